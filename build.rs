@@ -1,0 +1,19 @@
+//! Compiles the wire contract in src/proto with protox: no system protoc is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=src/proto");
+    let files = [
+        "rpc.proto",
+        "lock.proto",
+        "election.proto",
+        "health.proto",
+        "membership.proto",
+        "command.proto",
+    ];
+    let descriptors = protox::compile(files, ["src/proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_transport(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Three kinds of error, because a caller can do three things.
+//!
+//! * [`Denied`]: the request is at fault or cannot be served; etcd's text and code go to the client.
+//! * *unavailable*: try again; it says whether the write may have happened. Part of [`Denied`], since
+//!   it travels to the client in the same way (gRPC `Unavailable` and `DeadlineExceeded`).
+//! * [`Broken`]: durability or an invariant is lost. The process stops with this context; it never
+//!   serves on.
+
+use std::fmt;
+
+/// gRPC status codes that etcd sends. The numbers are the wire's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum Code {
+    Canceled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+/// A refusal that reaches the client: etcd's code and, byte for byte, etcd's text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Denied {
+    pub code: Code,
+    pub text: &'static str,
+}
+
+/// One table of every refusal, so that each text exists once.
+macro_rules! denials {
+    ($($name:ident = $code:ident $text:literal;)*) => {
+        impl Denied {
+            $(pub const $name: Denied = Denied { code: Code::$code, text: $text };)*
+        }
+    };
+}
+
+denials! {
+    EMPTY_KEY = InvalidArgument "etcdserver: key is not provided";
+    KEY_NOT_FOUND = InvalidArgument "etcdserver: key not found";
+    VALUE_PROVIDED = InvalidArgument "etcdserver: value is provided";
+    LEASE_PROVIDED = InvalidArgument "etcdserver: lease is provided";
+    TOO_MANY_OPS = InvalidArgument "etcdserver: too many operations in txn request";
+    DUPLICATE_KEY = InvalidArgument "etcdserver: duplicate key given in txn request";
+    INVALID_CLIENT_API_VERSION = InvalidArgument "etcdserver: invalid client api version";
+    INVALID_SORT_OPTION = InvalidArgument "etcdserver: invalid sort option";
+    COMPACTED = OutOfRange "etcdserver: mvcc: required revision has been compacted";
+    FUTURE_REVISION = OutOfRange "etcdserver: mvcc: required revision is a future revision";
+    NO_SPACE = ResourceExhausted "etcdserver: mvcc: database space exceeded";
+    LEASE_NOT_FOUND = NotFound "etcdserver: requested lease not found";
+    LEASE_EXISTS = FailedPrecondition "etcdserver: lease already exists";
+    LEASE_TTL_TOO_LARGE = OutOfRange "etcdserver: too large lease TTL";
+    REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
+    TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
+    MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
+    NO_LEADER = Unavailable "etcdserver: no leader";
+    NOT_LEADER = FailedPrecondition "etcdserver: not leader";
+    LEADER_CHANGED = Unavailable "etcdserver: leader changed";
+    BAD_LEADER_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
+    TRANSFER_TIMEOUT = Unknown "etcdserver: request timed out, leader transfer took too long";
+    STOPPED = Unavailable "etcdserver: server stopped";
+    TIMEOUT = Unavailable "etcdserver: request timed out";
+    TIMEOUT_LEADER_FAILURE = Unavailable
+        "etcdserver: request timed out, possibly due to previous leader failure";
+    TIMEOUT_CONNECTION_LOST = Unavailable
+        "etcdserver: request timed out, possibly due to connection lost";
+    TIMEOUT_WAIT_APPLIED = Unavailable
+        "etcdserver: request timed out, waiting for the applied index took too long";
+    WATCH_CANCELED = Canceled "etcdserver: watch canceled";
+    CONTEXT_DEADLINE_EXCEEDED = DeadlineExceeded "context deadline exceeded";
+    CONTEXT_CANCELED = Canceled "context canceled";
+    RANGE_STREAM_SORT = Unimplemented "RangeStream does not support custom sort orders";
+    RANGE_STREAM_FILTER = Unimplemented "RangeStream does not support revision filters";
+}
+
+/// Durability or an invariant is lost: what happened, with file, offset or index where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken(pub String);
+
+impl Broken {
+    pub fn new(what: impl fmt::Display) -> Self {
+        Broken(what.to_string())
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl From<Broken> for std::io::Error {
+    fn from(broken: Broken) -> Self {
+        std::io::Error::other(broken)
+    }
+}

@@ -1,0 +1,36 @@
+//! Every limit of the node, in one place. Sizes in bytes, times as `Duration`.
+
+use std::time::Duration;
+
+/// `--max-request-bytes`: the largest marshalled proposal.
+pub const REQUEST_BYTES_MAX: usize = 1_572_864;
+/// What gRPC framing and headers may add to a request before the gRPC layer itself refuses it.
+pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+/// `--max-txn-ops`.
+pub const TXN_OPS_MAX: usize = 128;
+/// Longest lease, in seconds: etcd's 9,000,000,000.
+pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
+/// Committed entries that may wait for apply before new proposals are refused.
+pub const APPLY_LAG_ENTRIES_MAX: u64 = 5_000;
+/// Time a request may take beyond two election time-outs.
+pub const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// Commands that share one raft entry.
+pub const BATCH_COMMANDS_MAX: usize = 512;
+/// Bytes of commands that share one raft entry (one command may be larger).
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Commands one member accepts before it makes new ones wait.
+pub const PROPOSALS_QUEUED_MAX: usize = 16 * 1024;
+/// A frame between peers: a batch of entries, or a chunk of a snapshot.
+pub const PEER_FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A chunk of a snapshot that is streamed to a lagging member.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
+/// Newest values kept in memory above the engine.
+pub const VALUE_CACHE_BYTES: usize = 256 * 1024 * 1024;
+/// Log entries kept in memory for followers; older ones are read from the segments.
+pub const LOG_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// A segment of the write-ahead log.
+pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Events that wait for a slow watch stream before its watches fall back to reading history.
+pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
+/// Revisions that one catching-up watch reads in a round.
+pub const WATCH_CATCH_UP_REVISIONS_MAX: i64 = 1_000;

@@ -1,0 +1,211 @@
+//! `Env`: the only door to time, randomness, tasks, network and disk.
+//!
+//! ```text
+//!            product code
+//!                 |
+//!                Env  (this trait object)
+//!               /    \
+//!   runtime::tokio    sim's world (madsim executor, SimNet, SimDisk, a clock per node)
+//! ```
+//!
+//! Production and simulation run the same code above this line. What follows from it:
+//! * no behaviour may depend on thread timing, hash order or addresses: the simulator runs everything
+//!   on one thread and compares traces;
+//! * time does not move while a task runs, so nothing may spin on the clock;
+//! * `tokio::sync` channels are used freely (they need no runtime), except `watch`, which wakes its
+//!   waiters in an order drawn from a process-global counter: use [`signal`] instead.
+
+pub mod disk;
+pub mod net;
+pub mod signal;
+pub mod time;
+pub mod tokio;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub use disk::{Disk, File};
+pub use futures_util::future::BoxFuture;
+pub use net::{Listener, Stream};
+pub use time::Instant;
+
+/// What an environment has to provide. Implemented twice: for tokio and by the simulator.
+pub trait Runtime: Send + Sync + 'static {
+    /// Monotonic time of this node.
+    fn now(&self) -> Instant;
+    /// Time of day: since the Unix epoch. For log lines and ids, never for decisions.
+    fn wall_clock(&self) -> Duration;
+    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()>;
+    /// Starts a task; it goes on when the handle is dropped.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
+    /// Runs work that blocks or computes for long where it delays no task.
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
+    fn random_u64(&self) -> u64;
+    /// Binds `address` ("host:port"; port 0 picks one).
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    /// Connects to `address` ("host:port"). May take as long as TCP does: bound it with a time-out.
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>>;
+    fn disk(&self) -> Arc<dyn Disk>;
+}
+
+/// Ends a task.
+pub trait Abort: Send + Sync {
+    fn abort(&self);
+}
+
+/// A handle on one environment: cheap to clone, one per node.
+#[derive(Clone)]
+pub struct Env(Arc<dyn Runtime>);
+
+/// Time ran out before the future was ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("timed out")]
+pub struct Elapsed;
+
+impl From<Elapsed> for io::Error {
+    fn from(_: Elapsed) -> Self {
+        io::Error::new(io::ErrorKind::TimedOut, "timed out")
+    }
+}
+
+impl Env {
+    pub fn new(runtime: impl Runtime) -> Self {
+        Env(Arc::new(runtime))
+    }
+
+    pub fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    pub fn wall_clock(&self) -> Duration {
+        self.0.wall_clock()
+    }
+
+    pub fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep_until(self.now() + duration)
+    }
+
+    pub fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {
+        self.0.sleep_until(deadline)
+    }
+
+    /// The future's output, unless `duration` passes first.
+    pub fn timeout<F: Future>(&self, duration: Duration, future: F) -> Timeout<F> {
+        self.timeout_at(self.now() + duration, future)
+    }
+
+    /// The future's output, unless `deadline` passes first.
+    pub fn timeout_at<F: Future>(&self, deadline: Instant, future: F) -> Timeout<F> {
+        Timeout {
+            future: Box::pin(future),
+            sleep: self.0.sleep_until(deadline),
+        }
+    }
+
+    /// Starts a task. It ends when it is done, when [`Task::abort`] is called, or with the process;
+    /// dropping the handle leaves it running.
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (sender, receiver) = ::tokio::sync::oneshot::channel();
+        let abort = self.0.spawn(Box::pin(async move {
+            // The receiver is gone when nobody waits for the output.
+            let _ = sender.send(future.await);
+        }));
+        Task { abort, receiver }
+    }
+
+    /// Runs work that blocks or computes for long where it delays no task.
+    pub fn run_blocking<T, W>(&self, work: W) -> impl Future<Output = T> + Send + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let (sender, receiver) = ::tokio::sync::oneshot::channel();
+        self.0.run_blocking(Box::new(move || {
+            // The receiver is gone when nobody waits for the output.
+            let _ = sender.send(work());
+        }));
+        async {
+            receiver
+                .await
+                .expect("blocking work runs to its end unless it panics")
+        }
+    }
+
+    pub fn random_u64(&self) -> u64 {
+        self.0.random_u64()
+    }
+
+    pub async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        self.0.listen(address).await
+    }
+
+    pub async fn connect(&self, address: &str) -> io::Result<Stream> {
+        self.0.connect(address).await
+    }
+
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        self.0.disk()
+    }
+}
+
+/// A running task; as a future, its output (`None`: it was aborted or it panicked).
+pub struct Task<T> {
+    abort: Box<dyn Abort>,
+    receiver: ::tokio::sync::oneshot::Receiver<T>,
+}
+
+impl<T> Task<T> {
+    pub fn abort(&self) {
+        self.abort.abort();
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        Pin::new(&mut self.receiver).poll(cx).map(Result::ok)
+    }
+}
+
+/// See [`Env::timeout`].
+pub struct Timeout<F> {
+    future: Pin<Box<F>>,
+    sleep: BoxFuture<'static, ()>,
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = self.future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        self.sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
+    }
+}
+
+/// How code without an `Env` in its hands finds the one of the node that runs it.
+static CURRENT: OnceLock<fn() -> Env> = OnceLock::new();
+
+/// Names the function that tells which node's environment the running code belongs to. Needed because
+/// openraft's runtime trait has only associated functions. The first caller wins: a process is either a
+/// node or a simulator.
+pub fn install(current: fn() -> Env) {
+    let _ = CURRENT.set(current);
+}
+
+/// The environment of the node that runs this code.
+pub fn current() -> Env {
+    CURRENT
+        .get()
+        .expect("runtime::install is called before a node starts")()
+}

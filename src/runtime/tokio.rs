@@ -1,0 +1,260 @@
+//! The production environment: tokio's scheduler, timers and sockets, and the file system.
+//!
+//! The only module of the product that may name the operating system's clock, sockets and threads.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use rand::Rng;
+
+use super::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream, install};
+
+/// The environment of a production process. Must be created inside a tokio runtime.
+pub struct TokioRuntime {
+    handle: tokio::runtime::Handle,
+    start: tokio::time::Instant,
+}
+
+/// The one environment of this process; the first call creates it, inside a tokio runtime.
+pub fn env() -> Env {
+    static ENV: OnceLock<Env> = OnceLock::new();
+    fn current() -> Env {
+        let start = tokio::time::Instant::now();
+        let runtime = || TokioRuntime {
+            handle: tokio::runtime::Handle::current(),
+            start,
+        };
+        ENV.get_or_init(|| Env::new(runtime())).clone()
+    }
+    install(current);
+    current()
+}
+
+impl Abort for tokio::task::AbortHandle {
+    fn abort(&self) {
+        tokio::task::AbortHandle::abort(self);
+    }
+}
+
+impl Runtime for TokioRuntime {
+    fn now(&self) -> Instant {
+        let nanos = self.start.elapsed().as_nanos();
+        // One second ahead of zero, so that "a second ago" exists from the start.
+        Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) + Duration::from_secs(1)
+    }
+
+    fn wall_clock(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(deadline - self.now()))
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(self.handle.spawn(task).abort_handle())
+    }
+
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        self.handle.spawn_blocking(work);
+    }
+
+    fn random_u64(&self) -> u64 {
+        rand::rng().next_u64()
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = tokio::net::TcpListener::bind(address).await?;
+            Ok(Box::new(TcpPort(listener)) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Stream::new(stream, address))
+        })
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(FileSystem)
+    }
+}
+
+struct TcpPort(tokio::net::TcpListener);
+
+impl Listener for TcpPort {
+    fn accept(&self) -> BoxFuture<'_, io::Result<Stream>> {
+        Box::pin(async {
+            let (stream, peer) = self.0.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok(Stream::new(stream, peer.to_string()))
+        })
+    }
+
+    fn local_address(&self) -> String {
+        self.0
+            .local_addr()
+            .map(|address| address.to_string())
+            .unwrap_or_default()
+    }
+}
+
+struct FileSystem;
+
+/// Runs a file operation off the async threads.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> BoxFuture<'static, io::Result<T>> {
+    Box::pin(async {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(io::Error::other(error)),
+        }
+    })
+}
+
+/// [`blocking`] on one path.
+fn on_path<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+) -> BoxFuture<'static, io::Result<T>> {
+    let path = path.to_owned();
+    blocking(move || work(path))
+}
+
+fn open_options() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true);
+    options
+}
+
+impl Disk for FileSystem {
+    fn create_dir_all<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        on_path(path, |path| {
+            use std::os::unix::fs::DirBuilderExt;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+        })
+    }
+
+    fn read_dir<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Vec<String>>> {
+        on_path(path, |path| {
+            let name =
+                |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+            let mut names = fs::read_dir(path)?.map(name).collect::<io::Result<Vec<_>>>()?;
+            names.sort();
+            Ok(names)
+        })
+    }
+
+    fn open<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Arc<dyn File>>> {
+        on_path(path, |path| {
+            Ok(Arc::new(OsFile(Arc::new(open_options().open(path)?))) as Arc<dyn File>)
+        })
+    }
+
+    fn create<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Arc<dyn File>>> {
+        on_path(path, |path| {
+            let file = open_options().create(true).truncate(true).open(path)?;
+            Ok(Arc::new(OsFile(Arc::new(file))) as Arc<dyn File>)
+        })
+    }
+
+    fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        let to = to.to_owned();
+        on_path(from, move |from| fs::rename(from, to))
+    }
+
+    fn remove_file<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        on_path(path, fs::remove_file)
+    }
+
+    fn remove_dir_all<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        on_path(path, fs::remove_dir_all)
+    }
+
+    fn sync_dir<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        on_path(path, |path| fs::File::open(path)?.sync_all())
+    }
+
+    fn lock<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Box<dyn Send + Sync>>> {
+        on_path(path, |path| {
+            let file = open_options().create(true).truncate(false).open(path)?;
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+            Ok(Box::new(file) as Box<dyn Send + Sync>)
+        })
+    }
+}
+
+struct OsFile(Arc<fs::File>);
+
+impl OsFile {
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, io::Result<T>> {
+        let file = self.0.clone();
+        blocking(move || work(&file))
+    }
+}
+
+impl File for OsFile {
+    fn len(&self) -> BoxFuture<'_, io::Result<u64>> {
+        self.blocking(|file| Ok(file.metadata()?.len()))
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+        self.blocking(move |file| {
+            let mut buffer = BytesMut::zeroed(length);
+            let mut filled = 0;
+            while filled < length {
+                match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            buffer.truncate(filled);
+            Ok(buffer.freeze())
+        })
+    }
+
+    fn write_at(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<()>> {
+        self.blocking(move |file| file.write_all_at(&data, offset))
+    }
+
+    fn set_len(&self, length: u64) -> BoxFuture<'_, io::Result<()>> {
+        self.blocking(move |file| {
+            if length > file.metadata()?.len() {
+                match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, length) {
+                    Ok(()) => return Ok(()),
+                    // Not every file system can reserve; a sparse file then has to do.
+                    Err(rustix::io::Errno::OPNOTSUPP) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            file.set_len(length)
+        })
+    }
+
+    fn sync(&self) -> BoxFuture<'_, io::Result<()>> {
+        self.blocking(fs::File::sync_data)
+    }
+
+    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<()>> {
+        self.blocking(move |file| {
+            file.write_all_at(&data, offset)?;
+            file.sync_data()
+        })
+    }
+}
