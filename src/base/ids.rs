@@ -70,7 +70,10 @@ mod tests {
             &["http://10.0.1.12:2380"],
         ];
         let (members, cluster) = ids(&infra, "etcd-cluster-1");
-        assert_eq!(members, [0x140fedbeeb74765d, 0xd5dc5f8d75d04e29, 0x08a0a11c6194fc77]);
+        assert_eq!(
+            members,
+            [0x140fedbeeb74765d, 0xd5dc5f8d75d04e29, 0x08a0a11c6194fc77]
+        );
         assert_eq!(cluster, 0xacccc8912db0cd57);
 
         // A member with two URLs, given in descending order.
