@@ -239,6 +239,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         max_concurrent_streams: u32::try_from(flags.unsigned("max-concurrent-streams")).unwrap_or(u32::MAX),
         watch_progress_interval: watch_progress_interval(flags),
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
+        log_segment_bytes: limits::LOG_SEGMENT_BYTES,
         name,
     })
 }

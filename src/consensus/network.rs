@@ -248,7 +248,7 @@ async fn send_snapshot(
     let (mut reader, mut writer) = dialer.dial(Purpose::Snapshot).await?;
     writer.send(&encode(&(vote, data.meta))).await?;
     let mut chunks = snapshot::Chunks::new(view);
-    while let Some(chunk) = chunks.next()? {
+    while let Some(chunk) = chunks.next_chunk()? {
         writer.send(&chunk).await?;
     }
     let answer = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
