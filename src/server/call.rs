@@ -108,7 +108,7 @@ impl Api {
 
     /// In etcd's order: learner, client version, leader.
     fn admit(&self, rpc: Rpc, on_learner: bool, metadata: &MetadataMap) -> Result<Admission, Denied> {
-        if self.stopping.is_set() {
+        if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Denied::STOPPED);
         }
         if self.standing.is_learner() && !on_learner {
