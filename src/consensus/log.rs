@@ -28,16 +28,28 @@ pub struct LogStore {
 }
 
 fn place(id: &LogId) -> Place {
-    Place { term: id.leader_id.term, index: id.index }
+    Place {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
 fn raft_id(place: Place) -> LogId {
-    log_id(Position { term: place.term, index: place.index })
+    log_id(Position {
+        term: place.term,
+        index: place.index,
+    })
 }
 
 fn decode_entry(record: LogRecord) -> io::Result<Entry> {
     let payload: Payload = decode(&record.payload)?;
-    Ok(Entry { log_id: raft_id(Place { term: record.term, index: record.index }), payload })
+    Ok(Entry {
+        log_id: raft_id(Place {
+            term: record.term,
+            index: record.index,
+        }),
+        payload,
+    })
 }
 
 impl LogStore {
@@ -119,7 +131,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             payload: encode(&entry.payload).into(),
         };
         let durable = self.wal.append(entries.into_iter().map(record).collect());
-        self.env.spawn(async move { callback.io_completed(durable.await.map_err(io::Error::from)) });
+        self.env
+            .spawn(async move { callback.io_completed(durable.await.map_err(io::Error::from)) });
         Ok(())
     }
 
