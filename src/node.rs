@@ -264,14 +264,14 @@ async fn open(
         )),
         _ => context(&lock_path, error),
     })?;
-    let mut cluster = [0; 16];
-    cluster[..8].copy_from_slice(&identity.cluster.to_be_bytes());
-    cluster[8..].copy_from_slice(&identity.member.to_be_bytes());
+    let mut owner = [0; 16];
+    owner[..8].copy_from_slice(&identity.cluster.to_be_bytes());
+    owner[8..].copy_from_slice(&identity.member.to_be_bytes());
     let options = WalOptions {
         segment_bytes: config.log_segment_bytes,
         cache_bytes: limits::LOG_CACHE_BYTES,
         sync: !config.unsafe_no_fsync,
-        cluster,
+        identity: owner,
     };
     let wal = Wal::open(env, &wal_dir, options).await?;
     let store = Store::open(env, &dir, config.engine).await?;
