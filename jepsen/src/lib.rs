@@ -13,3 +13,5 @@
 //! simulator can call it in mid-run.
 
 pub mod history;
+pub mod model;
+pub mod workload;

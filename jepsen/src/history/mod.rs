@@ -223,7 +223,9 @@ pub enum WatchEvent {
 pub struct FinalState {
     pub member: u32,
     pub at: Moment,
-    /// A serializable range over all keys.
+    /// That revision.
+    pub revision: i64,
+    /// A serializable range over all keys, read at one revision that is the same for all members.
     pub range: pb::RangeResponse,
     pub hash_kv: Option<pb::HashKvResponse>,
     /// The member's own running digest of its state, where the tester can see it (the simulator can).

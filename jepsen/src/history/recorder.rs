@@ -101,11 +101,12 @@ impl Recorder {
         watch.entries.push(WatchEntry { at, event });
     }
 
-    /// What a member holds at the quiet end.
+    /// What a member holds at `revision`, asked at the quiet end.
     pub fn final_state(
         &self,
         member: u32,
         now: Nanos,
+        revision: i64,
         range: pb::RangeResponse,
         hash_kv: Option<pb::HashKvResponse>,
         digest: Option<u64>,
@@ -115,6 +116,7 @@ impl Recorder {
         inner.history.finals.push(FinalState {
             member,
             at,
+            revision,
             range,
             hash_kv,
             digest,
