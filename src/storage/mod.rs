@@ -3,6 +3,9 @@
 pub mod format;
 pub mod wal;
 
+#[cfg(test)]
+mod fake_disk;
+
 use std::io;
 use std::path::Path;
 

@@ -42,7 +42,7 @@ use tokio::sync::{Notify, oneshot};
 pub use super::format::LogId;
 use super::{failed, format};
 use crate::base::{Broken, limits};
-use crate::runtime::Env;
+use crate::runtime::{Env, Task};
 use mirror::{Mirror, Stored};
 use segment::{Keeper, Segment};
 use writer::{Next, Writer};
@@ -108,12 +108,22 @@ pub struct WalState {
 #[derive(Clone)]
 pub struct Wal(Arc<Handle>);
 
-struct Handle(Arc<Shared>);
+struct Handle {
+    shared: Arc<Shared>,
+    /// The writer and the keeper of its segments.
+    tasks: Mutex<Vec<Task<()>>>,
+}
+
+impl Handle {
+    fn stop(&self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_one();
+    }
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
-        self.0.wake.notify_one();
+        self.stop();
     }
 }
 
@@ -176,7 +186,7 @@ impl Wal {
             env.disk().sync_dir(parent).await.map_err(&cannot)?;
         }
         let found = recovery::recover(env, directory, &options).await?;
-        let keeper = Keeper::start(env, directory, &options, found.spares);
+        let (keeper, keeping) = Keeper::start(env, directory, &options, found.spares);
         let (segment, offset) = match found.active {
             Some(active) => active,
             None => (writer::first_segment(&keeper).await?, format::SEGMENT_HEADER as u64),
@@ -214,12 +224,23 @@ impl Wal {
             written: state,
             buffer: BytesMut::new(),
         };
-        env.spawn(writer.run());
-        Ok(Wal(Arc::new(Handle(shared))))
+        let tasks = Mutex::new(vec![env.spawn(writer.run()), keeping]);
+        Ok(Wal(Arc::new(Handle { shared, tasks })))
+    }
+
+    /// Writes what is queued, refuses what comes later, and returns when no task of the log touches a file
+    /// any more: it can then be opened again.
+    pub async fn close(&self) {
+        self.0.stop();
+        let tasks = std::mem::take(&mut *self.0.tasks.lock().expect("only taken from"));
+        for task in tasks {
+            // A task that was aborted does not touch a file either.
+            let _ = task.await;
+        }
     }
 
     pub fn state(&self) -> WalState {
-        self.0.0.lock().mirror.state()
+        self.0.shared.lock().mirror.state()
     }
 
     /// Adds entries behind the last one. They can be read at once, and are durable when this resolves.
@@ -244,7 +265,7 @@ impl Wal {
 
     /// Notes what is committed. It rides along with the next group: no sync of its own.
     pub fn save_committed(&self, committed: LogId) {
-        let mut inner = self.0.0.lock();
+        let mut inner = self.0.shared.lock();
         inner.mirror.committed = Some(committed);
         inner.committed = Some(committed);
     }
@@ -316,7 +337,7 @@ impl Wal {
         to: u64,
         max_bytes: Option<usize>,
     ) -> Result<(Vec<Stored>, Vec<LogRecord>, BTreeMap<u64, Arc<Segment>>), Broken> {
-        let inner = self.0.0.lock();
+        let inner = self.0.shared.lock();
         if let Some(broken) = &inner.broken {
             return Err(broken.clone());
         }
@@ -332,9 +353,12 @@ impl Wal {
 
     /// Changes the mirror and queues the records in one step, so that both have the same order.
     fn enqueue(&self, change: impl FnOnce(&mut Mirror) -> Result<Records, Broken>) -> Durable {
-        let mut inner = self.0.0.lock();
+        let mut inner = self.0.shared.lock();
         if let Some(broken) = &inner.broken {
             return Durable(Err(Some(broken.clone())));
+        }
+        if inner.closed {
+            return Durable(Err(Some(Broken::new("the log is closed"))));
         }
         let records = match change(&mut inner.mirror) {
             Ok(records) => records,
@@ -343,7 +367,7 @@ impl Wal {
         let (done, receiver) = oneshot::channel();
         inner.queue.push_back(Job { records, done });
         drop(inner);
-        self.0.0.wake.notify_one();
+        self.0.shared.wake.notify_one();
         Durable(Ok(receiver))
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::storage::format::{SEGMENT_HEADER, SegmentHeader};
 use super::WalOptions;
 use crate::base::{Broken, limits};
-use crate::runtime::{Disk, Env, File};
+use crate::runtime::{Disk, Env, File, Task};
 use crate::storage::failed;
 
 /// Zeros are written in pieces of this size, and synced one by one: a group that is written meanwhile
@@ -66,7 +66,7 @@ pub(super) enum Command {
 pub(super) struct Keeper(mpsc::UnboundedSender<Command>);
 
 impl Keeper {
-    pub fn start(env: &Env, directory: &Path, options: &WalOptions, spares: Vec<u64>) -> Self {
+    pub fn start(env: &Env, directory: &Path, options: &WalOptions, spares: Vec<u64>) -> (Self, Task<()>) {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let mut closet = Closet {
             disk: env.disk(),
@@ -76,7 +76,7 @@ impl Keeper {
             next_spare: spares.last().map_or(0, |last| last + 1),
             spares,
         };
-        env.spawn(async move {
+        let task = env.spawn(async move {
             while let Some(command) = receiver.recv().await {
                 match command {
                     Command::Prepare(number, length, reply) => {
@@ -87,7 +87,7 @@ impl Keeper {
                 }
             }
         });
-        Keeper(sender)
+        (Keeper(sender), task)
     }
 
     /// Asks for a segment; the answer comes when it is durable.
