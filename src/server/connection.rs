@@ -120,6 +120,8 @@ impl Connections {
         http.http1()
             .timer(timer.clone())
             .header_read_timeout(HEADER_READ_TIMEOUT)
+            // As Go writes them: scripts look for "Content-Type".
+            .title_case_headers(true)
             .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
             // hyper's date comes from the system's clock.
             .auto_date_header(false);
