@@ -126,7 +126,7 @@ impl Content {
     /// What of the unsynced reached the platter before the power went.
     fn crash(&mut self, random: &mut impl FnMut() -> u64) {
         let same_length = self.platter.len() == self.cache.len();
-        if !same_length && random() % 2 == 0 {
+        if !same_length && random().is_multiple_of(2) {
             self.platter.resize(self.cache.len(), 0);
         }
         for sector in std::mem::take(&mut self.dirty) {
@@ -200,11 +200,19 @@ impl State {
     }
 
     fn inode(&self, path: &Path) -> io::Result<u64> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names
+            .get(path)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn check_room(&self, inode: u64, length: usize) -> io::Result<()> {
-        let others: usize = self.files.iter().filter(|(other, _)| **other != inode).map(|(_, file)| file.cache.len()).sum();
+        let others: usize = self
+            .files
+            .iter()
+            .filter(|(other, _)| **other != inode)
+            .map(|(_, file)| file.cache.len())
+            .sum();
         match self.capacity {
             Some(capacity) if others + length > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
@@ -255,6 +263,11 @@ impl FakeDisk {
         (state.fuel, state.syncs, state.capacity) = (None, None, None);
     }
 
+    /// The process was gone, the power was not: everything is as it was left.
+    pub fn restart(&self) {
+        self.lock().fuel = None;
+    }
+
     /// Every sync after this many more fails, and what was dirty is dropped.
     pub fn fail_syncs_after(&self, syncs: u64) {
         self.lock().syncs = Some(syncs);
@@ -267,7 +280,11 @@ impl FakeDisk {
     /// Bytes of all files that have a name.
     pub fn used(&self) -> usize {
         let state = self.lock();
-        state.names.values().map(|inode| state.files[inode].cache.len()).sum()
+        state
+            .names
+            .values()
+            .map(|inode| state.files[inode].cache.len())
+            .sum()
     }
 
     /// The paths of all files.
@@ -348,7 +365,10 @@ impl Disk for FakeDisk {
     fn create<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Arc<dyn File>>> {
         Box::pin(async move {
             let inode = self.step(|state| {
-                if !path.parent().is_some_and(|parent| state.directories.contains(parent)) {
+                if !path
+                    .parent()
+                    .is_some_and(|parent| state.directories.contains(parent))
+                {
                     return Err(io::ErrorKind::NotFound.into());
                 }
                 if let Some(inode) = state.names.get(path).copied() {
@@ -386,7 +406,12 @@ impl Disk for FakeDisk {
             if !state.directories.contains(path) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            let inside: Vec<_> = state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+            let inside: Vec<_> = state
+                .names
+                .keys()
+                .filter(|name| name.starts_with(path))
+                .cloned()
+                .collect();
             for name in inside {
                 state.change(NameChange::Remove(name));
             }

@@ -251,7 +251,11 @@ pub fn decode_group(segment: &[u8], offset: usize, epoch: u64) -> Option<Group> 
 pub fn decode_records<'a>(segment: &'a [u8], group: &Group) -> Option<Vec<(usize, Record<'a>)>> {
     let bytes = segment.get(..group.records.end)?;
     let mut offset = group.records.start;
-    let mut records = Vec::with_capacity(usize::try_from(group.count).ok()?.min(bytes.len() / RECORD_HEADER));
+    let mut records = Vec::with_capacity(
+        usize::try_from(group.count)
+            .ok()?
+            .min(bytes.len() / RECORD_HEADER),
+    );
     while offset < bytes.len() {
         let header = bytes.get(offset..offset + RECORD_HEADER)?;
         let length = usize::try_from(u32_at(header, 4)?).ok()?;
@@ -364,7 +368,12 @@ mod tests {
     fn any_record() -> impl Strategy<Value = (u8, LogId, bool, Vec<u8>)> {
         let log_id = (any::<u64>(), any::<u64>(), any::<u64>());
         let log_id = log_id.prop_map(|(term, node, index)| LogId { term, node, index });
-        (1..8u8, log_id, any::<bool>(), prop::collection::vec(any::<u8>(), 0..600))
+        (
+            1..8u8,
+            log_id,
+            any::<bool>(),
+            prop::collection::vec(any::<u8>(), 0..600),
+        )
     }
 
     fn build((kind, id, present, payload): &(u8, LogId, bool, Vec<u8>)) -> Record<'_> {

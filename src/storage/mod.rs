@@ -1,10 +1,18 @@
 //! What is durable, and the contract of each verb.
 
+pub mod conformance;
+pub mod engine;
+pub mod fjall;
 pub mod format;
+pub mod journal;
+pub mod snapshot;
+pub mod store;
 pub mod wal;
 
 #[cfg(test)]
 mod fake_disk;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::Path;

@@ -20,7 +20,10 @@ use crate::storage::fake_disk::{self, FakeDisk};
 #[derive(Clone, Debug)]
 enum Verb {
     /// Entries of these lengths; `new_term` raises the term first.
-    Append { lengths: Vec<usize>, new_term: bool },
+    Append {
+        lengths: Vec<usize>,
+        new_term: bool,
+    },
     Vote,
     Committed,
     /// Keep this share of what is not purged, in 1/256.
@@ -36,6 +39,8 @@ struct Life {
     /// Each verb, and whether it is awaited before the next.
     verbs: Vec<(Verb, bool)>,
     steps: u64,
+    /// The process was killed, the power stayed: the page cache survives.
+    killed: bool,
     power: u64,
 }
 
@@ -54,7 +59,13 @@ fn any_verb() -> impl Strategy<Value = Verb> {
 fn any_life() -> impl Strategy<Value = Life> {
     let verbs = prop::collection::vec((any_verb(), any::<bool>()), 0..25);
     let steps = prop_oneof![1 => 0..30u64, 3 => 0..200u64];
-    (verbs, steps, any::<u64>()).prop_map(|(verbs, steps, power)| Life { verbs, steps, power })
+    let life = (verbs, steps, any::<bool>(), any::<u64>());
+    life.prop_map(|(verbs, steps, killed, power)| Life {
+        verbs,
+        steps,
+        killed,
+        power,
+    })
 }
 
 /// What the log should hold.
@@ -85,7 +96,8 @@ impl Model {
             }
             Unit::Vote(vote) => self.vote = Some(vote.clone()),
             Unit::Truncate(end) => {
-                self.entries.retain(|entry| end.is_some_and(|end| entry.index <= end.index));
+                self.entries
+                    .retain(|entry| end.is_some_and(|end| entry.index <= end.index));
                 self.last = *end;
             }
             Unit::Purge(upto) => {
@@ -106,6 +118,7 @@ impl Model {
 
 /// The test's side of one life.
 struct Driver {
+    env: Env,
     wal: Wal,
     /// After everything that was issued.
     model: Model,
@@ -124,7 +137,9 @@ impl Driver {
                 self.term += u64::from(*new_term);
                 let next = self.model.next_index();
                 let numbered = lengths.iter().zip(next..);
-                let records: Vec<_> = numbered.map(|(length, index)| record(self.term, index, *length)).collect();
+                let records: Vec<_> = numbered
+                    .map(|(length, index)| record(self.term, index, *length))
+                    .collect();
                 let units = records.iter().cloned().map(Unit::Entry).collect();
                 (units, self.wal.append(records))
             }
@@ -168,7 +183,7 @@ impl Driver {
                 continue;
             };
             let (count, acknowledged) = (self.issued.len(), self.acknowledged.clone());
-            let done = tokio::task::spawn(async move {
+            let done = self.env.spawn(async move {
                 durable.await.expect("the disk only crashes");
                 acknowledged.fetch_max(count, Ordering::Relaxed);
             });
@@ -188,7 +203,22 @@ impl Driver {
 
 async fn open(disk: &FakeDisk) -> Wal {
     let env = fake_disk::env(disk);
-    Wal::open(&env, Path::new("/wal"), options()).await.expect("a crash never makes a log unreadable")
+    Wal::open(&env, Path::new("/wal"), options())
+        .await
+        .expect("a crash never makes a log unreadable")
+}
+
+async fn look(disk: &FakeDisk) -> Model {
+    let wal = open(disk).await;
+    let state = wal.state();
+    let entries = wal.read(0, u64::MAX, None).await.expect("intact");
+    let (vote, purged, last) = (state.vote, state.purged, state.last);
+    Model {
+        entries,
+        vote,
+        purged,
+        last,
+    }
 }
 
 /// One life: returns what had been asked for and how much of it was acknowledged.
@@ -201,6 +231,7 @@ async fn live(disk: &FakeDisk, life: &Life, before: Model, number: u64) -> (Vec<
     };
     let term = before.last.map_or(0, |last| last.term) + 1;
     let mut driver = Driver {
+        env: fake_disk::env(disk),
         wal,
         model: before,
         issued: Vec::new(),
@@ -214,7 +245,9 @@ async fn live(disk: &FakeDisk, life: &Life, before: Model, number: u64) -> (Vec<
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().expect("no resources needed")
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("no resources needed")
 }
 
 fn check_lives(lives: &[Life]) {
@@ -223,21 +256,24 @@ fn check_lives(lives: &[Life]) {
     for (number, life) in (1..).zip(lives) {
         // Tasks end with their runtime, as a process's do.
         let (issued, acknowledged) = runtime().block_on(live(&disk, life, model.clone(), number));
-        disk.power_fail(life.power);
-        let (found, mut wanted) = runtime().block_on(async {
-            let wal = open(&disk).await;
-            let state = wal.state();
-            let entries = wal.read(0, u64::MAX, None).await.expect("intact");
-            wal.close().await;
-            let (vote, purged, last) = (state.vote, state.purged, state.last);
-            (Model { entries, vote, purged, last }, model.clone())
-        });
+        if life.killed {
+            disk.restart();
+        } else {
+            disk.power_fail(life.power);
+        }
+        let found = runtime().block_on(look(&disk));
+        // Whatever an open log shows is durable: raft acts on it.
+        disk.power_fail(life.power + 1);
+        assert_eq!(runtime().block_on(look(&disk)), found, "life {number}");
+        let mut wanted = model.clone();
         issued[..acknowledged].iter().for_each(|unit| wanted.apply(unit));
         let first = wanted.clone();
         let mut rest = issued[acknowledged..].iter();
         while wanted != found {
             let Some(unit) = rest.next() else {
-                panic!("life {number}: found {found:#?}\nwhich is nothing between {first:#?}\nand {wanted:#?}");
+                panic!(
+                    "life {number}: found {found:#?}\nwhich is nothing between {first:#?}\nand {wanted:#?}"
+                );
             };
             wanted.apply(unit);
         }

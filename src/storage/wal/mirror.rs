@@ -256,11 +256,7 @@ mod tests {
     }
 
     fn id(term: u64, index: u64) -> LogId {
-        LogId {
-            term,
-            node: 1,
-            index,
-        }
+        LogId { term, node: 1, index }
     }
 
     fn place(offset: u64) -> Place {

@@ -168,7 +168,9 @@ enum Records {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no code that panics runs under this lock")
+        self.inner
+            .lock()
+            .expect("no code that panics runs under this lock")
     }
 }
 
@@ -179,17 +181,26 @@ impl Wal {
     /// Damage, a missing segment, or another member's log: the text names file and offset.
     pub async fn open(env: &Env, directory: &Path, options: WalOptions) -> Result<Wal, Broken> {
         let sectors = options.segment_bytes.is_multiple_of(format::SECTOR as u64);
-        assert!(sectors && options.segment_bytes >= 4096, "segments of whole sectors");
+        assert!(
+            sectors && options.segment_bytes >= 4096,
+            "segments of whole sectors"
+        );
         let cannot = failed("could not make the log's directory", directory);
         env.disk().create_dir_all(directory).await.map_err(&cannot)?;
-        if let Some(parent) = directory.parent().filter(|parent| parent.components().next().is_some()) {
+        if let Some(parent) = directory
+            .parent()
+            .filter(|parent| parent.components().next().is_some())
+        {
             env.disk().sync_dir(parent).await.map_err(&cannot)?;
         }
         let found = recovery::recover(env, directory, &options).await?;
         let (keeper, keeping) = Keeper::start(env, directory, &options, found.spares);
         let (segment, offset) = match found.active {
             Some(active) => active,
-            None => (writer::first_segment(&keeper).await?, format::SEGMENT_HEADER as u64),
+            None => (
+                writer::first_segment(&keeper).await?,
+                format::SEGMENT_HEADER as u64,
+            ),
         };
         let state = found.mirror.state();
         let mut segments = found.segments;
@@ -251,7 +262,9 @@ impl Wal {
                 let ticket = mirror.append(record)?;
                 first.get_or_insert(ticket);
             }
-            Ok(first.map_or(Records::Nothing, |first| Records::Entries(records.into_iter(), first)))
+            Ok(first.map_or(Records::Nothing, |first| {
+                Records::Entries(records.into_iter(), first)
+            }))
         })
     }
 
@@ -280,7 +293,9 @@ impl Wal {
             match end {
                 Some(end) if last.is_none_or(|last| last.index < end.index) => return Ok(Records::Nothing),
                 Some(end) if !mirror.has(end) => {
-                    return Err(Broken(format!("the log was to end at {end:?}, which it does not hold")));
+                    return Err(Broken(format!(
+                        "the log was to end at {end:?}, which it does not hold"
+                    )));
                 }
                 None if mirror.purged().is_some() => {
                     return Err(Broken::new("a purged log was to be emptied"));
@@ -345,7 +360,10 @@ impl Wal {
         let mut segments = BTreeMap::new();
         for entry in &stored {
             let number = entry.place.segment;
-            let held = inner.segments.get(&number).expect("segments go after their entries");
+            let held = inner
+                .segments
+                .get(&number)
+                .expect("segments go after their entries");
             segments.entry(number).or_insert_with(|| held.segment.clone());
         }
         Ok((stored, cached, segments))
@@ -415,7 +433,11 @@ async fn read_run(segment: &Segment, run: &[Stored], entries: &mut Vec<LogRecord
     for entry in run {
         let at = (entry.place.offset - start) as usize;
         let whole = bytes.len() >= at + entry.length;
-        let payload = if whole { bytes.slice(at..at + entry.length) } else { Bytes::new() };
+        let payload = if whole {
+            bytes.slice(at..at + entry.length)
+        } else {
+            Bytes::new()
+        };
         if !whole || crc32c::crc32c(&payload) != entry.place.checksum {
             return Err(Broken(format!(
                 "log segment {} is damaged at offset {}: entry {} has a wrong checksum",

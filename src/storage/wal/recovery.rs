@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::storage::format::{self, Record, SECTOR, SEGMENT_HEADER, SegmentHeader};
 use super::mirror::{Mirror, Place};
 use super::segment::{Segment, segment_number, segment_path, spare_number};
 use super::{Held, WalOptions};
 use crate::base::{Broken, limits};
 use crate::runtime::{Disk, Env};
 use crate::storage::failed;
+use crate::storage::format::{self, Record, SECTOR, SEGMENT_HEADER, SegmentHeader};
 
 /// What every refusal of a damaged log ends with.
 const WAY_OUT: &str = "acknowledged entries may be lost, so this member cannot start from this log. \
@@ -67,13 +67,18 @@ pub(super) async fn recover(env: &Env, directory: &Path, options: &WalOptions) -
 
     for number in left_over {
         let path = segment_path(directory, number);
-        disk.remove_file(&path).await.map_err(failed("could not remove log segment", &path))?;
+        disk.remove_file(&path)
+            .await
+            .map_err(failed("could not remove log segment", &path))?;
     }
     let active = recovered.active.as_ref();
     if let Some((segment, _)) = active.filter(|_| options.sync) {
         // After a kill the last group may be in the page cache only; it counts from now on.
         let cannot = failed("could not sync log segment", &segment.path);
         segment.file.sync().await.map_err(&cannot)?;
+        // So may the name of the segment that was made ready.
+        let cannot = failed("could not sync the log's directory", directory);
+        disk.sync_dir(directory).await.map_err(&cannot)?;
     }
     Ok(recovered)
 }
@@ -261,7 +266,10 @@ impl<'a> Replay<'a> {
                         checksum: crc32c::crc32c(payload),
                     };
                     self.mirror.restore(id, payload.len(), place).map_err(|broken| {
-                        Broken(format!("log segment {} at offset {at}: {broken}", segment.path.display()))
+                        Broken(format!(
+                            "log segment {} at offset {at}: {broken}",
+                            segment.path.display()
+                        ))
                     })?;
                     held.last_index = held.last_index.max(Some(id.index));
                 }
@@ -284,7 +292,10 @@ impl<'a> Replay<'a> {
     }
 
     fn finish(mut self, left_over: bool, spares: Vec<u64>) -> Result<Recovered, Broken> {
-        let begin = self.end.as_ref().and_then(|_| self.segments.keys().next().copied());
+        let begin = self
+            .end
+            .as_ref()
+            .and_then(|_| self.segments.keys().next().copied());
         let first = begin.or(self.empty.first().map(|segment| segment.number));
         // A segment that never held a group is the log's beginning only if it is number 1.
         let unfounded = begin.is_none() && (left_over || first.is_some_and(|first| first > 1));

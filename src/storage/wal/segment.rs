@@ -15,11 +15,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::storage::format::{SEGMENT_HEADER, SegmentHeader};
 use super::WalOptions;
 use crate::base::{Broken, limits};
 use crate::runtime::{Disk, Env, File, Task};
 use crate::storage::failed;
+use crate::storage::format::{SEGMENT_HEADER, SegmentHeader};
 
 /// Zeros are written in pieces of this size, and synced one by one: a group that is written meanwhile
 /// does not wait for all of them.
@@ -198,13 +198,18 @@ impl Closet {
             self.disk.remove_file(&segment.path).await
         };
         if let Err(error) = result {
-            tracing::warn!("could not put away log segment {}: {error}", segment.path.display());
+            tracing::warn!(
+                "could not put away log segment {}: {error}",
+                segment.path.display()
+            );
         }
     }
 
     async fn keep(&mut self, path: &Path) -> std::io::Result<()> {
         let number = self.new_spare();
-        self.disk.rename(path, &spare_path(&self.directory, number)).await?;
+        self.disk
+            .rename(path, &spare_path(&self.directory, number))
+            .await?;
         // Before the file gets another header, its old name must be durably gone.
         self.disk.sync_dir(&self.directory).await?;
         self.spares.push(number);

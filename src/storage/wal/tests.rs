@@ -20,11 +20,7 @@ pub(super) fn options() -> WalOptions {
 }
 
 pub(super) fn id(term: u64, index: u64) -> LogId {
-    LogId {
-        term,
-        node: 5,
-        index,
-    }
+    LogId { term, node: 5, index }
 }
 
 pub(super) fn record(term: u64, index: u64, length: usize) -> LogRecord {
@@ -115,7 +111,10 @@ async fn a_log_over_many_segments_is_read_from_disk_and_memory() {
     assert_eq!(wal.state().vote.as_deref(), Some(&b"term 1"[..]));
     assert_eq!(all(&wal).await, records(1, 0..60));
     append(&wal, 2, 60..70).await;
-    assert_eq!(wal.read(55, 65, None).await.unwrap(), [records(1, 55..60), records(2, 60..65)].concat());
+    assert_eq!(
+        wal.read(55, 65, None).await.unwrap(),
+        [records(1, 55..60), records(2, 60..65)].concat()
+    );
     assert_eq!(wal.read(3, 9, Some(300)).await.unwrap().len(), 3);
     assert_eq!(wal.read(70, 90, None).await.unwrap(), vec![]);
     wal.close().await;
@@ -167,7 +166,10 @@ async fn a_purge_drops_whole_segments_and_keeps_the_vote() {
     wal.purge(id(1, 40)).await.unwrap();
     append(&wal, 1, 60..70).await;
     let after = segments(&disk);
-    assert!(!after.contains(&before[0]) && !after.contains(&before[3]), "{after:?}");
+    assert!(
+        !after.contains(&before[0]) && !after.contains(&before[3]),
+        "{after:?}"
+    );
     assert_eq!(all(&wal).await, records(1, 41..70));
     wal.close().await;
     let wal = open(&disk).await.unwrap();
@@ -191,7 +193,10 @@ async fn segments_are_recycled_and_their_old_groups_are_not_taken_for_new() {
         assert_eq!(all(&wal).await, records(1, round * 20 + 15..(round + 1) * 20));
     }
     // The same few files all the time.
-    assert!(used.iter().all(|bytes| *bytes <= 9 * SEGMENT as usize), "{used:?}");
+    assert!(
+        used.iter().all(|bytes| *bytes <= 9 * SEGMENT as usize),
+        "{used:?}"
+    );
 }
 
 #[tokio::test]
@@ -226,7 +231,9 @@ async fn an_entry_larger_than_a_segment_gets_a_larger_one() {
     let wal = open(&disk).await.unwrap();
     let large = |index| record(1, index, 5000);
     for index in 0..3 {
-        wal.append(vec![large(2 * index), record(1, 2 * index + 1, 1)]).await.unwrap();
+        wal.append(vec![large(2 * index), record(1, 2 * index + 1, 1)])
+            .await
+            .unwrap();
     }
     wal.close().await;
     let wal = open(&disk).await.unwrap();
@@ -245,7 +252,10 @@ async fn a_flipped_byte_in_the_middle_is_refused_with_file_and_offset() {
     let victim = segments(&disk)[1].clone();
     disk.damage(&victim, |bytes| bytes[1024 + 100] ^= 1);
     let text = refusal(&disk).await;
-    assert!(text.contains("0000000000000002.log is damaged at offset 1024"), "{text}");
+    assert!(
+        text.contains("0000000000000002.log is damaged at offset 1024"),
+        "{text}"
+    );
     assert!(text.contains("new member"), "{text}");
 }
 
@@ -258,7 +268,9 @@ async fn every_flipped_byte_before_the_last_group_is_refused() {
         for at in (0..SEGMENT as usize).filter(|at| at % 512 < 52).step_by(13) {
             let damage = |bytes: &mut Vec<u8>| bytes[at] ^= 0x40;
             let used = std::cell::Cell::new(true);
-            disk.damage(file, |bytes| used.set(bytes[at / 512 * 512..][..512].iter().any(|byte| *byte != 0)));
+            disk.damage(file, |bytes| {
+                used.set(bytes[at / 512 * 512..][..512].iter().any(|byte| *byte != 0))
+            });
             disk.damage(file, damage);
             if used.get() {
                 let text = refusal(&disk).await;
@@ -292,7 +304,10 @@ async fn a_truncated_segment_is_refused_by_name() {
     let victim = segments(&disk)[2].clone();
     disk.damage(&victim, |bytes| bytes.truncate(1700));
     let text = refusal(&disk).await;
-    assert!(text.contains("0000000000000003.log is truncated: it has 1700 bytes instead of 4096"), "{text}");
+    assert!(
+        text.contains("0000000000000003.log is truncated: it has 1700 bytes instead of 4096"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -351,7 +366,12 @@ async fn a_failed_sync_poisons_the_log() {
     tokio::task::yield_now().await;
     disk.fail_syncs_after(0);
     let first = wal.append(records(1, 2..3)).await.unwrap_err();
-    assert!(first.0.contains("could not write log segment /data/wal/0000000000000001.log"), "{first}");
+    assert!(
+        first
+            .0
+            .contains("could not write log segment /data/wal/0000000000000001.log"),
+        "{first}"
+    );
     // The disk would work again: nobody asks it.
     disk.fail_syncs_after(u64::MAX);
     assert_eq!(wal.append(records(1, 3..4)).await.unwrap_err(), first);
@@ -390,7 +410,10 @@ async fn a_damaged_entry_is_noticed_when_it_is_read() {
     let victim = segments(&disk)[1].clone();
     disk.damage(&victim, |bytes| bytes[512 + 180] ^= 1);
     let broken = wal.read(0, 60, None).await.unwrap_err();
-    assert!(broken.0.contains("0000000000000002.log is damaged at offset"), "{broken}");
+    assert!(
+        broken.0.contains("0000000000000002.log is damaged at offset"),
+        "{broken}"
+    );
 }
 
 #[tokio::test]

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
-use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_len, record_len};
 use super::mirror::Place;
 use super::segment::{Keeper, Segment};
 use super::{Held, Inner, Records, Shared, WalOptions, WalState};
 use crate::base::{Broken, limits};
 use crate::storage::failed;
+use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_len, record_len};
 
 pub(super) struct Writer {
     pub shared: Arc<Shared>,
