@@ -23,8 +23,8 @@ pub trait Engine: Read + Send + Sync {
     /// The store cannot be written any more: the node has to stop.
     fn write(&self, batch: Batch) -> Result<(), Broken>;
 
-    /// These keys of [`Space::Records`](crate::base::kv::Space) will never be read or written again. They may
-    /// be removed at any time after the next completed [`sync`](Self::sync), but views taken before this call
+    /// These keys of [`Space::Records`](crate::base::kv::Space) will never be read or written again. To be called
+    /// after the batch that made them dead was written. They may be removed at any time after the next completed [`sync`](Self::sync), but views taken before this call
     /// keep them. Not durable: to be called again after a restart for what is still there.
     fn discard(&self, dead: Vec<RevisionAt>);
 

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use super::engine::{Engine, View};
 use super::fjall::FjallEngine;
@@ -37,12 +38,18 @@ const TEMPORARY: &str = "current.new";
 pub struct Store(Arc<Shared>);
 
 struct Shared {
-    env: Env,
-    directory: PathBuf,
-    kind: EngineKind,
+    site: Site,
     state: Mutex<State>,
     /// Held while `current` is replaced.
     switching: tokio::sync::Mutex<()>,
+}
+
+/// Where and how engines are made.
+struct Site {
+    env: Env,
+    directory: PathBuf,
+    kind: EngineKind,
+    janitor: mpsc::UnboundedSender<Stale>,
 }
 
 struct State {
@@ -80,12 +87,17 @@ impl Store {
                 removed => removed.map_err(&cannot)?,
             }
         }
-        let current = Generation::open(env, directory, number, kind).await?;
-        let newest = generations.into_iter().fold(number, u64::max);
-        Ok(Store(Arc::new(Shared {
+        drop(cannot);
+        let site = Site {
             env: env.clone(),
             directory: directory.to_owned(),
             kind,
+            janitor: start_janitor(env),
+        };
+        let current = site.open(number).await?;
+        let newest = generations.into_iter().fold(number, u64::max);
+        Ok(Store(Arc::new(Shared {
+            site,
             state: Mutex::new(State { current, newest }),
             switching: tokio::sync::Mutex::new(()),
         })))
@@ -110,8 +122,7 @@ impl Store {
             state.newest += 1;
             state.newest
         };
-        let shared = &self.0;
-        let fresh = Generation::open(&shared.env, &shared.directory, number, shared.kind).await?;
+        let fresh = self.0.site.open(number).await?;
         fresh.0.stale.store(true, Ordering::Relaxed);
         Ok(Install {
             store: self.clone(),
@@ -140,7 +151,7 @@ impl Install {
         let _switching = shared.switching.lock().await;
         // Before its name can be on disk: from here on nobody may remove it.
         self.fresh.0.stale.store(false, Ordering::Relaxed);
-        write_current(&shared.env, &shared.directory, self.number).await?;
+        write_current(&shared.site.env, &shared.site.directory, self.number).await?;
         let old = std::mem::replace(&mut self.store.state().current, self.fresh.clone());
         old.0.stale.store(true, Ordering::Relaxed);
         Ok(self.fresh)
@@ -188,27 +199,26 @@ async fn write_current(env: &Env, directory: &Path, number: u64) -> Result<(), B
 struct Generation(Arc<Held>);
 
 struct Held {
-    env: Env,
     path: PathBuf,
+    janitor: mpsc::UnboundedSender<Stale>,
     stale: AtomicBool,
     /// Taken when dropped, so that it is closed before the directory goes.
     engine: Option<Box<dyn Engine>>,
 }
 
-impl Generation {
-    async fn open(env: &Env, directory: &Path, number: u64, kind: EngineKind) -> Result<Arc<Self>, Broken> {
-        let path = generation_path(directory, number);
+impl Site {
+    async fn open(&self, number: u64) -> Result<Arc<Generation>, Broken> {
+        let (disk, path) = (self.env.disk(), generation_path(&self.directory, number));
         let cannot = failed("could not make", &path);
-        env.disk().create_dir_all(&path).await.map_err(&cannot)?;
-        env.disk().sync_dir(directory).await.map_err(&cannot)?;
-        drop(cannot);
-        let engine: Box<dyn Engine> = match kind {
-            EngineKind::Fjall => Box::new(FjallEngine::open(env, &path).await?),
-            EngineKind::Journal => Box::new(JournalEngine::open(env, &path).await?),
+        disk.create_dir_all(&path).await.map_err(&cannot)?;
+        disk.sync_dir(&self.directory).await.map_err(cannot)?;
+        let engine: Box<dyn Engine> = match self.kind {
+            EngineKind::Fjall => Box::new(FjallEngine::open(&self.env, &path).await?),
+            EngineKind::Journal => Box::new(JournalEngine::open(&self.env, &path).await?),
         };
         Ok(Arc::new(Generation(Arc::new(Held {
-            env: env.clone(),
             path,
+            janitor: self.janitor.clone(),
             stale: AtomicBool::new(false),
             engine: Some(engine),
         }))))
@@ -223,20 +233,33 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.stale.load(Ordering::Relaxed) {
-            return;
+        if self.stale.load(Ordering::Relaxed)
+            && let Some(engine) = self.engine.take()
+        {
+            // If nobody cleans up any more, the next start does.
+            let _ = self.janitor.send((engine, std::mem::take(&mut self.path)));
         }
-        let engine = self.engine.take();
-        let (env, path) = (self.env.clone(), std::mem::take(&mut self.path));
-        self.env.spawn(async move {
+    }
+}
+
+/// An engine that nobody uses any more, and its directory.
+type Stale = (Box<dyn Engine>, PathBuf);
+
+/// Starts the task that removes stale generations; it ends with the last generation. A task of its own,
+/// because the last user may be dropped where nothing can be started: with the node.
+fn start_janitor(env: &Env) -> mpsc::UnboundedSender<Stale> {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<Stale>();
+    let inside = env.clone();
+    env.spawn(async move {
+        while let Some((engine, path)) = receiver.recv().await {
             // Closing may wait for a compaction.
-            env.run_blocking(move || drop(engine)).await;
-            if let Err(error) = env.disk().remove_dir_all(&path).await {
-                // The next start tries again.
+            inside.run_blocking(move || drop(engine)).await;
+            if let Err(error) = inside.disk().remove_dir_all(&path).await {
                 tracing::warn!("could not remove {}: {error}", path.display());
             }
-        });
-    }
+        }
+    });
+    sender
 }
 
 impl Read for Generation {
