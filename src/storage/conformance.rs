@@ -327,4 +327,11 @@ async fn installs(env: &Env, root: &Path, kind: EngineKind, store: Store) {
     drop((new, view, store));
     let store = Store::open(env, root, kind).await.expect("opens");
     assert_eq!(rows(&*store.engine()), expected, "after a restart");
+    let names = env.disk().read_dir(root).await.expect("lists");
+    let engines = names.iter().filter(|name| name.starts_with("engine-"));
+    assert_eq!(
+        engines.count(),
+        1,
+        "only the current generation is left: {names:?}"
+    );
 }
