@@ -63,7 +63,6 @@ denials! {
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
     MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
-    CORRUPT = DataLoss "etcdserver: corrupt cluster";
     NOT_BUILT = Unimplemented "quorate: not built yet";
     NO_LEADER = Unavailable "etcdserver: no leader";
     NOT_LEADER = FailedPrecondition "etcdserver: not leader";

@@ -12,7 +12,7 @@ use crate::proto::etcdserverpb::{self as pb, auth_server::Auth};
 const FIRST_AUTH_REVISION: u64 = 1;
 
 /// Methods that are all refused in the same way.
-macro_rules! unimplemented {
+macro_rules! refused {
     ($($method:ident = $rpc:ident $request:ident $response:ident;)*) => {$(
         fn $method<'a, 'b>(&'a self, request: Request<pb::$request>) -> Refusal<'b, pb::$response>
         where
@@ -36,7 +36,11 @@ impl Auth for Api {
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
         self.unary(Rpc::AuthStatus, false, request, |_| async {
             let header = Some(self.header_now());
-            Ok(pb::AuthStatusResponse { header, enabled: false, auth_revision: FIRST_AUTH_REVISION })
+            Ok(pb::AuthStatusResponse {
+                header,
+                enabled: false,
+                auth_revision: FIRST_AUTH_REVISION,
+            })
         })
         .await
     }
@@ -45,10 +49,13 @@ impl Auth for Api {
         &self,
         request: Request<pb::AuthenticateRequest>,
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
-        self.unary(Rpc::Authenticate, false, request, |_| async { Err(Denied::AUTH_NOT_ENABLED) }).await
+        self.unary(Rpc::Authenticate, false, request, |_| async {
+            Err(Denied::AUTH_NOT_ENABLED)
+        })
+        .await
     }
 
-    unimplemented! {
+    refused! {
         auth_enable = AuthEnable AuthEnableRequest AuthEnableResponse;
         auth_disable = AuthDisable AuthDisableRequest AuthDisableResponse;
         user_add = UserAdd AuthUserAddRequest AuthUserAddResponse;

@@ -51,11 +51,18 @@ impl Api {
         let counters = self.metrics.rpc(rpc);
         counters.started.inc();
         counters.msg_received.inc();
-        let mut counted = Counted { api: self, rpc, code: tonic::Code::Cancelled };
+        let mut counted = Counted {
+            api: self,
+            rpc,
+            code: tonic::Code::Cancelled,
+        };
         let result = match self.admit(rpc, on_learner, request.metadata()) {
             Err(denied) => Err(denied),
             Ok(Admission { timeout: None, .. }) => handle(request.into_inner()).await,
-            Ok(Admission { timeout: Some(timeout), .. }) => {
+            Ok(Admission {
+                timeout: Some(timeout),
+                ..
+            }) => {
                 let call = self.env.timeout(timeout, handle(request.into_inner()));
                 call.await.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED))
             }
@@ -87,16 +94,25 @@ impl Api {
     {
         let counters = self.metrics.rpc(rpc);
         counters.started.inc();
-        let opened = self.admit(rpc, on_learner, request.metadata()).and_then(|admission| {
-            let stream = open(request.into_inner())?;
-            Ok((admission, stream))
-        });
+        let opened = self
+            .admit(rpc, on_learner, request.metadata())
+            .and_then(|admission| {
+                let stream = open(request.into_inner())?;
+                Ok((admission, stream))
+            });
         match opened {
             Ok((admission, stream)) => {
                 let deadline = admission.timeout.map(|timeout| self.env.sleep(timeout));
                 let metrics = self.metrics.clone();
                 let needs_leader = admission.needs_leader;
-                Ok(Response::new(Guarded::new(&self.streams, metrics, rpc, needs_leader, deadline, stream)))
+                Ok(Response::new(Guarded::new(
+                    &self.streams,
+                    metrics,
+                    rpc,
+                    needs_leader,
+                    deadline,
+                    stream,
+                )))
             }
             Err(denied) => {
                 let status = status(denied);
@@ -114,16 +130,27 @@ impl Api {
         if self.standing.is_learner() && !on_learner {
             return Err(Denied::NOT_SUPPORTED_FOR_LEARNER);
         }
-        let version = metadata.get("client-api-version").map(|value| std::str::from_utf8(value.as_encoded_bytes()));
-        let version = version.transpose().map_err(|_| Denied::INVALID_CLIENT_API_VERSION)?;
+        let version = metadata
+            .get("client-api-version")
+            .map(|value| std::str::from_utf8(value.as_encoded_bytes()));
+        let version = version
+            .transpose()
+            .map_err(|_| Denied::INVALID_CLIENT_API_VERSION)?;
         let (_, _, kind) = rpc.describe();
         self.metrics.client_request(version, kind.is_stream());
-        let needs_leader = metadata.get("hasleader").is_some_and(|value| value.as_encoded_bytes() == b"true");
+        let needs_leader = metadata
+            .get("hasleader")
+            .is_some_and(|value| value.as_encoded_bytes() == b"true");
         if needs_leader && self.standing.leader().is_none() {
             return Err(Denied::NO_LEADER);
         }
-        let timeout = metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.as_encoded_bytes()));
-        Ok(Admission { needs_leader, timeout })
+        let timeout = metadata
+            .get("grpc-timeout")
+            .and_then(|value| parse_timeout(value.as_encoded_bytes()));
+        Ok(Admission {
+            needs_leader,
+            timeout,
+        })
     }
 }
 

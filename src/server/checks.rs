@@ -25,8 +25,12 @@ pub enum Check {
 
 impl Check {
     pub const LIVE: &[Check] = &[Check::SerializableRead];
-    pub const READY: &[Check] =
-        &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+    pub const READY: &[Check] = &[
+        Check::DataCorruption,
+        Check::SerializableRead,
+        Check::LinearizableRead,
+        Check::NonLearner,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -44,7 +48,11 @@ impl Api {
             Check::DataCorruption => {
                 let alarms = self.consensus.read(|state, _| state.alarms());
                 let corrupt = alarms.iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt);
-                if corrupt { Err("alarm activated: CORRUPT".into()) } else { Ok(()) }
+                if corrupt {
+                    Err("alarm activated: CORRUPT".into())
+                } else {
+                    Ok(())
+                }
             }
             Check::SerializableRead => self.probe(true).await.map_err(error_text),
             Check::LinearizableRead => self.probe(false).await.map_err(error_text),
@@ -55,8 +63,12 @@ impl Api {
 
     /// Reads one key, as a client would.
     async fn probe(&self, serializable: bool) -> Result<(), Denied> {
-        let request =
-            RangeRequest { key: "a".into(), limit: 1, serializable, ..RangeRequest::default() };
+        let request = RangeRequest {
+            key: "a".into(),
+            limit: 1,
+            serializable,
+            ..RangeRequest::default()
+        };
         let range = self.range(request);
         let probed = self.env.timeout(self.consensus.request_timeout(), range).await;
         probed.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED)).map(drop)
@@ -105,7 +117,9 @@ impl Api {
         if !serializable && self.consensus.status().leader.is_none() {
             return Err("RAFT NO LEADER".into());
         }
-        self.probe(serializable).await.map_err(|denied| format!("RANGE ERROR:{denied}"))
+        self.probe(serializable)
+            .await
+            .map_err(|denied| format!("RANGE ERROR:{denied}"))
     }
 }
 

@@ -39,8 +39,14 @@ impl Cluster for Api {
                 self.read_barrier().await?;
             }
             // etcd leaves the revision out of the headers of this service.
-            let header = pb::ResponseHeader { revision: 0, ..self.header_now() };
-            Ok(pb::MemberListResponse { header: Some(header), members: self.consensus.members() })
+            let header = pb::ResponseHeader {
+                revision: 0,
+                ..self.header_now()
+            };
+            Ok(pb::MemberListResponse {
+                header: Some(header),
+                members: self.consensus.members(),
+            })
         })
         .await
     }
@@ -60,6 +66,7 @@ impl Api {
         rpc: Rpc,
         request: Request<Req>,
     ) -> Result<Response<Res>, Status> {
-        self.unary(rpc, false, request, |_| async { Err(Denied::NOT_IMPLEMENTED) }).await
+        self.unary(rpc, false, request, |_| async { Err(Denied::NOT_IMPLEMENTED) })
+            .await
     }
 }

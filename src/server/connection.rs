@@ -15,7 +15,6 @@ use hyper_util::server::conn::auto;
 use tokio::sync::oneshot;
 
 use super::front::Front;
-use crate::client::EnvExecutor;
 use crate::runtime::{BoxFuture, Env, Instant, Listener, Stream, signal};
 
 /// Bytes a client may send on one stream before we read them.
@@ -38,6 +37,16 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 /// Longer than a connection takes to notice that its time is over.
 const STOP_SLACK: Duration = Duration::from_millis(100);
 
+/// Runs hyper's work as tasks of the environment.
+#[derive(Clone)]
+struct Executor(Env);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
 /// hyper's clock: the environment's, on a scale that begins at one reading of the system's.
 #[derive(Clone)]
 pub struct EnvTimer {
@@ -50,7 +59,11 @@ impl EnvTimer {
     // hyper speaks std's Instant, which only the system can make: one reading, of which differences alone count.
     #[allow(clippy::disallowed_methods)]
     pub fn new(env: Env) -> Self {
-        EnvTimer { zero: std::time::Instant::now(), env_zero: env.now(), env }
+        EnvTimer {
+            zero: std::time::Instant::now(),
+            env_zero: env.now(),
+            env,
+        }
     }
 }
 
@@ -75,7 +88,11 @@ impl Future for EnvSleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx)
+        self.0
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+            .poll(cx)
     }
 }
 
@@ -84,7 +101,7 @@ impl hyper::rt::Sleep for EnvSleep {}
 /// Every open connection of a server.
 pub struct Connections {
     env: Env,
-    http: auto::Builder<EnvExecutor>,
+    http: auto::Builder<Executor>,
     open: Mutex<Open>,
     count: signal::Sender<usize>,
 }
@@ -99,7 +116,7 @@ struct Open {
 impl Connections {
     pub fn new(env: Env, max_concurrent_streams: u32) -> Arc<Self> {
         let timer = EnvTimer::new(env.clone());
-        let mut http = auto::Builder::new(EnvExecutor(env.clone()));
+        let mut http = auto::Builder::new(Executor(env.clone()));
         http.http1()
             .timer(timer.clone())
             .header_read_timeout(HEADER_READ_TIMEOUT)
@@ -117,7 +134,12 @@ impl Connections {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .auto_date_header(false);
         let (count, _) = signal::channel(0);
-        Arc::new(Connections { env, http, open: Mutex::default(), count })
+        Arc::new(Connections {
+            env,
+            http,
+            open: Mutex::default(),
+            count,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

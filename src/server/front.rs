@@ -58,13 +58,22 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     fn call(&self, request: Request<Incoming>) -> Answering {
         if self.role == Role::Clients && is_grpc(request.headers()) {
             let counter = self.api.metrics.bytes_received.clone();
-            let request = request.map(|body| Metered { body, counter: Some(counter) });
+            let request = request.map(|body| Metered {
+                body,
+                counter: Some(counter),
+            });
             let sent = Some(self.api.metrics.bytes_sent.clone());
-            return Answering { answer: grpc(&self.api, request), sent };
+            return Answering {
+                answer: grpc(&self.api, request),
+                sent,
+            };
         }
         let (api, role) = (self.api.clone(), self.role);
         let answer = async move { Ok(endpoints::answer(&api, role, request).await) };
-        Answering { answer: answer.boxed(), sent: None }
+        Answering {
+            answer: answer.boxed(),
+            sent: None,
+        }
     }
 }
 
@@ -78,11 +87,16 @@ fn grpc(api: &Arc<Api>, request: Request<Metered<Incoming>>) -> Answer {
     let max = api.message_bytes_max();
     macro_rules! serve {
         ($server:ident) => {
-            $server::from_arc(api.clone()).max_decoding_message_size(max).call(request)
+            $server::from_arc(api.clone())
+                .max_decoding_message_size(max)
+                .call(request)
         };
     }
     let path = request.uri().path();
-    let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+    let service = path
+        .strip_prefix('/')
+        .and_then(|path| path.split_once('/'))
+        .map(|(service, _)| service);
     match service {
         Some("etcdserverpb.KV") => serve!(KvServer),
         Some("etcdserverpb.Watch") => serve!(WatchServer),

@@ -20,7 +20,9 @@ impl Health for Api {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         self.unary(Rpc::HealthCheck, false, request, |request| async move {
             if request.service.is_empty() {
-                Ok(HealthCheckResponse { status: ServingStatus::Serving.into() })
+                Ok(HealthCheckResponse {
+                    status: ServingStatus::Serving.into(),
+                })
             } else {
                 Err(Denied::UNKNOWN_SERVICE)
             }
@@ -38,8 +40,14 @@ impl Health for Api {
         self.stream(Rpc::HealthWatch, false, request, |request| {
             self.metrics.rpc(Rpc::HealthWatch).msg_received.inc();
             let known = request.service.is_empty();
-            let status = if known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
-            let first = HealthCheckResponse { status: status.into() };
+            let status = if known {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::ServiceUnknown
+            };
+            let first = HealthCheckResponse {
+                status: status.into(),
+            };
             Ok(Box::pin(stream::iter([Ok(first)]).chain(stream::pending())) as Answers<_>)
         })
     }

@@ -23,7 +23,11 @@ pub async fn answer<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Respo
     match path {
         "/health" if get => health(api, &query).await,
         "/livez" | "/readyz" if get => {
-            let checks = if path == "/livez" { Check::LIVE } else { Check::READY };
+            let checks = if path == "/livez" {
+                Check::LIVE
+            } else {
+                Check::READY
+            };
             verdict(api, checks, &query).await
         }
         "/metrics" => {
@@ -52,7 +56,9 @@ fn single_check(path: &str) -> Option<Check> {
 }
 
 async fn health(api: &Api, query: &Query) -> Response<Body> {
-    let verdict = api.health(&query.all("exclude"), query.is("serializable", "true")).await;
+    let verdict = api
+        .health(&query.all("exclude"), query.is("serializable", "true"))
+        .await;
     let (status, counter) = match verdict {
         Ok(()) => (StatusCode::OK, &api.metrics.health_success),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, &api.metrics.health_failures),
@@ -64,14 +70,26 @@ async fn health(api: &Api, query: &Query) -> Response<Body> {
 }
 
 async fn verdict(api: &Api, checks: &[Check], query: &Query) -> Response<Body> {
-    let (passed, text) = api.run_checks(checks, &query.all("exclude"), query.has("verbose")).await;
-    let status = if passed { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let (passed, text) = api
+        .run_checks(checks, &query.all("exclude"), query.has("verbose"))
+        .await;
+    let status = if passed {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     nosniff(respond(status, TEXT, text))
 }
 
 fn version(api: &Api) -> Response<Body> {
-    let cluster = api.consensus.read(|state, _| state.cluster_version().map(str::to_owned));
-    let storage = if cluster.is_some() { STORAGE_VERSION } else { "unknown" };
+    let cluster = api
+        .consensus
+        .read(|state, _| state.cluster_version().map(str::to_owned));
+    let storage = if cluster.is_some() {
+        STORAGE_VERSION
+    } else {
+        "unknown"
+    };
     let cluster = cluster.unwrap_or_else(|| "not_decided".into());
     // Field order is part of what scripts see, so it is written out.
     let body = format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
@@ -81,13 +99,17 @@ fn version(api: &Api) -> Response<Body> {
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(body.into())));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 fn nosniff(mut response: Response<Body>) -> Response<Body> {
     let nosniff = HeaderValue::from_static("nosniff");
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 
@@ -97,7 +119,9 @@ fn error(status: StatusCode, text: &'static str) -> Response<Body> {
 
 fn not_allowed() -> Response<Body> {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("GET"));
     response
 }
 
@@ -120,11 +144,18 @@ impl Query {
     }
 
     fn is(&self, name: &str, value: &str) -> bool {
-        self.0.iter().find(|(found, _)| found == name).is_some_and(|(_, found)| found == value)
+        self.0
+            .iter()
+            .find(|(found, _)| found == name)
+            .is_some_and(|(_, found)| found == value)
     }
 
     fn all(&self, name: &str) -> Vec<String> {
-        self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| value.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(found, _)| found == name)
+            .map(|(_, value)| value.clone())
+            .collect()
     }
 }
 
@@ -143,9 +174,15 @@ mod tests {
 
     #[test]
     fn a_path_may_name_one_check() {
-        assert_eq!(single_check("/livez/serializable_read"), Some(Check::SerializableRead));
+        assert_eq!(
+            single_check("/livez/serializable_read"),
+            Some(Check::SerializableRead)
+        );
         assert_eq!(single_check("/livez/linearizable_read"), None);
-        assert_eq!(single_check("/readyz/linearizable_read"), Some(Check::LinearizableRead));
+        assert_eq!(
+            single_check("/readyz/linearizable_read"),
+            Some(Check::LinearizableRead)
+        );
         assert_eq!(single_check("/readyz/"), None);
     }
 }

@@ -21,7 +21,8 @@ pub(super) type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Statu
 impl Kv for Api {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let on_learner = request.get_ref().serializable;
-        self.unary(Rpc::Range, on_learner, request, |request| self.range(request)).await
+        self.unary(Rpc::Range, on_learner, request, |request| self.range(request))
+            .await
     }
 
     type RangeStreamStream = Guarded<Answers<pb::RangeStreamResponse>>;
@@ -41,25 +42,31 @@ impl Kv for Api {
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        self.unary(Rpc::Put, false, request, |request| self.put(request)).await
+        self.unary(Rpc::Put, false, request, |request| self.put(request))
+            .await
     }
 
     async fn delete_range(
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        self.unary(Rpc::DeleteRange, false, request, |request| self.delete_range(request)).await
+        self.unary(Rpc::DeleteRange, false, request, |request| {
+            self.delete_range(request)
+        })
+        .await
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        self.unary(Rpc::Txn, false, request, |request| self.txn(request)).await
+        self.unary(Rpc::Txn, false, request, |request| self.txn(request))
+            .await
     }
 
     async fn compact(
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        self.unary(Rpc::Compact, false, request, |request| self.compact(request)).await
+        self.unary(Rpc::Compact, false, request, |request| self.compact(request))
+            .await
     }
 }
 
@@ -109,7 +116,9 @@ impl Api {
                 if !check::is_serializable(&request) {
                     self.read_barrier().await?;
                 }
-                let read = self.consensus.read(|state, store| state.read_txn(&request, store));
+                let read = self
+                    .consensus
+                    .read(|state, store| state.read_txn(&request, store));
                 read.map_err(|broken| self.broken(&broken))??
             } else {
                 match self.propose(Command::Txn(request)).await? {
@@ -126,7 +135,9 @@ impl Api {
     /// engine's compaction filter when the command is applied, so there is nothing more to wait for.
     async fn compact(&self, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Denied> {
         match self.propose(Command::Compaction(request)).await? {
-            (Answer::Compaction, revision) => Ok(pb::CompactionResponse { header: Some(self.header(revision)) }),
+            (Answer::Compaction, revision) => Ok(pb::CompactionResponse {
+                header: Some(self.header(revision)),
+            }),
             (other, _) => mismatch(&other),
         }
     }

@@ -23,14 +23,20 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.unary(Rpc::LeaseGrant, false, request, |request| self.lease_grant(request)).await
+        self.unary(Rpc::LeaseGrant, false, request, |request| {
+            self.lease_grant(request)
+        })
+        .await
     }
 
     async fn lease_revoke(
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        self.unary(Rpc::LeaseRevoke, false, request, |request| self.lease_revoke(request)).await
+        self.unary(Rpc::LeaseRevoke, false, request, |request| {
+            self.lease_revoke(request)
+        })
+        .await
     }
 
     type LeaseKeepAliveStream = Guarded<KeepAlives>;
@@ -48,7 +54,10 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        self.unary(Rpc::LeaseTimeToLive, false, request, |request| self.lease_time_to_live(request)).await
+        self.unary(Rpc::LeaseTimeToLive, false, request, |request| {
+            self.lease_time_to_live(request)
+        })
+        .await
     }
 
     async fn lease_leases(
@@ -56,15 +65,26 @@ impl Lease for Api {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.unary(Rpc::LeaseLeases, false, request, |_| async {
-            let leases = self.consensus.leases().into_iter().map(|id| pb::LeaseStatus { id }).collect();
-            Ok(pb::LeaseLeasesResponse { header: Some(self.header_now()), leases })
+            let leases = self
+                .consensus
+                .leases()
+                .into_iter()
+                .map(|id| pb::LeaseStatus { id })
+                .collect();
+            Ok(pb::LeaseLeasesResponse {
+                header: Some(self.header_now()),
+                leases,
+            })
         })
         .await
     }
 }
 
 impl Api {
-    async fn lease_grant(&self, mut request: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Denied> {
+    async fn lease_grant(
+        &self,
+        mut request: pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, Denied> {
         self.reserve(quota::LEASE_BYTES).await?;
         if request.ttl > limits::LEASE_TTL_SECONDS_MAX {
             return Err(Denied::LEASE_TTL_TOO_LARGE);
@@ -78,7 +98,12 @@ impl Api {
             (Answer::LeaseGrant { id, ttl }, revision) => {
                 self.metrics.leases_granted.inc();
                 let header = Some(self.header(revision));
-                Ok(pb::LeaseGrantResponse { header, id, ttl, error: String::new() })
+                Ok(pb::LeaseGrantResponse {
+                    header,
+                    id,
+                    ttl,
+                    error: String::new(),
+                })
             }
             (other, _) => mismatch(&other),
         }
@@ -88,7 +113,9 @@ impl Api {
         match self.propose(Command::LeaseRevoke(request)).await? {
             (Answer::LeaseRevoke, revision) => {
                 self.metrics.leases_revoked.inc();
-                Ok(pb::LeaseRevokeResponse { header: Some(self.header(revision)) })
+                Ok(pb::LeaseRevokeResponse {
+                    header: Some(self.header(revision)),
+                })
             }
             (other, _) => mismatch(&other),
         }
@@ -99,9 +126,15 @@ impl Api {
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, Denied> {
-        let found = self.consensus.lease_time_to_live(request.id, request.keys).await?;
-        let mut response =
-            pb::LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..pb::LeaseTimeToLiveResponse::default() };
+        let found = self
+            .consensus
+            .lease_time_to_live(request.id, request.keys)
+            .await?;
+        let mut response = pb::LeaseTimeToLiveResponse {
+            id: request.id,
+            ttl: -1,
+            ..pb::LeaseTimeToLiveResponse::default()
+        };
         if let Some(found) = found {
             response.ttl = found.remaining;
             response.granted_ttl = found.granted;

@@ -18,17 +18,22 @@ impl Maintenance for Api {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         self.unary(Rpc::Alarm, false, request, |request| async move {
             match self.propose(Command::Alarm(request)).await? {
-                (Answer::Alarm(alarms), revision) => {
-                    Ok(pb::AlarmResponse { header: Some(self.header(revision)), alarms })
-                }
+                (Answer::Alarm(alarms), revision) => Ok(pb::AlarmResponse {
+                    header: Some(self.header(revision)),
+                    alarms,
+                }),
                 (other, _) => mismatch(&other),
             }
         })
         .await
     }
 
-    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        self.unary(Rpc::Status, true, request, |_| async { Ok(self.member_status()) }).await
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        self.unary(Rpc::Status, true, request, |_| async { Ok(self.member_status()) })
+            .await
     }
 
     /// The store needs none: it compacts itself, and sizes are logical. etcd's answer has no header.
@@ -36,15 +41,24 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.unary(Rpc::Defragment, false, request, |_| async { Ok(pb::DefragmentResponse::default()) }).await
+        self.unary(Rpc::Defragment, false, request, |_| async {
+            Ok(pb::DefragmentResponse::default())
+        })
+        .await
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
         self.unimplemented(Rpc::Hash, request).await
     }
 
-    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.unary(Rpc::HashKv, false, request, |request| self.hash_kv(request.revision)).await
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.unary(Rpc::HashKv, false, request, |request| {
+            self.hash_kv(request.revision)
+        })
+        .await
     }
 
     type SnapshotStream = Guarded<Answers<pb::SnapshotResponse>>;
@@ -82,14 +96,19 @@ impl Maintenance for Api {
 impl Api {
     fn member_status(&self) -> pb::StatusResponse {
         let status = self.consensus.status();
-        let (alarms, (all, in_use)) =
-            self.consensus.read(|state, _| (state.alarms(), state.logical_bytes()));
+        let (alarms, (all, in_use)) = self
+            .consensus
+            .read(|state, _| (state.alarms(), state.logical_bytes()));
         let mut errors = Vec::new();
         if status.leader.is_none() {
             errors.push(Denied::NO_LEADER.text.to_owned());
         }
         let alarm = |alarm: pb::AlarmMember| {
-            format!("memberID:{} alarm:{}", alarm.member_id, alarm.alarm().as_str_name())
+            format!(
+                "memberID:{} alarm:{}",
+                alarm.member_id,
+                alarm.alarm().as_str_name()
+            )
         };
         errors.extend(alarms.into_iter().map(alarm));
         pb::StatusResponse {
@@ -113,7 +132,9 @@ impl Api {
     /// for etcd's.
     async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, Denied> {
         let consensus = self.consensus.clone();
-        let look = self.env.run_blocking(move || consensus.read(|state, store| state.hash_kv(revision, store)));
+        let look = self
+            .env
+            .run_blocking(move || consensus.read(|state, store| state.hash_kv(revision, store)));
         let found = look.await.map_err(|broken| self.broken(&broken))??;
         Ok(pb::HashKvResponse {
             header: Some(self.header_now()),

@@ -37,7 +37,9 @@ impl RpcMetrics {
         let number = (code as i32).unsigned_abs() as usize % CODES.len();
         let (service, method, kind) = self.rpc.describe();
         let labels = [CODES[number], method, service, kind.label()];
-        self.handled[number].get_or_init(|| self.handled_vec.with_label_values(&labels)).inc();
+        self.handled[number]
+            .get_or_init(|| self.handled_vec.with_label_values(&labels))
+            .inc();
     }
 }
 
@@ -178,7 +180,9 @@ fn named<T>(metric: prometheus::Result<T>) -> T {
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
-    registry.register(Box::new(metric.clone())).expect("each name is registered once");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("each name is registered once");
     metric
 }
 
@@ -195,8 +199,11 @@ fn rpc_metrics(registry: &Registry) -> Vec<RpcMetrics> {
         register(registry, named(IntCounterVec::new(Opts::new(name, help), labels)))
     };
     let labels = ["grpc_method", "grpc_service", "grpc_type"];
-    let started =
-        vec("grpc_server_started_total", "Total number of RPCs started on the server.", &labels);
+    let started = vec(
+        "grpc_server_started_total",
+        "Total number of RPCs started on the server.",
+        &labels,
+    );
     let received = vec(
         "grpc_server_msg_received_total",
         "Total number of RPC stream messages received on the server.",
@@ -228,11 +235,24 @@ fn rpc_metrics(registry: &Registry) -> Vec<RpcMetrics> {
 }
 
 fn client_requests(registry: &Registry) -> ClientRequests {
-    let opts = Opts::new("etcd_server_client_requests_total", "The total number of client requests per client version.");
-    let vec = register(registry, named(IntCounterVec::new(opts, &["type", "client_api_version"])));
-    let requests = ClientRequests { vec, known: Mutex::default() };
+    let opts = Opts::new(
+        "etcd_server_client_requests_total",
+        "The total number of client requests per client version.",
+    );
+    let vec = register(
+        registry,
+        named(IntCounterVec::new(opts, &["type", "client_api_version"])),
+    );
+    let requests = ClientRequests {
+        vec,
+        known: Mutex::default(),
+    };
     let unknown = ["unary", "stream"].map(|kind| requests.vec.with_label_values(&[kind, "unknown"]));
-    requests.known.lock().unwrap_or_else(PoisonError::into_inner).push(("unknown".into(), unknown));
+    requests
+        .known
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(("unknown".into(), unknown));
     requests
 }
 
@@ -254,7 +274,9 @@ impl Metrics {
         // Built here, since it reads /proc at once: nobody else needs it, the simulator least of all.
         families.extend(ProcessCollector::for_self().collect());
         let mut text = Vec::new();
-        TextEncoder::new().encode(&families, &mut text).expect("writing to memory cannot fail");
+        TextEncoder::new()
+            .encode(&families, &mut text)
+            .expect("writing to memory cannot fail");
         text
     }
 
@@ -275,11 +297,15 @@ impl Metrics {
         self.slow_watchers.set(sample.slow_watchers as i64);
         self.pending_events.set(sample.pending_events as i64);
         self.server_version.with_label_values(&[version]).set(1);
-        self.server_id.with_label_values(&[&format!("{:x}", sample.member)]).set(1);
+        self.server_id
+            .with_label_values(&[&format!("{:x}", sample.member)])
+            .set(1);
         self.cluster_version.reset();
         if let Some(version) = &sample.cluster_version {
             // "3.7", not "3.7.0": etcd's dashboards know the minor version.
-            let minor = version.rsplit_once('.').map_or(version.as_str(), |(minor, _)| minor);
+            let minor = version
+                .rsplit_once('.')
+                .map_or(version.as_str(), |(minor, _)| minor);
             self.cluster_version.with_label_values(&[minor]).set(1);
         }
     }
@@ -305,8 +331,12 @@ mod tests {
         metrics.rpc(Rpc::Put).handled(tonic::Code::OutOfRange);
         metrics.client_request(Some("3.7.1"), false);
         metrics.client_request(None, true);
-        let sample =
-            Sample { member: 0x8e9e, cluster_version: Some("3.7.0".into()), has_leader: true, ..Sample::default() };
+        let sample = Sample {
+            member: 0x8e9e,
+            cluster_version: Some("3.7.0".into()),
+            has_leader: true,
+            ..Sample::default()
+        };
         let text = text(&metrics, &sample);
         for line in [
             r#"grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#,
@@ -320,7 +350,10 @@ mod tests {
             "etcd_server_has_leader 1",
             r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="8.192"} 0"#,
         ] {
-            assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line}\nis not in\n{text}"
+            );
         }
         assert!(text.contains("process_resident_memory_bytes "), "{text}");
     }
@@ -332,8 +365,14 @@ mod tests {
             metrics.client_request(Some(&format!("3.{number}")), false);
         }
         let text = text(&metrics, &Sample::default());
-        let names = text.lines().filter(|line| line.starts_with("etcd_server_client_requests_total{")).count();
+        let names = text
+            .lines()
+            .filter(|line| line.starts_with("etcd_server_client_requests_total{"))
+            .count();
         assert_eq!(names, 2 * CLIENT_VERSIONS_MAX);
-        assert!(text.contains(r#"{client_api_version="unknown",type="unary"} 85"#), "{text}");
+        assert!(
+            text.contains(r#"{client_api_version="unknown",type="unary"} 85"#),
+            "{text}"
+        );
     }
 }

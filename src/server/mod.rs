@@ -35,14 +35,15 @@ mod status;
 mod streams;
 mod watch;
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use prometheus::IntGauge;
 
 use crate::base::{Broken, Denied, Revision};
 use crate::consensus::Consensus;
+use crate::node::Config;
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::{Env, Listener, Task, signal};
@@ -64,23 +65,12 @@ const READY_RETRY: Duration = Duration::from_millis(20);
 /// How long clients may take to finish when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// What the server has to know of the configuration.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub max_request_bytes: usize,
-    pub max_txn_ops: usize,
-    pub max_concurrent_streams: u32,
-    /// As configured: 0 means the default, negative means no limit.
-    pub quota_bytes: i64,
-    pub watch_progress_interval: Duration,
-}
-
 /// Everything a request may use; one per server.
 struct Api {
     /// Streams outlive the call that opens them, so they need a hold of their own.
     me: Weak<Api>,
     env: Env,
-    options: Options,
+    options: Config,
     consensus: Consensus,
     hub: Arc<WatchHub>,
     metrics: Arc<Metrics>,
@@ -104,7 +94,7 @@ impl Server {
     /// member is ready; until then their connections wait in the kernel.
     pub fn start(
         env: Env,
-        options: Options,
+        config: &Config,
         consensus: Consensus,
         hub: Arc<WatchHub>,
         clients: Vec<Box<dyn Listener>>,
@@ -115,7 +105,7 @@ impl Server {
         let api = Arc::new_cyclic(|me| Api {
             me: me.clone(),
             env: env.clone(),
-            options,
+            options: config.clone(),
             consensus,
             metrics: hub.metrics().clone(),
             hub,
@@ -146,7 +136,13 @@ impl Server {
                 }
             }));
         }
-        Server { api, connections, ready, accepting, background }
+        Server {
+            api,
+            connections,
+            ready,
+            accepting,
+            background,
+        }
     }
 
     /// Resolves when clients are served; an error if that will never be.
@@ -252,7 +248,11 @@ impl Api {
     /// Adds to a header that carries a revision what only the server knows.
     fn complete(&self, header: &mut Option<pb::ResponseHeader>) {
         let revision = header.as_ref().map_or(0, |header| header.revision);
-        *header = Some(self.header(if revision == 0 { self.hub.revision() } else { revision }));
+        *header = Some(self.header(if revision == 0 {
+            self.hub.revision()
+        } else {
+            revision
+        }));
     }
 
     /// A read met damage: the client gets no answer that could be wrong.

@@ -9,7 +9,8 @@ use super::Api;
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{
-    AlarmRequest, AlarmType, PutRequest, RequestOp, TxnRequest, alarm_request::AlarmAction, request_op::Request,
+    AlarmRequest, AlarmType, PutRequest, RequestOp, TxnRequest, alarm_request::AlarmAction,
+    request_op::Request,
 };
 
 /// etcd's quota when none is given.
@@ -23,7 +24,11 @@ const LOOK_EVERY_BYTES: u64 = 64 << 20;
 
 /// The quota in force; negative: none.
 pub fn effective(configured: i64) -> i64 {
-    if configured == 0 { DEFAULT_BYTES } else { configured }
+    if configured == 0 {
+        DEFAULT_BYTES
+    } else {
+        configured
+    }
 }
 
 /// What a put adds.
@@ -51,7 +56,9 @@ pub struct Allowance(AtomicU64);
 impl Allowance {
     /// Takes `cost` out of the allowance, if it is there.
     fn take(&self, cost: u64) -> bool {
-        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(cost)).is_ok()
+        self.0
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(cost))
+            .is_ok()
     }
 
     fn refill(&self, left: u64) {
@@ -62,7 +69,9 @@ impl Allowance {
 impl Api {
     /// Refuses what does not fit, and raises the alarm that tells the whole cluster.
     pub(super) async fn reserve(&self, cost: u64) -> Result<(), Denied> {
-        let Ok(quota) = u64::try_from(effective(self.options.quota_bytes)) else { return Ok(()) };
+        let Ok(quota) = u64::try_from(effective(self.options.quota_bytes)) else {
+            return Ok(());
+        };
         if cost == 0 || self.allowance.take(cost) {
             return Ok(());
         }
@@ -90,16 +99,27 @@ mod tests {
     use super::*;
 
     fn put_op(value_len: usize) -> RequestOp {
-        let put = PutRequest { key: "k".into(), value: vec![0; value_len].into(), ..PutRequest::default() };
-        RequestOp { request: Some(Request::RequestPut(put)) }
+        let put = PutRequest {
+            key: "k".into(),
+            value: vec![0; value_len].into(),
+            ..PutRequest::default()
+        };
+        RequestOp {
+            request: Some(Request::RequestPut(put)),
+        }
     }
 
     #[test]
     fn a_transaction_costs_its_greater_branch() {
-        let nested = TxnRequest { success: vec![put_op(1000)], ..TxnRequest::default() };
+        let nested = TxnRequest {
+            success: vec![put_op(1000)],
+            ..TxnRequest::default()
+        };
         let request = TxnRequest {
             success: vec![put_op(10), put_op(20)],
-            failure: vec![RequestOp { request: Some(Request::RequestTxn(nested)) }],
+            failure: vec![RequestOp {
+                request: Some(Request::RequestTxn(nested)),
+            }],
             ..TxnRequest::default()
         };
         assert_eq!(txn(&request), 256 + 1001);

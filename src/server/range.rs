@@ -45,7 +45,9 @@ pub async fn local(api: &Api, request: RangeRequest) -> Result<RangeResponse, De
 }
 
 fn whole(api: &Api, request: &RangeRequest) -> Result<RangeResponse, Denied> {
-    api.consensus.read(|state, store| state.range(request, store)).map_err(|broken| api.broken(&broken))?
+    api.consensus
+        .read(|state, store| state.range(request, store))
+        .map_err(|broken| api.broken(&broken))?
 }
 
 /// Whether parts in key order, put together, are the answer.
@@ -95,12 +97,23 @@ impl Pieces {
     fn open(api: &Api, request: &RangeRequest, keys: usize) -> Result<(Pieces, RangeResponse), Denied> {
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let keys = if limit == 0 { keys } else { keys.min(limit) };
-        let first = RangeRequest { limit: keys as i64, ..request.clone() };
+        let first = RangeRequest {
+            limit: keys as i64,
+            ..request.clone()
+        };
         let mut response = whole(api, &first)?;
         let now = response.header.as_ref().map_or(0, |header| header.revision);
         let pieces = Pieces {
-            revision: if request.revision > 0 { request.revision } else { now },
-            next: if response.more { response.kvs.last().map(|kv| after(&kv.key)) } else { None },
+            revision: if request.revision > 0 {
+                request.revision
+            } else {
+                now
+            },
+            next: if response.more {
+                response.kvs.last().map(|kv| after(&kv.key))
+            } else {
+                None
+            },
             taken: response.kvs.len(),
             header: response.header.take(),
             count: response.count,
@@ -122,7 +135,9 @@ impl Pieces {
     }
 
     fn next(&mut self, api: &Api, keys: usize, bytes: usize) -> Result<Vec<KeyValue>, Denied> {
-        let Some(from) = self.next.take() else { return Ok(Vec::new()) };
+        let Some(from) = self.next.take() else {
+            return Ok(Vec::new());
+        };
         let bounds = (keys.min(self.limit_left()), bytes);
         let look = api
             .consensus
@@ -157,7 +172,13 @@ pub struct Chunks {
 
 impl Chunks {
     pub fn new(api: Shared, request: RangeRequest) -> Self {
-        Chunks { api, request, open: None, keys: STREAM_KEYS_FIRST, done: false }
+        Chunks {
+            api,
+            request,
+            open: None,
+            keys: STREAM_KEYS_FIRST,
+            done: false,
+        }
     }
 
     pub fn into_stream(self) -> impl Stream<Item = Result<RangeStreamResponse, Status>> + Send {
@@ -167,7 +188,9 @@ impl Chunks {
             }
             let chunk = chunks.next().await;
             chunks.done |= chunk.is_err();
-            let answer = |response| RangeStreamResponse { range_response: Some(response) };
+            let answer = |response| RangeStreamResponse {
+                range_response: Some(response),
+            };
             Some((chunk.map(answer).map_err(status), chunks))
         })
     }
@@ -175,7 +198,10 @@ impl Chunks {
     async fn next(&mut self) -> Result<RangeResponse, Denied> {
         let bytes_max = self.api.options.max_request_bytes;
         let mut response = match &mut self.open {
-            Some(open) => RangeResponse { kvs: open.next(&self.api, self.keys, bytes_max)?, ..Default::default() },
+            Some(open) => RangeResponse {
+                kvs: open.next(&self.api, self.keys, bytes_max)?,
+                ..Default::default()
+            },
             None => {
                 if !self.request.serializable {
                     self.api.read_barrier().await?;

@@ -33,9 +33,13 @@ pub fn of_request(error: Status) -> Status {
 
 /// Puts tonic's refusal of a large message, as it stands in response headers, into grpc-go's words.
 pub fn correct(headers: &mut HeaderMap) {
-    let Some(message) = headers.get(Status::GRPC_MESSAGE) else { return };
+    let Some(message) = headers.get(Status::GRPC_MESSAGE) else {
+        return;
+    };
     // The text travels percent-encoded; the numbers in it do not need that.
-    let decoded = String::from_utf8_lossy(message.as_bytes()).replace("%20", " ").replace("%2C", ",");
+    let decoded = String::from_utf8_lossy(message.as_bytes())
+        .replace("%20", " ")
+        .replace("%2C", ",");
     let Some(text) = too_large(&decoded) else { return };
     let exhausted = HeaderValue::from(tonic::Code::ResourceExhausted as i32);
     headers.insert(Status::GRPC_STATUS, exhausted);
@@ -49,9 +53,13 @@ fn too_large(message: &str) -> Option<String> {
     if !message.starts_with(TONIC_TOO_LARGE) {
         return None;
     }
-    let mut numbers = message.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let mut numbers = message
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|digits| !digits.is_empty());
     let (size, limit) = (numbers.next()?, numbers.next()?);
-    Some(format!("grpc: received message larger than max ({size} vs. {limit})"))
+    Some(format!(
+        "grpc: received message larger than max ({size} vs. {limit})"
+    ))
 }
 
 #[cfg(test)]
@@ -67,7 +75,10 @@ mod tests {
     fn a_refusal_keeps_code_and_text() {
         let status = status(Denied::COMPACTED);
         assert_eq!(status.code(), tonic::Code::OutOfRange);
-        assert_eq!(status.message(), "etcdserver: mvcc: required revision has been compacted");
+        assert_eq!(
+            status.message(),
+            "etcdserver: mvcc: required revision has been compacted"
+        );
         assert!(status.details().is_empty());
     }
 
@@ -77,9 +88,15 @@ mod tests {
         let mut headers = response.headers().clone();
         correct(&mut headers);
         let status = Status::from_header_map(&headers).expect("a status");
-        assert_eq!((status.code(), status.message()), (tonic::Code::ResourceExhausted, GO));
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::ResourceExhausted, GO)
+        );
         let status = of_request(Status::out_of_range(REFUSAL));
-        assert_eq!((status.code(), status.message()), (tonic::Code::ResourceExhausted, GO));
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::ResourceExhausted, GO)
+        );
     }
 
     #[test]

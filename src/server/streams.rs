@@ -56,7 +56,10 @@ impl Streams {
 
     fn open(&self, needs_leader: bool) -> (u64, Arc<End>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let end = Arc::new(End { needs_leader, ..End::default() });
+        let end = Arc::new(End {
+            needs_leader,
+            ..End::default()
+        });
         self.lock().insert(number, end.clone());
         // Looked at after the insertion, so that a stop between the two is seen by one of both.
         if let Some(&why) = self.closed.get() {
@@ -67,7 +70,10 @@ impl Streams {
 
     /// Ends the streams whose clients demanded a leader.
     pub fn end_leaderless(&self, why: Denied) {
-        self.lock().values().filter(|end| end.needs_leader).for_each(|end| end.end(why));
+        self.lock()
+            .values()
+            .filter(|end| end.needs_leader)
+            .for_each(|end| end.end(why));
     }
 
     /// Ends every stream, also those that are opened later.
@@ -98,7 +104,15 @@ impl<S> Guarded<S> {
         stream: S,
     ) -> Self {
         let (number, end) = streams.open(needs_leader);
-        Guarded { stream: Some(Box::pin(stream)), end, number, streams: streams.clone(), deadline, metrics, rpc }
+        Guarded {
+            stream: Some(Box::pin(stream)),
+            end,
+            number,
+            streams: streams.clone(),
+            deadline,
+            metrics,
+            rpc,
+        }
     }
 
     /// The stream is over: counts it, once, and lets go of all it held.
@@ -115,7 +129,9 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let Some(stream) = this.stream.as_mut() else { return Poll::Ready(None) };
+        let Some(stream) = this.stream.as_mut() else {
+            return Poll::Ready(None);
+        };
         this.end.waker.register(cx.waker());
         let mut why = this.end.why.get().copied();
         if let Some(deadline) = &mut this.deadline
@@ -144,7 +160,7 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
 impl<S> Drop for Guarded<S> {
     fn drop(&mut self) {
         // The client went away in the middle.
-        self.finish(tonic::Code::Canceled);
+        self.finish(tonic::Code::Cancelled);
     }
 }
 
@@ -163,7 +179,17 @@ mod tests {
         stream: S,
     ) -> (Guarded<S>, Arc<Metrics>) {
         let metrics = Metrics::new();
-        (Guarded::new(streams, metrics.clone(), Rpc::Watch, needs_leader, deadline, stream), metrics)
+        (
+            Guarded::new(
+                streams,
+                metrics.clone(),
+                Rpc::Watch,
+                needs_leader,
+                deadline,
+                stream,
+            ),
+            metrics,
+        )
     }
 
     fn end<S: Stream<Item = Item>>(stream: &mut Guarded<S>) -> Option<Option<(tonic::Code, String)>> {
@@ -181,7 +207,10 @@ mod tests {
         let (mut lax, _) = guarded(&streams, false, None, stream::pending());
         assert_eq!(end(&mut strict), None);
         streams.end_leaderless(Denied::NO_LEADER);
-        assert_eq!(end(&mut strict), Some(Some((tonic::Code::Unavailable, "etcdserver: no leader".into()))));
+        assert_eq!(
+            end(&mut strict),
+            Some(Some((tonic::Code::Unavailable, "etcdserver: no leader".into())))
+        );
         assert_eq!(end(&mut strict), Some(None), "nothing follows the status");
         assert_eq!(end(&mut lax), None);
         assert_eq!(streams.lock().len(), 1);
@@ -193,7 +222,10 @@ mod tests {
         let (mut early, _) = guarded(&streams, false, None, stream::pending());
         streams.end_all(Denied::STOPPED);
         let (mut late, _) = guarded(&streams, false, None, stream::pending());
-        let stopped = Some(Some((tonic::Code::Unavailable, "etcdserver: server stopped".into())));
+        let stopped = Some(Some((
+            tonic::Code::Unavailable,
+            "etcdserver: server stopped".into(),
+        )));
         assert_eq!(end(&mut early), stopped);
         assert_eq!(end(&mut late), stopped);
     }
@@ -205,7 +237,10 @@ mod tests {
         let (mut stream, _) = guarded(&streams, false, Some(deadline), stream::pending());
         assert_eq!(
             end(&mut stream),
-            Some(Some((tonic::Code::DeadlineExceeded, "context deadline exceeded".into())))
+            Some(Some((
+                tonic::Code::DeadlineExceeded,
+                "context deadline exceeded".into()
+            )))
         );
     }
 
@@ -221,11 +256,20 @@ mod tests {
         let count = |metrics: &Metrics, code: &str| {
             let text = String::from_utf8(metrics.render(&sample, "x")).expect("text");
             let name = format!("grpc_server_handled_total{{grpc_code=\"{code}\"");
-            text.lines().filter(|line| line.starts_with(&name)).map(|line| line.ends_with(" 1")).collect::<Vec<_>>()
+            text.lines()
+                .filter(|line| line.starts_with(&name))
+                .map(|line| line.ends_with(" 1"))
+                .collect::<Vec<_>>()
         };
         assert_eq!(metrics.rpc(Rpc::Watch).msg_sent.get(), 2);
-        assert_eq!((count(&metrics, "OK"), count(&metrics, "Canceled")), (vec![true], vec![]));
-        assert_eq!((count(&left_metrics, "OK"), count(&left_metrics, "Canceled")), (vec![], vec![true]));
+        assert_eq!(
+            (count(&metrics, "OK"), count(&metrics, "Canceled")),
+            (vec![true], vec![])
+        );
+        assert_eq!(
+            (count(&left_metrics, "OK"), count(&left_metrics, "Canceled")),
+            (vec![], vec![true])
+        );
         assert!(streams.lock().is_empty());
     }
 }
