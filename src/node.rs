@@ -181,6 +181,11 @@ impl Node {
         NodeError(self.consensus.status().fatal.unwrap_or_else(|| "stopped".into()))
     }
 
+    /// Where clients are served, and then where metrics are: "host:port", with the ports that were picked.
+    pub fn client_addresses(&self) -> &[String] {
+        self.server.addresses()
+    }
+
     pub fn probe(&self) -> Probe {
         let status = self.consensus.status();
         let (revision, digest_index, digest) = self

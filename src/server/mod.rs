@@ -85,6 +85,7 @@ pub struct Server {
     api: Arc<Api>,
     connections: Arc<Connections>,
     ready: signal::Receiver<bool>,
+    addresses: Vec<String>,
     accepting: Vec<Task<()>>,
     background: Vec<Task<()>>,
 }
@@ -122,6 +123,11 @@ impl Server {
             env.spawn(become_ready(api.clone(), ready_sender)),
         ];
         let connections = Connections::new(env.clone(), api.options.max_concurrent_streams);
+        let addresses = clients
+            .iter()
+            .chain(&metrics_only)
+            .map(|listener| listener.local_address());
+        let addresses = addresses.collect();
         let mut accepting = Vec::new();
         for listener in metrics_only {
             let front = Front::new(api.clone(), Role::MetricsOnly);
@@ -140,6 +146,7 @@ impl Server {
             api,
             connections,
             ready,
+            addresses,
             accepting,
             background,
         }
@@ -148,6 +155,11 @@ impl Server {
     /// Resolves when clients are served; an error if that will never be.
     pub async fn ready(&self) -> Result<(), signal::Closed> {
         self.ready.clone().wait_until(|ready| *ready).await
+    }
+
+    /// Where clients are served, and then where metrics are: "host:port", with the ports that were picked.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     /// What is counted, for the other layers' own figures.
