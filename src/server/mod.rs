@@ -33,6 +33,7 @@ mod rpc;
 mod standing;
 mod status;
 mod streams;
+mod timer;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,6 +3,8 @@
 //!
 //! Rules of the state machine have their own tests; here it is what lies between: connections, deadlines, limits,
 //! headers, statuses, streams, HTTP.
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
 
 mod http;
 mod kv;
