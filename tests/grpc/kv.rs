@@ -427,3 +427,72 @@ fn maintenance_tells_how_the_member_stands() {
         assert_eq!(unknown, (Code::NotFound, "unknown service".into()));
     });
 }
+
+/// Hashes that etcd 3.7.1 gave for the same session: tools compare them across a migration.
+#[test]
+fn hashes_are_those_of_etcd() {
+    enum Step {
+        Put(&'static str, &'static str),
+        Delete(&'static str),
+        Compact(i64),
+    }
+    use Step::{Compact, Delete, Put};
+    let session: &[(&[Step], u32)] = &[
+        (&[], 1_084_519_789),
+        (&[Put("a", "1"), Delete("a")], 3_520_211_144),
+        (&[Compact(3)], 1_084_519_789),
+        (&[Put("b", "1")], 3_584_256_279),
+        (&[Put("b", "2")], 1_805_578_852),
+        (&[Delete("b")], 182_037_763),
+        (&[Compact(4)], 182_037_763),
+        (&[Compact(6)], 1_084_519_789),
+        (&[Put("c", "1"), Put("c", "2"), Put("a", "2")], 390_053_749),
+        (
+            &[
+                Put("d", "1"),
+                Put("c", "3"),
+                Delete("c"),
+                Put("c", "4"),
+                Put("d", "7"),
+                Delete("d"),
+            ],
+            3_169_433_655,
+        ),
+        (&[Compact(9)], 2_920_645_021),
+        (&[Compact(11)], 2_793_182_154),
+        (&[Compact(12)], 2_078_021_132),
+        (&[Compact(13)], 2_078_021_132),
+        (&[Compact(15)], 1_773_749_454),
+    ];
+    with_member(|member| async move {
+        let mut kv = member.kv().await;
+        let mut maintenance = MaintenanceClient::new(member.channel().await);
+        for (number, (steps, hash)) in session.iter().enumerate() {
+            for step in *steps {
+                match *step {
+                    Put(key, value) => drop(kv.put(put(key, value)).await.unwrap()),
+                    Delete(key) => {
+                        let request = pb::DeleteRangeRequest {
+                            key: key.into(),
+                            ..Default::default()
+                        };
+                        kv.delete_range(request).await.unwrap();
+                    }
+                    Compact(revision) => {
+                        kv.compact(pb::CompactionRequest {
+                            revision,
+                            physical: true,
+                        })
+                        .await
+                        .unwrap();
+                    }
+                }
+            }
+            let answer = maintenance
+                .hash_kv(pb::HashKvRequest { revision: 0 })
+                .await
+                .unwrap();
+            assert_eq!(answer.into_inner().hash, *hash, "after step {number}");
+        }
+    });
+}
