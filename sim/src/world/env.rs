@@ -1,6 +1,5 @@
 //! `Env` for one life of one simulated process.
 
-use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;

@@ -10,6 +10,8 @@ mod env;
 #[cfg(madsim)]
 mod hosts;
 pub mod net;
+#[cfg(all(test, madsim))]
+mod tests;
 #[cfg(madsim)]
 mod timer;
 
