@@ -34,3 +34,5 @@ pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
 /// Revisions that one catching-up watch reads in a round.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: i64 = 1_000;
+/// How long a graceful stop may take before the process ends all the same.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -39,3 +39,8 @@ pub enum Answer {
 
 /// The state machine.
 pub struct State {}
+use crate::base::kv::*; use crate::base::*; use crate::proto::{command::command::Request, membershippb};
+pub struct Pending<'a>(&'a dyn Read);
+impl<'a> Pending<'a>{ pub fn new(e:&'a dyn Read)->Self{Pending(e)} pub fn into_batch(self)->Batch{todo!()} }
+pub struct Lease{pub ttl:i64,pub keys:std::collections::BTreeSet<bytes::Bytes>}
+impl State { pub fn open(_s:&dyn Read)->Result<State,Broken>{todo!()} pub fn advance(&mut self,_p:Position,_s:&mut Pending<'_>){} pub fn apply(&mut self,_p:Position,_r:&Request,_s:&mut Pending<'_>)->Result<Outcome,Broken>{todo!()} pub fn seal(&mut self,_s:&mut Pending<'_>){} pub fn dead_records(&mut self)->Vec<RevisionAt>{todo!()} pub fn compact_revision(&self)->i64{0} pub fn revision(&self)->i64{0} pub fn digest(&self)->u64{0} pub fn position(&self)->Position{todo!()} pub fn leases(&self)->std::iter::Empty<(i64,&Lease)>{todo!()} pub fn lease(&self,_i:i64)->Option<&Lease>{None} pub fn attributes(&self,_m:u64)->Option<&membershippb::Attributes>{None} pub fn cluster_version(&self)->Option<&str>{None} }
