@@ -1,0 +1,148 @@
+//! Collects a history from many concurrent clients.
+//!
+//! Promise: an operation's invocation is recorded before its bytes leave, its return after its answer
+//! came in, and the running numbers are drawn under one lock; so "returned before invoked" in the
+//! history was true in the world. The caller supplies the time, from whatever clock it has.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use quorate::proto::etcdserverpb as pb;
+
+use super::{
+    FinalState, History, Moment, Nanos, Note, OpId, Operation, Outcome, Request, WatchEntry, WatchEvent,
+    WatchId, WatchRecord,
+};
+
+/// A shared, growing history. Clones record into the same one.
+#[derive(Clone, Default)]
+pub struct Recorder(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    history: History,
+    order: u64,
+    streams: u64,
+}
+
+impl Inner {
+    fn moment(&mut self, nanos: Nanos) -> Moment {
+        self.order += 1;
+        let order = self.order;
+        Moment { nanos, order }
+    }
+}
+
+impl Recorder {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("nothing under this lock panics")
+    }
+
+    /// A call is about to be sent.
+    pub fn invoke(&self, client: u32, member: u32, now: Nanos, request: Request) -> OpId {
+        let mut inner = self.lock();
+        let invoked = inner.moment(now);
+        let id = inner.history.operations.len();
+        inner.history.operations.push(Operation {
+            id,
+            client,
+            member,
+            invoked,
+            returned: None,
+            request,
+            outcome: Outcome::unknown("no answer before the end"),
+        });
+        id
+    }
+
+    /// A call has ended. A second completion of the same call is a defect of the tester.
+    pub fn complete(&self, id: OpId, now: Nanos, outcome: Outcome) {
+        let mut inner = self.lock();
+        let returned = inner.moment(now);
+        let operation = inner
+            .history
+            .operations
+            .get_mut(id)
+            .expect("ids come from invoke()");
+        debug_assert!(operation.returned.is_none(), "operation {id} completed twice");
+        operation.returned = Some(returned);
+        operation.outcome = outcome;
+    }
+
+    /// A user wants a watch. Its streams follow as [`WatchEvent::Opened`].
+    pub fn watch(&self, client: u32, request: pb::WatchCreateRequest) -> WatchId {
+        let mut inner = self.lock();
+        let id = inner.history.watches.len();
+        inner.history.watches.push(WatchRecord {
+            id,
+            client,
+            request,
+            entries: Vec::new(),
+        });
+        id
+    }
+
+    /// A number for a new watch stream.
+    pub fn stream(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.streams += 1;
+        inner.streams
+    }
+
+    /// Something happened to a watch. A progress answer for a whole stream (watch id -1) is recorded
+    /// for each watch of the stream.
+    pub fn watch_event(&self, id: WatchId, now: Nanos, event: WatchEvent) {
+        let mut inner = self.lock();
+        let at = inner.moment(now);
+        let watch = inner.history.watches.get_mut(id).expect("ids come from watch()");
+        watch.entries.push(WatchEntry { at, event });
+    }
+
+    /// What a member holds at `revision`, asked at the quiet end.
+    pub fn final_state(
+        &self,
+        member: u32,
+        now: Nanos,
+        revision: i64,
+        range: pb::RangeResponse,
+        hash_kv: Option<pb::HashKvResponse>,
+        digest: Option<u64>,
+    ) {
+        let mut inner = self.lock();
+        let at = inner.moment(now);
+        inner.history.finals.push(FinalState {
+            member,
+            at,
+            revision,
+            range,
+            hash_kv,
+            digest,
+        });
+    }
+
+    /// A remark on the timeline, such as a fault.
+    pub fn note(&self, now: Nanos, text: impl Into<String>) {
+        let mut inner = self.lock();
+        let at = inner.moment(now);
+        let text = text.into();
+        inner.history.notes.push(Note { at, text });
+    }
+
+    /// Calls recorded so far.
+    pub fn operation_count(&self) -> usize {
+        self.lock().history.operations.len()
+    }
+
+    /// A copy of the history so far; calls under way have an unknown outcome in it.
+    pub fn history(&self) -> History {
+        self.lock().history.clone()
+    }
+
+    /// The history, taken out; the recorder starts again empty.
+    pub fn take(&self) -> History {
+        std::mem::take(&mut self.lock().history)
+    }
+}

@@ -1,0 +1,81 @@
+//! From gRPC results to outcomes: which refusals prove that nothing happened.
+//!
+//! The rule is clientv3's: an error that the store itself gave for the request (`etcdserver: …` with a
+//! code of the client's fault) is definite; everything that time or the network may have caused is
+//! not. Two of etcd's habits make the list shorter than the codes suggest: `database space exceeded`
+//! may be answered for a write that was applied, and gRPC libraries invent `OutOfRange` or
+//! `ResourceExhausted` of their own for an answer that was too large to decode. A refusal wrongly
+//! called unknown only costs sharpness; an unknown wrongly called definite would be a false alarm.
+
+use quorate::proto::etcdserverpb as pb;
+use tonic::{Code, Response, Status};
+
+use super::{Answer, Outcome};
+
+/// True if the status proves that the request had no effect and never will have.
+pub fn is_definite_refusal(code: Code, text: &str) -> bool {
+    let from_the_store = text.starts_with("etcdserver: ") || text.starts_with("RangeStream does not support");
+    match code {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => from_the_store,
+        // Refused at the apply step, before it changed anything.
+        Code::DataLoss => text == "etcdserver: corrupt cluster",
+        // Refused before it was proposed; etcd sends this one without a code of its own.
+        Code::Unknown => text == "etcdserver: too many requests",
+        _ => false,
+    }
+}
+
+impl From<Status> for Outcome {
+    fn from(status: Status) -> Self {
+        let (code, text) = (status.code(), status.message());
+        if is_definite_refusal(code, text) {
+            let text = text.to_owned();
+            return Outcome::Denied { code, text };
+        }
+        Outcome::unknown(format!("{code:?}: {text}"))
+    }
+}
+
+impl<T: Into<Answer>> From<Result<Response<T>, Status>> for Outcome {
+    fn from(result: Result<Response<T>, Status>) -> Self {
+        match result {
+            Ok(response) => Outcome::Ok(response.into_inner().into()),
+            Err(status) => status.into(),
+        }
+    }
+}
+
+macro_rules! conversions {
+    ($($variant:ident: $request:ident => $response:ident;)*) => {$(
+        impl From<pb::$request> for super::Request {
+            fn from(request: pb::$request) -> Self {
+                super::Request::$variant(request)
+            }
+        }
+
+        impl From<pb::$response> for Answer {
+            fn from(response: pb::$response) -> Self {
+                Answer::$variant(response)
+            }
+        }
+    )*};
+}
+
+conversions! {
+    Range: RangeRequest => RangeResponse;
+    Put: PutRequest => PutResponse;
+    Delete: DeleteRangeRequest => DeleteRangeResponse;
+    Txn: TxnRequest => TxnResponse;
+    Compact: CompactionRequest => CompactionResponse;
+    LeaseGrant: LeaseGrantRequest => LeaseGrantResponse;
+    LeaseRevoke: LeaseRevokeRequest => LeaseRevokeResponse;
+    LeaseKeepAlive: LeaseKeepAliveRequest => LeaseKeepAliveResponse;
+    LeaseTimeToLive: LeaseTimeToLiveRequest => LeaseTimeToLiveResponse;
+}

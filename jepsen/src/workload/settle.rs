@@ -1,0 +1,165 @@
+//! The quiet end of a run: with all faults healed the cluster must serve fresh writes and reads
+//! through every member, catch up, and say what it holds.
+//!
+//! Liveness is a phase, not an assertion: what is not reached within the time allowed is an error
+//! here, and what the members hold is judged by [`crate::durability`].
+
+use std::time::Duration;
+
+use quorate::client::Channel;
+use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate::runtime::{Env, Instant};
+
+use super::{Clock, call};
+use crate::history::{Answer, Outcome, Recorder, Request};
+
+/// How long the quiet end may take, and who asks.
+#[derive(Clone, Debug)]
+pub struct SettleOptions {
+    /// The client number under which the last operations are recorded.
+    pub client: u32,
+    /// The members' client addresses ("host:port"), by member number.
+    pub addresses: Vec<String>,
+    /// Time for everything together.
+    pub timeout: Duration,
+    pub call_timeout: Duration,
+}
+
+/// Writes and reads through every member, waits until all members have reached the last revision, and
+/// records what each holds. Returns that revision, or what could not be done in time.
+pub async fn settle(
+    env: &Env,
+    clock: &Clock,
+    recorder: &Recorder,
+    options: &SettleOptions,
+) -> Result<i64, String> {
+    let deadline = env.now() + options.timeout;
+    let settling = Settling {
+        env,
+        clock,
+        recorder,
+        options,
+        deadline,
+    };
+    for member in 0..options.addresses.len() {
+        let key = format!("settle/{member}");
+        let put = pb::PutRequest {
+            key: key.into(),
+            ..Default::default()
+        };
+        settling.until_ok(member, put.into()).await?;
+    }
+    let mut revision = 0;
+    for member in 0..options.addresses.len() {
+        let answer = settling.until_ok(member, everything(false).into()).await?;
+        revision = revision.max(answer.revision());
+    }
+    for member in 0..options.addresses.len() {
+        settling.final_state(member, revision).await?;
+    }
+    Ok(revision)
+}
+
+fn everything(serializable: bool) -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: b"\0".as_slice().into(),
+        range_end: b"\0".as_slice().into(),
+        serializable,
+        ..Default::default()
+    }
+}
+
+struct Settling<'a> {
+    env: &'a Env,
+    clock: &'a Clock,
+    recorder: &'a Recorder,
+    options: &'a SettleOptions,
+    deadline: Instant,
+}
+
+impl Settling<'_> {
+    async fn connect(&self, member: usize) -> Option<Channel> {
+        let address = &self.options.addresses[member];
+        let connected = Channel::connect(self.env, address, self.options.call_timeout).await;
+        if connected.is_err() {
+            self.env.sleep(Duration::from_millis(100)).await;
+        }
+        connected.ok()
+    }
+
+    fn late(&self, member: usize, what: &str) -> Result<(), String> {
+        if self.env.now() < self.deadline {
+            return Ok(());
+        }
+        Err(format!(
+            "member {member}: {what} was not possible within {:?} after all faults were healed",
+            self.options.timeout
+        ))
+    }
+
+    /// Repeats `request` at a member until it is answered. Every attempt is an operation of its own,
+    /// with a value of its own.
+    async fn until_ok(&self, member: usize, request: Request) -> Result<Answer, String> {
+        let mut attempt = 0;
+        loop {
+            self.late(member, &format!("\"{request}\""))?;
+            let Some(channel) = self.connect(member).await else {
+                continue;
+            };
+            let mut request = request.clone();
+            if let Request::Put(put) = &mut request {
+                attempt += 1;
+                put.value = format!("settled-{member}-{attempt}").into();
+            }
+            let now = self.clock.now();
+            let id = self
+                .recorder
+                .invoke(self.options.client, member as u32, now, request.clone());
+            let outcome = call(self.env, &channel, &request, self.options.call_timeout).await;
+            self.recorder.complete(id, self.clock.now(), outcome.clone());
+            if let Outcome::Ok(answer) = outcome {
+                return Ok(answer);
+            }
+            self.env.sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn final_state(&self, member: usize, revision: i64) -> Result<(), String> {
+        loop {
+            self.late(member, &format!("reaching revision {revision}"))?;
+            let Some(channel) = self.connect(member).await else {
+                continue;
+            };
+            // At that revision, not now: a lease may end between one member and the next.
+            let request = pb::RangeRequest {
+                revision,
+                ..everything(true)
+            };
+            let request = request.into();
+            let outcome = call(self.env, &channel, &request, self.options.call_timeout).await;
+            if let Outcome::Ok(Answer::Range(range)) = outcome
+                && range
+                    .header
+                    .as_ref()
+                    .is_some_and(|header| header.revision >= revision)
+            {
+                let hash_kv = self.hash_kv(&channel, revision).await;
+                let now = self.clock.now();
+                self.recorder
+                    .final_state(member as u32, now, revision, range, hash_kv, None);
+                return Ok(());
+            }
+            self.env.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The member's hash of all history up to `revision`; `None` where it is not offered.
+    async fn hash_kv(&self, channel: &Channel, revision: i64) -> Option<pb::HashKvResponse> {
+        let mut client = MaintenanceClient::new(channel.clone());
+        let request = pb::HashKvRequest { revision };
+        let hashing = client.hash_kv(request);
+        let answered = self.env.timeout(self.options.call_timeout, hashing).await.ok()?;
+        answered.ok().map(tonic::Response::into_inner)
+    }
+}

@@ -1,0 +1,311 @@
+//! A stream of watches that resumes by itself and records everything it receives.
+//!
+//! Resuming follows clientv3: at the revision after the last one received in events or progress, on
+//! a new stream, at another member. A watch that compaction has overtaken goes on at the compact
+//! revision.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use quorate::client::Channel;
+use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::watch_client::WatchClient;
+use quorate::proto::etcdserverpb::watch_request::RequestUnion;
+use quorate::runtime::{Env, Instant};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use super::{Clock, Stop};
+use crate::history::{Recorder, WatchEvent, WatchId};
+
+/// Largest response a watcher accepts.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// How often a waiting watcher looks whether the run is over.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How a watcher behaves.
+#[derive(Clone, Debug)]
+pub struct WatcherOptions {
+    pub client: u32,
+    /// The members' client addresses ("host:port"), by member number.
+    pub addresses: Vec<String>,
+    /// The member to begin with; a broken stream moves on to the next.
+    pub member: usize,
+    pub connect_timeout: Duration,
+    /// Time between manual progress requests.
+    pub progress_interval: Duration,
+    /// A stream on which nothing came for so long is given up.
+    pub silence_timeout: Duration,
+    /// A healthy stream is closed after this time, to exercise resumption.
+    pub stream_lifetime: Duration,
+}
+
+/// The watches that the suite runs on one stream: everything with previous pairs from the first
+/// revision, one half each of puts and deletes, and a single key.
+pub fn standard_watches() -> Vec<pb::WatchCreateRequest> {
+    use pb::watch_create_request::FilterType;
+    let all = |filters: Vec<i32>, prev_kv: bool, start_revision: i64| pb::WatchCreateRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        start_revision,
+        prev_kv,
+        filters,
+        progress_notify: true,
+        ..Default::default()
+    };
+    vec![
+        all(Vec::new(), true, 1),
+        all(vec![FilterType::Nodelete as i32], false, 0),
+        pb::WatchCreateRequest {
+            key: Bytes::from_static(b"k/"),
+            range_end: Bytes::from_static(b"k0"),
+            filters: vec![FilterType::Noput as i32],
+            prev_kv: true,
+            start_revision: 1,
+            ..Default::default()
+        },
+        pb::WatchCreateRequest {
+            key: Bytes::from_static(b"k/000"),
+            ..Default::default()
+        },
+    ]
+}
+
+/// One watch of the stream.
+struct Watching {
+    record: WatchId,
+    request: pb::WatchCreateRequest,
+    /// The next revision it has not seen; 0 until that is known.
+    next: i64,
+    /// Its id on the wire.
+    watch_id: i64,
+}
+
+/// Why a stream ended.
+enum End {
+    Resume,
+    Stop,
+}
+
+/// Keeps `requests` watched on one stream until told to stop.
+pub async fn run_watches(
+    env: Env,
+    clock: Clock,
+    recorder: Recorder,
+    requests: Vec<pb::WatchCreateRequest>,
+    options: WatcherOptions,
+    stop: Stop,
+) {
+    let mut watches: Vec<Watching> = requests
+        .into_iter()
+        .zip(1..)
+        .map(|(request, watch_id)| Watching {
+            record: recorder.watch(options.client, request.clone()),
+            next: request.start_revision.max(0),
+            request,
+            watch_id,
+        })
+        .collect();
+    let watcher = Watcher {
+        env,
+        clock,
+        recorder,
+        options,
+        stop,
+    };
+    let mut member = watcher.options.member % watcher.options.addresses.len();
+    while !watcher.stop.watches_stopped() {
+        if let End::Stop = watcher.one_stream(member, &mut watches).await {
+            break;
+        }
+        member = (member + 1) % watcher.options.addresses.len();
+        watcher.env.sleep(Duration::from_millis(20)).await;
+    }
+    let due = watcher.stop.watches_due();
+    for watch in &watches {
+        if let Some(revision) = due {
+            watcher.record(watch, WatchEvent::Due { revision });
+        }
+    }
+}
+
+struct Watcher {
+    env: Env,
+    clock: Clock,
+    recorder: Recorder,
+    options: WatcherOptions,
+    stop: Stop,
+}
+
+type Requests = mpsc::UnboundedSender<pb::WatchRequest>;
+
+impl Watcher {
+    fn record(&self, watch: &Watching, event: WatchEvent) {
+        self.recorder.watch_event(watch.record, self.clock.now(), event);
+    }
+
+    async fn one_stream(&self, member: usize, watches: &mut [Watching]) -> End {
+        let address = &self.options.addresses[member];
+        let connect_timeout = self.options.connect_timeout;
+        let Ok(channel) = Channel::connect(&self.env, address, connect_timeout).await else {
+            return End::Resume;
+        };
+        let stream = self.recorder.stream();
+        let (requests, receiver) = mpsc::unbounded_channel();
+        for watch in watches.iter() {
+            let start_revision = watch.next;
+            let member = member as u32;
+            self.record(
+                watch,
+                WatchEvent::Opened {
+                    stream,
+                    member,
+                    start_revision,
+                },
+            );
+            send(&requests, create(watch));
+        }
+        let (end, reason) = self.receive(channel, requests, receiver, watches).await;
+        for watch in watches.iter() {
+            let reason = reason.clone();
+            self.record(watch, WatchEvent::Closed { reason });
+        }
+        end
+    }
+
+    async fn receive(
+        &self,
+        channel: Channel,
+        requests: Requests,
+        receiver: mpsc::UnboundedReceiver<pb::WatchRequest>,
+        watches: &mut [Watching],
+    ) -> (End, String) {
+        let mut client = WatchClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let outgoing = stream::unfold(receiver, |mut receiver| async {
+            let request = receiver.recv().await?;
+            Some((request, receiver))
+        });
+        let opening = client.watch(outgoing);
+        let mut responses = match self.env.timeout(self.options.silence_timeout, opening).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return (End::Resume, status.to_string()),
+            Err(_) => return (End::Resume, "no answer to the stream".into()),
+        };
+        self.receive_all(&mut responses, &requests, watches).await
+    }
+
+    async fn receive_all(
+        &self,
+        responses: &mut Streaming<pb::WatchResponse>,
+        requests: &Requests,
+        watches: &mut [Watching],
+    ) -> (End, String) {
+        let opened = self.env.now();
+        let (mut heard, mut asked) = (opened, opened);
+        loop {
+            let now = self.env.now();
+            if let Some(end) = self.finished(watches, opened, heard, now) {
+                return end;
+            }
+            if now.saturating_since(asked) >= self.options.progress_interval {
+                asked = now;
+                self.ask_progress(requests, watches);
+            }
+            match self.env.timeout(TICK, responses.message()).await {
+                Err(_) => {}
+                Ok(Ok(Some(response))) => {
+                    heard = self.env.now();
+                    if self.take(watches, response) {
+                        return (End::Resume, "overtaken by compaction".into());
+                    }
+                }
+                Ok(Ok(None)) => return (End::Resume, "the server ended the stream".into()),
+                Ok(Err(status)) => return (End::Resume, status.to_string()),
+            }
+        }
+    }
+
+    fn finished(
+        &self,
+        watches: &[Watching],
+        opened: Instant,
+        heard: Instant,
+        now: Instant,
+    ) -> Option<(End, String)> {
+        let due = self.stop.watches_due();
+        if due.is_some_and(|due| watches.iter().all(|watch| watch.next > due)) || self.stop.watches_stopped()
+        {
+            return Some((End::Stop, "the run is over".into()));
+        }
+        if now.saturating_since(heard) >= self.options.silence_timeout {
+            return Some((End::Resume, "silence".into()));
+        }
+        // At the quiet end a stream is left alone, so that slow delivery is not mistaken for none.
+        if due.is_none() && now.saturating_since(opened) >= self.options.stream_lifetime {
+            return Some((End::Resume, "closed by the client".into()));
+        }
+        None
+    }
+
+    fn ask_progress(&self, requests: &Requests, watches: &[Watching]) {
+        for watch in watches {
+            self.record(watch, WatchEvent::ProgressRequested);
+        }
+        send(
+            requests,
+            RequestUnion::ProgressRequest(pb::WatchProgressRequest {}),
+        );
+    }
+
+    /// Records a response; true if its watch has to be created anew.
+    fn take(&self, watches: &mut [Watching], response: pb::WatchResponse) -> bool {
+        let whole_stream = response.watch_id == -1 && !response.created && !response.canceled;
+        let mut overtaken = false;
+        for watch in watches.iter_mut() {
+            if !whole_stream && watch.watch_id != response.watch_id {
+                continue;
+            }
+            self.record(watch, WatchEvent::Received(Box::new(response.clone())));
+            overtaken |= advance(watch, &response);
+        }
+        overtaken
+    }
+}
+
+/// Moves a watch past a response; true if compaction has overtaken it.
+fn advance(watch: &mut Watching, response: &pb::WatchResponse) -> bool {
+    if response.canceled {
+        watch.next = watch.next.max(response.compact_revision);
+        return true;
+    }
+    let revision = response.header.as_ref().map_or(0, |header| header.revision);
+    if response.created {
+        if watch.next == 0 {
+            watch.next = revision + 1;
+        }
+    } else if let Some(kv) = response.events.last().and_then(|event| event.kv.as_ref()) {
+        // A revision that is cut in two is resumed at its beginning.
+        let seen = kv.mod_revision + i64::from(!response.fragment);
+        watch.next = watch.next.max(seen);
+    } else {
+        watch.next = watch.next.max(revision + 1);
+    }
+    false
+}
+
+fn create(watch: &Watching) -> RequestUnion {
+    RequestUnion::CreateRequest(pb::WatchCreateRequest {
+        start_revision: watch.next,
+        watch_id: watch.watch_id,
+        ..watch.request.clone()
+    })
+}
+
+fn send(requests: &Requests, request: RequestUnion) {
+    let request = pb::WatchRequest {
+        request_union: Some(request),
+    };
+    // The receiver is gone when the stream has ended; its end is noticed by the reading side.
+    let _ = requests.send(request);
+}
