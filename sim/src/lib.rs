@@ -15,6 +15,12 @@
 //! The executor exists only under `--cfg madsim` (`cargo sim …` sets it); everything that needs none
 //! compiles and is tested always.
 
+#[cfg(madsim)]
+pub mod cluster;
+pub mod nemesis;
+pub mod plan;
+pub mod properties;
+pub mod report;
 pub mod seed;
 pub mod trace;
 pub mod world;

@@ -92,6 +92,8 @@ struct Shared {
     net: Arc<Mutex<Net>>,
     disk_settings: disk::Settings,
     hosts: Mutex<Vec<Host>>,
+    /// madsim's node of the task that made this world.
+    main: NodeId,
 }
 
 impl World {
@@ -111,6 +113,7 @@ impl World {
                 net: Arc::new(Mutex::new(net)),
                 disk_settings,
                 hosts: Mutex::new(Vec::new()),
+                main: madsim::plugin::node(),
             }),
         }
     }
@@ -129,6 +132,12 @@ impl World {
 
     pub fn sleep_until(&self, at: Nanos) -> Sleep {
         self.shared.time.sleep_until(at)
+    }
+
+    /// Starts a task of the world itself, which no host's death ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let main = Handle::current().get_node(self.shared.main);
+        main.expect("the main node is always there").spawn(task);
     }
 
     pub fn trace(&self) -> &Trace {

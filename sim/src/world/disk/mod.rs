@@ -284,6 +284,10 @@ impl Drive {
         self.full = full;
     }
 
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Nothing is answered before this time.
     pub fn stall(&mut self, until: Option<super::Nanos>) {
         self.stall = until;
