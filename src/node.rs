@@ -156,12 +156,21 @@ impl Node {
             Consensus::start(env.clone(), options, wal.clone(), store, peers, hub.clone()).await?;
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
         let server = Server::start(env, &config, consensus.clone(), hub, clients, metrics_only);
-        Ok(Node { consensus, wal, server, publish, _lock: lock })
+        Ok(Node {
+            consensus,
+            wal,
+            server,
+            publish,
+            _lock: lock,
+        })
     }
 
     /// Resolves when the member can serve clients, or has failed before.
     pub async fn ready(&self) -> Result<(), NodeError> {
-        self.server.ready().await.map_err(|_| NodeError("the member stopped before it was ready".into()))
+        self.server
+            .ready()
+            .await
+            .map_err(|_| NodeError("the member stopped before it was ready".into()))
     }
 
     /// Resolves when the member has stopped by itself, with the reason.
@@ -174,9 +183,16 @@ impl Node {
 
     pub fn probe(&self) -> Probe {
         let status = self.consensus.status();
-        let (revision, digest_index, digest) =
-            self.consensus.read(|state, _| (state.revision(), state.position().index, state.digest()));
-        Probe { member: self.consensus.member_id(), status, revision, digest_index, digest }
+        let (revision, digest_index, digest) = self
+            .consensus
+            .read(|state, _| (state.revision(), state.position().index, state.digest()));
+        Probe {
+            member: self.consensus.member_id(),
+            status,
+            revision,
+            digest_index,
+            digest,
+        }
     }
 
     /// Graceful stop: hands leadership over, drains, closes.
@@ -198,14 +214,21 @@ fn identify(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), Nod
         if *name == config.name {
             own = Some(id);
         }
-        let peer = Peer { name: name.clone(), peer_urls: urls.clone() };
+        let peer = Peer {
+            name: name.clone(),
+            peer_urls: urls.clone(),
+        };
         if id == 0 || members.insert(id, peer).is_some() {
-            return Err(NodeError(format!("member {name} has the id of another member: {id:x}")));
+            return Err(NodeError(format!(
+                "member {name} has the id of another member: {id:x}"
+            )));
         }
     }
     let Some(member) = own else {
         let name = &config.name;
-        return Err(NodeError(format!("couldn't find local name \"{name}\" in the initial cluster configuration")));
+        return Err(NodeError(format!(
+            "couldn't find local name \"{name}\" in the initial cluster configuration"
+        )));
     };
     let cluster = ids::cluster_id(members.keys().copied());
     Ok((Identity { cluster, member }, members))
@@ -230,22 +253,25 @@ async fn open(
     let dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| dir.join("wal"));
     let context = |path: &Path, error: std::io::Error| NodeError(format!("{}: {error}", path.display()));
-    disk.create_dir_all(&dir).await.map_err(|error| context(&dir, error))?;
+    disk.create_dir_all(&dir)
+        .await
+        .map_err(|error| context(&dir, error))?;
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => {
-            NodeError(format!("{}: another process uses this data directory", config.data_dir.display()))
-        }
+        std::io::ErrorKind::WouldBlock => NodeError(format!(
+            "{}: another process uses this data directory",
+            config.data_dir.display()
+        )),
         _ => context(&lock_path, error),
     })?;
-    let mut cluster = [0; 16];
-    cluster[..8].copy_from_slice(&identity.cluster.to_be_bytes());
-    cluster[8..].copy_from_slice(&identity.member.to_be_bytes());
+    let mut owner = [0; 16];
+    owner[..8].copy_from_slice(&identity.cluster.to_be_bytes());
+    owner[8..].copy_from_slice(&identity.member.to_be_bytes());
     let options = WalOptions {
         segment_bytes: config.log_segment_bytes,
         cache_bytes: limits::LOG_CACHE_BYTES,
         sync: !config.unsafe_no_fsync,
-        cluster,
+        identity: owner,
     };
     let wal = Wal::open(env, &wal_dir, options).await?;
     let store = Store::open(env, &dir, config.engine).await?;
@@ -269,7 +295,9 @@ async fn publish(env: Env, consensus: Consensus, config: Config) {
                 member_attributes: Some(attributes.clone()),
             })
         } else if !version_known && leads {
-            Request::ClusterVersionSet(membershippb::ClusterVersionSetRequest { ver: CLUSTER_VERSION.into() })
+            Request::ClusterVersionSet(membershippb::ClusterVersionSetRequest {
+                ver: CLUSTER_VERSION.into(),
+            })
         } else if version_known {
             return;
         } else {

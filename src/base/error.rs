@@ -63,6 +63,7 @@ denials! {
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
     MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
+    CORRUPT = DataLoss "etcdserver: corrupt cluster";
     NO_LEADER = Unavailable "etcdserver: no leader";
     NOT_LEADER = FailedPrecondition "etcdserver: not leader";
     LEADER_CHANGED = Unavailable "etcdserver: leader changed";

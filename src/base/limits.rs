@@ -30,6 +30,14 @@ pub const VALUE_CACHE_BYTES: usize = 256 * 1024 * 1024;
 pub const LOG_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// A segment of the write-ahead log.
 pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Records that share one write and one sync of the log (one record may be larger).
+pub const LOG_GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Purged segments kept for reuse.
+pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
+/// One read of old log entries.
+pub const LOG_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Unwanted bytes between two log entries that are read rather than skipped.
+pub const LOG_READ_GAP_BYTES: u64 = 4 * 1024;
 /// Events that wait for a slow watch stream before its watches fall back to reading history.
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
 /// Revisions that one catching-up watch reads in a round.

@@ -29,7 +29,8 @@ pub struct LeaseTtl {
 impl Consensus {
     /// The shortest TTL that is granted: one and a half election time-outs, in whole seconds.
     pub fn lease_ttl_min(&self) -> i64 {
-        let ticks = self.0.options.election_timeout.as_millis() / self.0.options.heartbeat_interval.as_millis();
+        let ticks =
+            self.0.options.election_timeout.as_millis() / self.0.options.heartbeat_interval.as_millis();
         let millis = 3 * ticks / 2 * self.0.options.heartbeat_interval.as_millis();
         i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
     }
@@ -41,7 +42,8 @@ impl Consensus {
             PeerResponse::LeaseKeepAlive(ttl) => Some(ttl),
             _ => None,
         };
-        self.ask_leader(local, PeerRequest::LeaseKeepAlive(id), answer).await
+        self.ask_leader(local, PeerRequest::LeaseKeepAlive(id), answer)
+            .await
     }
 
     /// Remaining and granted TTL, and the keys if wanted, from the leader's clock; `None` if unknown.
@@ -51,7 +53,8 @@ impl Consensus {
             PeerResponse::LeaseTimeToLive(found) => Some(found),
             _ => None,
         };
-        self.ask_leader(local, PeerRequest::LeaseTimeToLive { id, keys }, answer).await
+        self.ask_leader(local, PeerRequest::LeaseTimeToLive { id, keys }, answer)
+            .await
     }
 
     /// Leases known here, by remaining time.
@@ -75,7 +78,9 @@ impl Consensus {
             let found = match self.status().leader {
                 Some(leader) if leader == self.member_id() => local().await,
                 Some(leader) => {
-                    let asked = self.ask_peer(leader, remote.clone(), self.election_timeout()).await;
+                    let asked = self
+                        .ask_peer(leader, remote.clone(), self.election_timeout())
+                        .await;
                     asked.ok().and_then(&answer)
                 }
                 None => None,
@@ -101,11 +106,21 @@ impl Consensus {
     pub(super) async fn time_to_live_as_leader(&self, id: LeaseId, keys: bool) -> Option<Option<LeaseTtl>> {
         let index = self.read_index_as_leader().await.ok()?;
         self.wait_applied(index).await.ok()?;
-        let Some(remaining) = self.core().lessor.remaining(id)? else { return Some(None) };
+        let Some(remaining) = self.core().lessor.remaining(id)? else {
+            return Some(None);
+        };
         Some(self.read(|state, _| {
             let lease = state.lease(id)?;
-            let keys = if keys { lease.keys.iter().cloned().collect() } else { Vec::new() };
-            Some(LeaseTtl { remaining, granted: lease.ttl, keys })
+            let keys = if keys {
+                lease.keys.iter().cloned().collect()
+            } else {
+                Vec::new()
+            };
+            Some(LeaseTtl {
+                remaining,
+                granted: lease.ttl,
+                keys,
+            })
         }))
     }
 

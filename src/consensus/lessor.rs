@@ -45,7 +45,9 @@ fn seconds(ttl: i64) -> Duration {
 
 impl Inner {
     fn set(&mut self, id: LeaseId, over: Instant, look: Instant) {
-        let Some(deadlines) = &mut self.deadlines else { return };
+        let Some(deadlines) = &mut self.deadlines else {
+            return;
+        };
         if let Some(old) = deadlines.insert(id, Deadline { over, look }) {
             self.by_time.remove(&(old.look, id));
         }
@@ -63,11 +65,16 @@ impl Inner {
 
 impl Lessor {
     pub fn new(env: Env) -> Self {
-        Lessor { env, inner: Arc::default() }
+        Lessor {
+            env,
+            inner: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no code that panics runs under this lock")
+        self.inner
+            .lock()
+            .expect("no code that panics runs under this lock")
     }
 
     /// A grant was applied.
@@ -82,7 +89,11 @@ impl Lessor {
     pub fn revoked(&self, id: LeaseId) {
         let mut inner = self.lock();
         inner.ttls.remove(&id);
-        if let Some(deadline) = inner.deadlines.as_mut().and_then(|deadlines| deadlines.remove(&id)) {
+        if let Some(deadline) = inner
+            .deadlines
+            .as_mut()
+            .and_then(|deadlines| deadlines.remove(&id))
+        {
             inner.by_time.remove(&(deadline.look, id));
         }
     }
@@ -121,7 +132,9 @@ impl Lessor {
         let mut inner = self.lock();
         inner.deadlines.as_ref()?;
         let alive = inner.deadline(id).is_some_and(|deadline| deadline.over > now);
-        let Some(ttl) = inner.ttls.get(&id).copied().filter(|_| alive) else { return Some(None) };
+        let Some(ttl) = inner.ttls.get(&id).copied().filter(|_| alive) else {
+            return Some(None);
+        };
         inner.start(id, now + seconds(ttl));
         Some(Some(ttl))
     }
@@ -149,8 +162,13 @@ impl Lessor {
         let now = self.env.now();
         let mut inner = self.lock();
         let over = |&&(deadline, _): &&(Instant, LeaseId)| deadline <= now;
-        let ids: Vec<_> =
-            inner.by_time.iter().take_while(over).take(EXPIRED_PER_SCAN_MAX).map(|&(_, id)| id).collect();
+        let ids: Vec<_> = inner
+            .by_time
+            .iter()
+            .take_while(over)
+            .take(EXPIRED_PER_SCAN_MAX)
+            .map(|&(_, id)| id)
+            .collect();
         for &id in &ids {
             if let Some(deadline) = inner.deadline(id) {
                 inner.set(id, deadline.over, now + RETRY);

@@ -20,6 +20,9 @@ use crate::transport::{decode, encode};
 /// Bytes that one read for replication may bring into memory.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// In standard raft a term has one leader, so log ids do not name it.
+const NO_NODE: u64 = 0;
+
 /// See the module. Clones share the log.
 #[derive(Clone)]
 pub struct LogStore {
@@ -28,16 +31,26 @@ pub struct LogStore {
 }
 
 fn place(id: &LogId) -> Place {
-    Place { term: id.leader_id.term, index: id.index }
+    Place {
+        term: id.leader_id.term,
+        node: NO_NODE,
+        index: id.index,
+    }
 }
 
 fn raft_id(place: Place) -> LogId {
-    log_id(Position { term: place.term, index: place.index })
+    log_id(Position {
+        term: place.term,
+        index: place.index,
+    })
 }
 
 fn decode_entry(record: LogRecord) -> io::Result<Entry> {
     let payload: Payload = decode(&record.payload)?;
-    Ok(Entry { log_id: raft_id(Place { term: record.term, index: record.index }), payload })
+    Ok(Entry {
+        log_id: raft_id(record.id()),
+        payload,
+    })
 }
 
 impl LogStore {
@@ -115,11 +128,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let record = |entry: Entry| LogRecord {
             term: entry.log_id.leader_id.term,
+            node: NO_NODE,
             index: entry.log_id.index,
             payload: encode(&entry.payload).into(),
         };
         let durable = self.wal.append(entries.into_iter().map(record).collect());
-        self.env.spawn(async move { callback.io_completed(durable.await.map_err(io::Error::from)) });
+        self.env
+            .spawn(async move { callback.io_completed(durable.await.map_err(io::Error::from)) });
         Ok(())
     }
 

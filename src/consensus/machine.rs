@@ -15,20 +15,18 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::alias::SnapshotOf;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{Membership, Snapshot};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use super::SharedObserver;
 use super::lessor::Lessor;
 use super::propose::Proposals;
-use super::types::{
-    Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position,
-};
-use super::SharedObserver;
-use crate::base::{Broken, LeaseId};
+use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::kv::{Read, Space};
+use crate::base::{Broken, LeaseId};
 use crate::proto::command::{Command, command::Request};
 use crate::runtime::signal;
 use crate::state::{Outcome, Pending, State};
@@ -82,7 +80,14 @@ impl Core {
         let (applied, _) = signal::channel(inner.standing.applied);
         lessor.replaced(inner.leases());
         let store = tokio::sync::Mutex::new(store);
-        Ok(Core { inner: RwLock::new(inner), store, applied, proposals, lessor, observer })
+        Ok(Core {
+            inner: RwLock::new(inner),
+            store,
+            applied,
+            proposals,
+            lessor,
+            observer,
+        })
     }
 
     fn lock_read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -136,7 +141,11 @@ impl Core {
         let mut batches = Vec::new();
         let last = {
             let mut inner = self.lock_write();
-            let Inner { state, engine, standing } = &mut *inner;
+            let Inner {
+                state,
+                engine,
+                standing,
+            } = &mut *inner;
             let mut pending = Pending::new(&**engine);
             for entry in entries {
                 standing.applied = Some(entry.log_id);
@@ -168,7 +177,8 @@ impl Core {
         };
         self.applied.send(last);
         for (batch, effects) in batches {
-            self.proposals.applied(&batch, effects.into_iter().map(|effect| effect.outcome));
+            self.proposals
+                .applied(&batch, effects.into_iter().map(|effect| effect.outcome));
         }
         self.settle();
         Ok(())
@@ -185,7 +195,8 @@ impl Core {
     fn observe(&self, state: &State, effect: &Effect) {
         let Ok(_) = &effect.outcome.answer else { return };
         if !effect.outcome.events.is_empty() {
-            self.observer.applied(effect.outcome.revision, &effect.outcome.events);
+            self.observer
+                .applied(effect.outcome.revision, &effect.outcome.events);
         }
         match &effect.request {
             Request::LeaseGrant(request) => self.lessor.granted(request.id, request.ttl),
@@ -213,7 +224,8 @@ impl Core {
             self.observer.installed(inner.state.revision());
         }
         self.applied.send(applied);
-        self.proposals.lost(applied.map_or(0, |applied| applied.leader_id.term));
+        self.proposals
+            .lost(applied.map_or(0, |applied| applied.leader_id.term));
         Ok(())
     }
 
@@ -224,19 +236,28 @@ impl Core {
             last_log_id: inner.standing.applied,
             last_membership: inner.standing.membership.clone(),
         };
-        Snapshot { meta, snapshot: SnapshotData::View(inner.engine.view()) }
+        Snapshot {
+            meta,
+            snapshot: SnapshotData::View(inner.engine.view()),
+        }
     }
 }
 
 impl Inner {
     fn open(engine: Arc<dyn Engine>) -> Result<Inner, Broken> {
         let standing = match engine.get(Space::Meta, RAFT_KEY)? {
-            Some(bytes) => decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?,
+            Some(bytes) => {
+                decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?
+            }
             None => Standing::default(),
         };
         let mut state = State::open(&*engine)?;
         engine.discard(state.dead_records());
-        Ok(Inner { state, engine, standing })
+        Ok(Inner {
+            state,
+            engine,
+            standing,
+        })
     }
 
     /// Every lease and its TTL.
@@ -268,7 +289,11 @@ fn apply_batch(
 fn decode_command(index: u64, encoded: &Bytes) -> Result<Request, Broken> {
     let command = Command::decode(encoded.clone())
         .map_err(|error| Broken::new(format!("entry {index} holds an unreadable command: {error}")))?;
-    command.request.ok_or_else(|| Broken::new(format!("entry {index} holds a command this version does not know")))
+    command.request.ok_or_else(|| {
+        Broken::new(format!(
+            "entry {index} holds a command this version does not know"
+        ))
+    })
 }
 
 /// What raft passes around as a snapshot: a view to send, or a received one to install.
@@ -287,9 +312,7 @@ pub struct SnapshotBuilder(Arc<Core>);
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(
-        &mut self,
-    ) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         // The snapshot is taken before the sync, so the sync covers all that it names.
         let snapshot = self.0.snapshot();
         self.0.sync().await?;

@@ -16,11 +16,17 @@ pub enum PeerRequest {
     Heartbeat(AppendRequest),
     TransferLeader(TransferRequest),
     /// Append this encoded batch, if you lead in `term`.
-    Forward { term: u64, batch: Bytes },
+    Forward {
+        term: u64,
+        batch: Bytes,
+    },
     /// The log id up to which a read must wait to be linearizable.
     ReadIndex,
     LeaseKeepAlive(LeaseId),
-    LeaseTimeToLive { id: LeaseId, keys: bool },
+    LeaseTimeToLive {
+        id: LeaseId,
+        keys: bool,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -29,7 +35,9 @@ pub enum PeerResponse {
     Heartbeat(AppendResponse),
     TransferLeader(TransferResponse),
     /// Whether the batch was handed to raft; if not, it will never be appended.
-    Forward { taken: bool },
+    Forward {
+        taken: bool,
+    },
     ReadIndex(Option<LogId>),
     /// The new TTL, 0 for an unknown lease.
     LeaseKeepAlive(i64),

@@ -121,11 +121,19 @@ impl Consensus {
     ) -> Result<Consensus, Broken> {
         let member = options.identity.member;
         let (proposals, proposer_woken) = Proposals::new(member, env.random_u64());
-        let core = Arc::new(Core::open(store, proposals, lessor::Lessor::new(env.clone()), observer)?);
+        let core = Arc::new(Core::open(
+            store,
+            proposals,
+            lessor::Lessor::new(env.clone()),
+            observer,
+        )?);
         // What a killed process left in the page cache is made durable before raft counts on it.
         core.sync().await?;
-        let network =
-            Network { env: env.clone(), identity: options.identity, timeout: 2 * options.election_timeout };
+        let network = Network {
+            env: env.clone(),
+            identity: options.identity,
+            timeout: 2 * options.election_timeout,
+        };
         let raft = Raft::new(
             member,
             Arc::new(raft_config(&options)?),
@@ -184,12 +192,22 @@ impl Consensus {
                 handler.clone(),
             )));
         }
-        self.0.tasks.lock().expect("no code that panics runs under this lock").extend(tasks);
+        self.0
+            .tasks
+            .lock()
+            .expect("no code that panics runs under this lock")
+            .extend(tasks);
     }
 
     /// Stops raft and every task. The engine is synced, so that the next start replays little.
     pub async fn stop(&self) {
-        let tasks = std::mem::take(&mut *self.0.tasks.lock().expect("no code that panics runs under this lock"));
+        let tasks = std::mem::take(
+            &mut *self
+                .0
+                .tasks
+                .lock()
+                .expect("no code that panics runs under this lock"),
+        );
         tasks.iter().for_each(Task::abort);
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
@@ -305,7 +323,9 @@ impl Consensus {
                     id,
                     name: attributes.map(|known| known.name.clone()).unwrap_or_default(),
                     peer_ur_ls: peer.peer_urls.clone(),
-                    client_ur_ls: attributes.map(|known| known.client_urls.clone()).unwrap_or_default(),
+                    client_ur_ls: attributes
+                        .map(|known| known.client_urls.clone())
+                        .unwrap_or_default(),
                     is_learner: !voters.contains(&id),
                 }
             };
@@ -328,7 +348,12 @@ impl Consensus {
             return Err(Denied::BAD_LEADER_TRANSFEREE);
         }
         let mut signal = self.status_signal();
-        self.0.raft.trigger().transfer_leader(target).await.map_err(|_| Denied::STOPPED)?;
+        self.0
+            .raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|_| Denied::STOPPED)?;
         let moved = signal.wait_until(|status| status.leader == Some(target));
         match self.0.env.timeout(self.0.options.request_timeout, moved).await {
             Ok(Ok(())) => Ok(()),
@@ -348,11 +373,17 @@ impl Consensus {
             let voters: BTreeSet<MemberId> = metrics.membership_config.voter_ids().collect();
             let replication = metrics.replication.iter().flatten();
             let others = replication.filter(|(id, _)| **id != self.member_id() && voters.contains(id));
-            others.max_by_key(|(_, matched)| matched.as_ref().map(|log_id| log_id.index)).map(|(id, _)| *id)
+            others
+                .max_by_key(|(_, matched)| matched.as_ref().map(|log_id| log_id.index))
+                .map(|(id, _)| *id)
         };
         let Some(heir) = heir else { return };
         let moved = self.0.env.timeout(timeout, self.move_leader(heir)).await;
-        tracing::info!(heir = format!("{heir:x}"), done = matches!(moved, Ok(Ok(()))), "transferred leadership");
+        tracing::info!(
+            heir = format!("{heir:x}"),
+            done = matches!(moved, Ok(Ok(()))),
+            "transferred leadership"
+        );
     }
 
     /// Bytes of the engine on disk: allocated and in use.
@@ -373,7 +404,11 @@ impl Consensus {
     }
 
     fn request_client(&self, peer: MemberId) -> std::io::Result<RpcClient> {
-        let mut clients = self.0.requests.lock().expect("no code that panics runs under this lock");
+        let mut clients = self
+            .0
+            .requests
+            .lock()
+            .expect("no code that panics runs under this lock");
         if let Some(client) = clients.get(&peer) {
             return Ok(client.clone());
         }
@@ -408,7 +443,9 @@ fn raft_config(options: &Options) -> Result<openraft::Config, Broken> {
         backoff: "50ms 100ms 200ms ..500ms".into(),
         ..openraft::Config::default()
     };
-    config.validate().map_err(|error| Broken::new(format!("raft configuration: {error}")))
+    config
+        .validate()
+        .map_err(|error| Broken::new(format!("raft configuration: {error}")))
 }
 
 /// Tells nobody.

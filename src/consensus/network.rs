@@ -12,17 +12,17 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use futures_util::stream::{BoxStream, Stream, StreamExt, unfold};
 use openraft::AnyError;
+use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::StreamAppendResult;
-use openraft::alias::SnapshotOf;
 use tokio::sync::Semaphore;
 
 use super::machine::SnapshotData;
 use super::message::{PeerRequest, PeerResponse};
 use super::types::{
-    AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig, Vote,
-    VoteRequest, VoteResponse,
+    AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig,
+    Vote, VoteRequest, VoteResponse,
 };
 use crate::base::MemberId;
 use crate::runtime::{BoxFuture, Env, Task};
@@ -45,7 +45,13 @@ pub struct Network {
 
 impl Network {
     pub fn dialer(&self, peer: MemberId, addresses: Vec<String>) -> Dialer {
-        Dialer { env: self.env.clone(), identity: self.identity, peer, addresses, timeout: self.timeout }
+        Dialer {
+            env: self.env.clone(),
+            identity: self.identity,
+            peer,
+            addresses,
+            timeout: self.timeout,
+        }
     }
 }
 
@@ -71,7 +77,10 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: MemberId, node: &Peer) -> PeerClient {
         let dialer = self.dialer(target, addresses(node));
-        PeerClient { control: RpcClient::new(dialer.clone(), Purpose::Control), dialer }
+        PeerClient {
+            control: RpcClient::new(dialer.clone(), Purpose::Control),
+            dialer,
+        }
     }
 }
 
@@ -88,12 +97,18 @@ fn rpc_error(error: io::Error) -> RpcError {
 }
 
 fn unexpected() -> RpcError {
-    RPCError::Network(NetworkError::new(&AnyError::error("the peer answered another question")))
+    RPCError::Network(NetworkError::new(&AnyError::error(
+        "the peer answered another question",
+    )))
 }
 
 impl PeerClient {
     async fn call(&self, request: PeerRequest, option: &RPCOption) -> Result<PeerResponse, RpcError> {
-        let response = self.control.call(encode(&request), option.hard_ttl()).await.map_err(rpc_error)?;
+        let response = self
+            .control
+            .call(encode(&request), option.hard_ttl())
+            .await
+            .map_err(rpc_error)?;
         decode(&response).map_err(rpc_error)
     }
 
@@ -130,8 +145,17 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         Box::pin(async move {
             let (reader, writer) = self.dialer.dial(Purpose::Append).await.map_err(rpc_error)?;
             let under_way = Arc::new(Semaphore::new(APPENDS_UNDER_WAY_MAX));
-            let send = self.dialer.env.spawn(send_appends(input, writer, under_way.clone()));
-            let answers = Answers { env: self.dialer.env.clone(), reader, under_way, send, timeout: self.dialer.timeout };
+            let send = self
+                .dialer
+                .env
+                .spawn(send_appends(input, writer, under_way.clone()));
+            let answers = Answers {
+                env: self.dialer.env.clone(),
+                reader,
+                under_way,
+                send,
+                timeout: self.dialer.timeout,
+            };
             Ok(answers.into_stream().boxed())
         })
     }
@@ -181,7 +205,9 @@ where
     S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
 {
     while let Some(request) = input.next().await {
-        let Ok(permit) = under_way.acquire().await else { return };
+        let Ok(permit) = under_way.acquire().await else {
+            return;
+        };
         permit.forget();
         if writer.send(&encode(&request)).await.is_err() {
             return;

@@ -33,7 +33,12 @@ impl PeerHandler for Peers {
         })
     }
 
-    fn append(&self, _from: MemberId, reader: FrameReader, writer: FrameWriter) -> BoxFuture<'static, io::Result<()>> {
+    fn append(
+        &self,
+        _from: MemberId,
+        reader: FrameReader,
+        writer: FrameWriter,
+    ) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(serve_appends(self.0.clone(), reader, writer))
     }
 
@@ -59,10 +64,14 @@ impl Consensus {
         let raft = self.raft();
         match request {
             PeerRequest::Vote(request) => raft.vote(request).await.map_or_else(refused, PeerResponse::Vote),
-            PeerRequest::PreVote(request) => raft.pre_vote(request).await.map_or_else(refused, PeerResponse::Vote),
-            PeerRequest::Heartbeat(request) => {
-                raft.append_entries(request).await.map_or_else(refused, PeerResponse::Heartbeat)
-            }
+            PeerRequest::PreVote(request) => raft
+                .pre_vote(request)
+                .await
+                .map_or_else(refused, PeerResponse::Vote),
+            PeerRequest::Heartbeat(request) => raft
+                .append_entries(request)
+                .await
+                .map_or_else(refused, PeerResponse::Heartbeat),
             PeerRequest::TransferLeader(request) => match raft.handle_transfer_leader(request).await {
                 Ok(response) => PeerResponse::TransferLeader(response),
                 Err(error) => PeerResponse::Refused(error.to_string()),
@@ -89,7 +98,9 @@ impl Consensus {
             return PeerResponse::Forward { taken: false };
         }
         match decode(batch) {
-            Ok(batch) => PeerResponse::Forward { taken: self.append_in_term(batch, term).await },
+            Ok(batch) => PeerResponse::Forward {
+                taken: self.append_in_term(batch, term).await,
+            },
             Err(error) => PeerResponse::Refused(error.to_string()),
         }
     }
@@ -131,7 +142,10 @@ async fn receive_snapshot(
         install.write(batch)?;
     }
     let data = SnapshotData::Received(install);
-    let installed = consensus.raft().install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await;
+    let installed = consensus
+        .raft()
+        .install_full_snapshot(vote, Snapshot { meta, snapshot: data })
+        .await;
     let response = installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))?;
     writer.send(&encode(&response)).await?;
     writer.close().await

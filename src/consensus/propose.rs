@@ -60,11 +60,21 @@ impl Proposals {
     /// `life` differs between any two starts of a member. The receiver wakes the proposer.
     pub fn new(member: MemberId, life: u64) -> (Self, mpsc::Receiver<()>) {
         let (wake, woken) = mpsc::channel(1);
-        (Proposals { member, life, inner: Arc::default(), wake }, woken)
+        (
+            Proposals {
+                member,
+                life,
+                inner: Arc::default(),
+                wake,
+            },
+            woken,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no code that panics runs under this lock")
+        self.inner
+            .lock()
+            .expect("no code that panics runs under this lock")
     }
 
     pub fn wake(&self) {
@@ -80,7 +90,12 @@ impl Proposals {
     /// Commands that wait for their outcome.
     pub fn waiting(&self) -> usize {
         let inner = self.lock();
-        inner.again.len() + inner.flights.values().map(|flight| flight.proposals.len()).sum::<usize>()
+        inner.again.len()
+            + inner
+                .flights
+                .values()
+                .map(|flight| flight.proposals.len())
+                .sum::<usize>()
     }
 
     /// Puts a proposal in line.
@@ -115,9 +130,17 @@ impl Proposals {
         }
         inner.next_sequence += 1;
         let sequence = inner.next_sequence;
-        let commands = proposals.iter().map(|proposal| proposal.command.clone()).collect();
+        let commands = proposals
+            .iter()
+            .map(|proposal| proposal.command.clone())
+            .collect();
         inner.flights.insert(sequence, Flight { term, proposals });
-        Some(Batch { origin: self.member, life: self.life, sequence, commands })
+        Some(Batch {
+            origin: self.member,
+            life: self.life,
+            sequence,
+            commands,
+        })
     }
 
     /// A batch was surely not appended: its proposals are in line again.
@@ -144,7 +167,9 @@ impl Proposals {
         if batch.origin != self.member || batch.life != self.life {
             return;
         }
-        let Some(flight) = self.lock().flights.remove(&batch.sequence) else { return };
+        let Some(flight) = self.lock().flights.remove(&batch.sequence) else {
+            return;
+        };
         for (proposal, outcome) in flight.proposals.into_iter().zip(outcomes) {
             // The caller may have stopped waiting.
             let _ = proposal.answer.send(Ok(outcome));
@@ -155,11 +180,20 @@ impl Proposals {
     /// An entry of `term` was applied: what was offered in earlier terms and is not applied never will be.
     pub fn settled(&self, term: u64) {
         let mut inner = self.lock();
-        if inner.flights.first_key_value().is_none_or(|(_, flight)| flight.term >= term) {
+        if inner
+            .flights
+            .first_key_value()
+            .is_none_or(|(_, flight)| flight.term >= term)
+        {
             return;
         }
         // Newest first, so that the oldest ends up at the head of the line.
-        let stale: Vec<u64> = inner.flights.iter().filter(|(_, flight)| flight.term < term).map(|(&s, _)| s).collect();
+        let stale: Vec<u64> = inner
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.term < term)
+            .map(|(&s, _)| s)
+            .collect();
         for sequence in stale.into_iter().rev() {
             let flight = inner.flights.remove(&sequence).expect("listed above");
             requeue(&mut inner, flight);

@@ -35,7 +35,11 @@ impl Consensus {
     }
 
     async fn propose_bound(&self, request: Request, only_in_term: Option<u64>) -> Result<Outcome, Denied> {
-        let command: Bytes = Command { request: Some(request) }.encode_to_vec().into();
+        let command: Bytes = Command {
+            request: Some(request),
+        }
+        .encode_to_vec()
+        .into();
         let proposals = &self.core().proposals;
         let status = self.status();
         let lagging = status.committed.saturating_sub(status.applied) > limits::APPLY_LAG_ENTRIES_MAX;
@@ -44,10 +48,19 @@ impl Consensus {
         }
         let deadline = self.env().now() + self.request_timeout();
         let (answer, outcome) = oneshot::channel();
-        proposals.push(Proposal { command, deadline, only_in_term, answer });
+        proposals.push(Proposal {
+            command,
+            deadline,
+            only_in_term,
+            answer,
+        });
         match self.env().timeout_at(deadline, outcome).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(if only_in_term.is_some() { Denied::NOT_LEADER } else { Denied::STOPPED }),
+            Ok(Err(_)) => Err(if only_in_term.is_some() {
+                Denied::NOT_LEADER
+            } else {
+                Denied::STOPPED
+            }),
             Err(_) => Err(self.why_late(status.term)),
         }
     }
@@ -68,7 +81,9 @@ impl Consensus {
             while self.core().proposals.flights() < FLIGHTS_MAX {
                 let status = self.status();
                 let Some(leader) = status.leader else { break };
-                let Some(batch) = self.core().proposals.next_batch(status.term, self.env().now()) else { break };
+                let Some(batch) = self.core().proposals.next_batch(status.term, self.env().now()) else {
+                    break;
+                };
                 self.offer(leader, status.term, batch).await;
                 // A term may have been settled just before the batch was registered in an earlier one.
                 self.core().settle();
@@ -84,9 +99,13 @@ impl Consensus {
             }
             return;
         }
-        let request = PeerRequest::Forward { term, batch: encode(&batch).into() };
+        let request = PeerRequest::Forward {
+            term,
+            batch: encode(&batch).into(),
+        };
         let consensus = self.clone();
-        self.env().spawn(async move { consensus.forward(leader, sequence, request).await });
+        self.env()
+            .spawn(async move { consensus.forward(leader, sequence, request).await });
     }
 
     async fn forward(&self, leader: MemberId, sequence: u64, request: PeerRequest) {
@@ -96,7 +115,9 @@ impl Consensus {
                 // The leader may or may not have it. A new leader settles that; if none comes, the clients
                 // learn that nothing is known before etcd's would.
                 self.env().sleep(2 * self.election_timeout()).await;
-                self.core().proposals.abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST);
+                self.core()
+                    .proposals
+                    .abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST);
             }
             _ => {
                 self.env().sleep(RETRY).await;
@@ -108,6 +129,10 @@ impl Consensus {
     /// Hands a batch to raft; it is appended if this member leads in `term`, else never. `false`: raft has
     /// stopped, nothing is appended.
     pub(super) async fn append_in_term(&self, batch: Batch, term: u64) -> bool {
-        self.raft().write(batch).with_leader(super::types::leader_of(term)).await.is_ok()
+        self.raft()
+            .write(batch)
+            .with_leader(super::types::leader_of(term))
+            .await
+            .is_ok()
     }
 }

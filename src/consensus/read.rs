@@ -31,11 +31,19 @@ pub struct ReadQueue {
 impl ReadQueue {
     pub fn new() -> (Arc<Self>, mpsc::Receiver<()>) {
         let (wake, woken) = mpsc::channel(1);
-        (Arc::new(ReadQueue { waiting: Mutex::default(), wake }), woken)
+        (
+            Arc::new(ReadQueue {
+                waiting: Mutex::default(),
+                wake,
+            }),
+            woken,
+        )
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
-        self.waiting.lock().expect("no code that panics runs under this lock")
+        self.waiting
+            .lock()
+            .expect("no code that panics runs under this lock")
     }
 }
 
@@ -51,7 +59,10 @@ impl Consensus {
             let index = receiver.await.map_err(|_| Denied::STOPPED)?;
             self.wait_applied(index).await
         };
-        self.env().timeout_at(deadline, barrier).await.unwrap_or(Err(Denied::TIMEOUT))
+        self.env()
+            .timeout_at(deadline, barrier)
+            .await
+            .unwrap_or(Err(Denied::TIMEOUT))
     }
 
     /// Waits until this member has applied `index`.
@@ -60,14 +71,19 @@ impl Consensus {
             return Ok(());
         }
         let mut applied = self.core().applied_signal();
-        applied.wait_until(|applied| *applied >= index).await.map_err(|_| Denied::STOPPED)
+        applied
+            .wait_until(|applied| *applied >= index)
+            .await
+            .map_err(|_| Denied::STOPPED)
     }
 
     /// The log id that a read on any member must wait for, if this member surely leads.
     pub(super) async fn read_index_as_leader(&self) -> Result<Option<LogId>, String> {
         match self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(Some(*linearizer.read_log_id().log_id())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err("not the leader".into()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                Err("not the leader".into())
+            }
             Err(error) => Err(error.to_string()),
         }
     }

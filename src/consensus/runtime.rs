@@ -40,7 +40,9 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|output| output.ok_or(JoinError))
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|output| output.ok_or(JoinError))
     }
 }
 
@@ -173,7 +175,10 @@ impl Mpsc for TokioMpsc {
 
 impl<T: Send> MpscSender<TokioMpsc, T> for Sender<T> {
     async fn send(&self, msg: T) -> Result<(), rt::mpsc::SendError<T>> {
-        self.0.send(msg).await.map_err(|error| rt::mpsc::SendError(error.0))
+        self.0
+            .send(msg)
+            .await
+            .map_err(|error| rt::mpsc::SendError(error.0))
     }
 
     fn downgrade(&self) -> WeakSender<T> {

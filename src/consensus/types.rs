@@ -76,7 +76,13 @@ impl fmt::Debug for Batch {
 
 impl fmt::Display for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "batch {:x}/{}: {} commands", self.origin, self.sequence, self.commands.len())
+        write!(
+            f,
+            "batch {:x}/{}: {} commands",
+            self.origin,
+            self.sequence,
+            self.commands.len()
+        )
     }
 }
 
@@ -87,7 +93,10 @@ pub fn log_id(position: Position) -> LogId {
 
 /// The position of a log id.
 pub fn position(log_id: &LogId) -> Position {
-    Position { term: log_id.leader_id.term, index: log_id.index }
+    Position {
+        term: log_id.leader_id.term,
+        index: log_id.index,
+    }
 }
 
 /// The leader of a term, as standard raft names it.

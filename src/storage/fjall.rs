@@ -73,9 +73,19 @@ impl Factory for DropDead {
 }
 
 impl CompactionFilter for DropDead {
-    fn filter_item(&mut self, item: ItemAccessor<'_>, _ctx: &Context) -> fjall::compaction::filter::CompactionFilterResult {
-        let Some(at) = RevisionAt::from_bytes(item.key()) else { return Ok(Verdict::Keep) };
-        Ok(if self.0.lock().gone.remove(&at) { Verdict::Destroy } else { Verdict::Keep })
+    fn filter_item(
+        &mut self,
+        item: ItemAccessor<'_>,
+        _ctx: &Context,
+    ) -> fjall::compaction::filter::CompactionFilterResult {
+        let Some(at) = RevisionAt::from_bytes(item.key()) else {
+            return Ok(Verdict::Keep);
+        };
+        Ok(if self.0.lock().gone.remove(&at) {
+            Verdict::Destroy
+        } else {
+            Verdict::Keep
+        })
     }
 }
 
@@ -110,7 +120,10 @@ impl FjallEngine {
     pub async fn open(env: &Env, path: &Path) -> Result<Self, Broken> {
         let owned = path.to_owned();
         let spaces = env.run_blocking(move || Spaces::open(&owned)).await?;
-        Ok(FjallEngine { env: env.clone(), spaces: Arc::new(spaces) })
+        Ok(FjallEngine {
+            env: env.clone(),
+            spaces: Arc::new(spaces),
+        })
     }
 
     /// Starts a compaction of the records in the background, unless one runs.
@@ -122,7 +135,9 @@ impl FjallEngine {
         let work = self.env.run_blocking(move || {
             let records = spaces.keyspace(Space::Records);
             // The newest records are still in memory, where no filter passes.
-            let done = records.rotate_memtable_and_wait().and_then(|()| records.major_compact());
+            let done = records
+                .rotate_memtable_and_wait()
+                .and_then(|()| records.major_compact());
             if let Err(error) = done {
                 tracing::warn!(%error, "cannot compact the engine");
             }
@@ -141,7 +156,9 @@ impl Spaces {
             .cache_size(CACHE_BYTES)
             .manual_journal_persist(true)
             .max_journaling_size(JOURNALS_BYTES)
-            .with_compaction_filter_factories(Arc::new(move |name| (name == "records").then(|| factory.clone())))
+            .with_compaction_filter_factories(Arc::new(move |name| {
+                (name == "records").then(|| factory.clone())
+            }))
             .open()
             .map_err(|error| broken(path, error))?;
         let open = |name: &str| {
@@ -154,16 +171,18 @@ impl Spaces {
             db.keyspace(name, options).map_err(|error| broken(path, error))
         };
         let keyspaces = [open("records")?, open("leases")?, open("meta")?];
-        Ok(Spaces { db, keyspaces, dead, compacting: AtomicBool::new(false), path: path.to_owned() })
+        Ok(Spaces {
+            db,
+            keyspaces,
+            dead,
+            compacting: AtomicBool::new(false),
+            path: path.to_owned(),
+        })
     }
 }
 
 /// What reads need, of the live database or of a snapshot.
-fn scan(
-    iter: fjall::Iter,
-    path: &Path,
-    visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
-) -> Result<(), Broken> {
+fn scan(iter: fjall::Iter, path: &Path, visit: &mut dyn FnMut(&[u8], Bytes) -> Visit) -> Result<(), Broken> {
     for guard in iter {
         let (key, value) = guard.into_inner().map_err(|error| broken(path, error))?;
         if visit(&key, value.into()) == Visit::Stop {
@@ -174,7 +193,10 @@ fn scan(
 }
 
 fn bounds<'a>(from: &'a [u8], to: Option<&'a [u8]>) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
-    (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded))
+    (
+        Bound::Included(from),
+        to.map_or(Bound::Unbounded, Bound::Excluded),
+    )
 }
 
 /// A range whose end is not behind its start holds nothing; the tree would panic on it.
@@ -185,7 +207,9 @@ fn is_empty(from: &[u8], to: Option<&[u8]>) -> bool {
 impl Read for FjallEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
         let found = self.spaces.keyspace(space).get(key);
-        Ok(found.map_err(|error| broken(&self.spaces.path, error))?.map(Into::into))
+        Ok(found
+            .map_err(|error| broken(&self.spaces.path, error))?
+            .map(Into::into))
     }
 
     fn scan(
@@ -198,7 +222,11 @@ impl Read for FjallEngine {
         if is_empty(from, to) {
             return Ok(());
         }
-        scan(self.spaces.keyspace(space).range::<&[u8], _>(bounds(from, to)), &self.spaces.path, visit)
+        scan(
+            self.spaces.keyspace(space).range::<&[u8], _>(bounds(from, to)),
+            &self.spaces.path,
+            visit,
+        )
     }
 }
 
@@ -218,7 +246,10 @@ impl Engine for FjallEngine {
     fn sync(&self) -> BoxFuture<'_, Result<(), Broken>> {
         let spaces = self.spaces.clone();
         let synced = self.env.run_blocking(move || {
-            spaces.db.persist(PersistMode::SyncAll).map_err(|error| broken(&spaces.path, error))
+            spaces
+                .db
+                .persist(PersistMode::SyncAll)
+                .map_err(|error| broken(&spaces.path, error))
         });
         Box::pin(synced)
     }
@@ -226,7 +257,10 @@ impl Engine for FjallEngine {
     fn view(&self) -> Box<dyn View> {
         // The guard first: what is discarded from now on waits for it.
         self.spaces.dead.lock().views += 1;
-        Box::new(FjallView { snapshot: self.spaces.db.snapshot(), spaces: self.spaces.clone() })
+        Box::new(FjallView {
+            snapshot: self.spaces.db.snapshot(),
+            spaces: self.spaces.clone(),
+        })
     }
 
     fn discard(&self, dead: Vec<RevisionAt>) {
@@ -271,7 +305,9 @@ impl Drop for FjallView {
 impl Read for FjallView {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
         let found = self.snapshot.get(self.spaces.keyspace(space), key);
-        Ok(found.map_err(|error| broken(&self.spaces.path, error))?.map(Into::into))
+        Ok(found
+            .map_err(|error| broken(&self.spaces.path, error))?
+            .map(Into::into))
     }
 
     fn scan(
@@ -284,7 +320,9 @@ impl Read for FjallView {
         if is_empty(from, to) {
             return Ok(());
         }
-        let iter = self.snapshot.range::<&[u8], _>(self.spaces.keyspace(space), bounds(from, to));
+        let iter = self
+            .snapshot
+            .range::<&[u8], _>(self.spaces.keyspace(space), bounds(from, to));
         scan(iter, &self.spaces.path, visit)
     }
 }

@@ -55,8 +55,15 @@ fn scan(
     if to.is_some_and(|to| to <= from) {
         return;
     }
-    let range = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
-    for (key, value) in maps.get(slot(space)).into_iter().flat_map(|map| map.range::<[u8], _>(range)) {
+    let range = (
+        Bound::Included(from),
+        to.map_or(Bound::Unbounded, Bound::Excluded),
+    );
+    for (key, value) in maps
+        .get(slot(space))
+        .into_iter()
+        .flat_map(|map| map.range::<[u8], _>(range))
+    {
         if visit(key, value.clone()) == Visit::Stop {
             break;
         }
@@ -75,7 +82,9 @@ struct Memory {
 impl Memory {
     fn apply(&mut self, change: Change) {
         let maps = Arc::make_mut(&mut self.maps);
-        let Some(map) = maps.get_mut(slot(change.space)) else { return };
+        let Some(map) = maps.get_mut(slot(change.space)) else {
+            return;
+        };
         let size = |key: &Bytes, value: &Bytes| (key.len() + value.len()) as u64;
         if let Some(value) = &change.value {
             self.live_bytes += size(&change.key, value);
@@ -148,7 +157,9 @@ impl JournalEngine {
     pub async fn open(env: &Env, dir: &Path) -> Result<Self, Broken> {
         let disk = env.disk();
         let path = dir.join("journal");
-        disk.create_dir_all(dir).await.map_err(|error| broken(dir, error))?;
+        disk.create_dir_all(dir)
+            .await
+            .map_err(|error| broken(dir, error))?;
         let file = match disk.open(&path).await {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -178,7 +189,10 @@ impl JournalEngine {
             return Err(failed.clone());
         }
         let path = self.dir.join("journal");
-        let synced = self.sync_journal(&mut journal).await.map_err(|error| broken(&path, error));
+        let synced = self
+            .sync_journal(&mut journal)
+            .await
+            .map_err(|error| broken(&path, error));
         journal.failed = synced.clone().err();
         synced
     }
@@ -225,7 +239,12 @@ impl JournalEngine {
         file.write_and_sync(0, group).await?;
         disk.rename(&fresh_path, &path).await?;
         disk.sync_dir(&self.dir).await?;
-        *journal = Journal { file, end: length, next_number: 2, failed: None };
+        *journal = Journal {
+            file,
+            end: length,
+            next_number: 2,
+            failed: None,
+        };
         Ok(())
     }
 }
@@ -241,7 +260,10 @@ async fn recover(path: &Path, file: Arc<dyn File>) -> Result<(Memory, Journal), 
     let mut next_number = 1;
     while let Some((number, body, padded)) = bytes.get(at..).and_then(|_| decode_group(bytes.slice(at..))) {
         if number != next_number {
-            return Err(broken(path, format!("group {number} at offset {at} where {next_number} belongs")));
+            return Err(broken(
+                path,
+                format!("group {number} at offset {at} where {next_number} belongs"),
+            ));
         }
         let changes = decode_changes(body).map_err(|error| broken(path, format!("offset {at}: {error}")))?;
         changes.into_iter().for_each(|change| memory.apply(change));
@@ -262,7 +284,15 @@ async fn recover(path: &Path, file: Arc<dyn File>) -> Result<(Memory, Journal), 
         file.set_len(at as u64).await.map_err(io)?;
         file.sync().await.map_err(io)?;
     }
-    Ok((memory, Journal { file, end: at as u64, next_number, failed: None }))
+    Ok((
+        memory,
+        Journal {
+            file,
+            end: at as u64,
+            next_number,
+            failed: None,
+        },
+    ))
 }
 
 impl Read for JournalEngine {
@@ -287,7 +317,12 @@ impl Engine for JournalEngine {
     fn write(&self, batch: Batch) -> Result<(), Broken> {
         let mut memory = self.memory();
         for change in batch.changes {
-            encode_change(&mut memory.unsynced, change.space, &change.key, change.value.as_deref());
+            encode_change(
+                &mut memory.unsynced,
+                change.space,
+                &change.key,
+                change.value.as_deref(),
+            );
             memory.apply(change);
         }
         Ok(())

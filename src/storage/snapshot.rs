@@ -83,7 +83,14 @@ pub struct Chunks {
 impl Chunks {
     pub fn new(view: Box<dyn View>) -> Self {
         let next = Space::ALL.first().map(|&space| (space, Bytes::new()));
-        Chunks { view, next, ended: false, number: 0, rows: 0, crc: 0 }
+        Chunks {
+            view,
+            next,
+            ended: false,
+            number: 0,
+            rows: 0,
+            crc: 0,
+        }
     }
 
     /// The next chunk of about [`limits::SNAPSHOT_CHUNK_BYTES`]; `None` after the last.
@@ -153,10 +160,15 @@ impl Assembly {
         }
         let (kind, crc, number) = (rest.get_u8(), rest.get_u32_le(), rest.get_u64_le());
         if self.complete || number != self.number + 1 {
-            return Err(Broken::new(format!("snapshot chunk {number} where {} belongs", self.number + 1)));
+            return Err(Broken::new(format!(
+                "snapshot chunk {number} where {} belongs",
+                self.number + 1
+            )));
         }
         if checksum(number, &rest) != crc {
-            return Err(Broken::new(format!("snapshot chunk {number} has a wrong checksum")));
+            return Err(Broken::new(format!(
+                "snapshot chunk {number} has a wrong checksum"
+            )));
         }
         self.number = number;
         match kind {
@@ -167,7 +179,9 @@ impl Assembly {
                 Ok(Batch { changes })
             }
             END => self.end(rest),
-            _ => Err(Broken::new(format!("snapshot chunk {number} is of unknown kind {kind}"))),
+            _ => Err(Broken::new(format!(
+                "snapshot chunk {number} is of unknown kind {kind}"
+            ))),
         }
     }
 
@@ -177,7 +191,10 @@ impl Assembly {
         }
         let (rows, crc) = (body.get_u64_le(), body.get_u32_le());
         if (rows, crc) != (self.rows, self.crc) {
-            return Err(Broken::new(format!("snapshot of {rows} rows arrived with {}", self.rows)));
+            return Err(Broken::new(format!(
+                "snapshot of {rows} rows arrived with {}",
+                self.rows
+            )));
         }
         self.complete = true;
         Ok(Batch::default())

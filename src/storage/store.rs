@@ -53,7 +53,12 @@ fn generation_of(name: &str) -> Option<u64> {
     name.strip_prefix("engine-")?.parse().ok()
 }
 
-async fn open_engine(env: &Env, dir: &Path, kind: EngineKind, generation: u64) -> Result<Arc<dyn Engine>, Broken> {
+async fn open_engine(
+    env: &Env,
+    dir: &Path,
+    kind: EngineKind,
+    generation: u64,
+) -> Result<Arc<dyn Engine>, Broken> {
     let path = dir.join(format!("engine-{generation}"));
     Ok(match kind {
         EngineKind::Fjall => Arc::new(FjallEngine::open(env, &path).await?),
@@ -73,12 +78,23 @@ impl Store {
             None => 1,
         };
         let is_new = !names.iter().any(|name| name == "current");
-        for stale in names.iter().filter_map(|name| generation_of(name)).filter(|&n| is_new || n != generation) {
+        for stale in names
+            .iter()
+            .filter_map(|name| generation_of(name))
+            .filter(|&n| is_new || n != generation)
+        {
             let path = dir.join(format!("engine-{stale}"));
             disk.remove_dir_all(&path).await.map_err(context(&path))?;
         }
         let engine = open_engine(env, dir, kind, generation).await?;
-        let store = Store { env: env.clone(), dir: dir.to_owned(), kind, generation, newest: generation, engine };
+        let store = Store {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            kind,
+            generation,
+            newest: generation,
+            engine,
+        };
         if is_new {
             store.engine.sync().await?;
             store.point_to(generation).await?;
@@ -102,10 +118,17 @@ impl Store {
     /// Makes a filled generation the current one.
     pub async fn commit(&mut self, install: Install) -> Result<Arc<dyn Engine>, Broken> {
         install.engine.sync().await?;
-        self.env.disk().sync_dir(&self.dir).await.map_err(context(&self.dir))?;
+        self.env
+            .disk()
+            .sync_dir(&self.dir)
+            .await
+            .map_err(context(&self.dir))?;
         self.point_to(install.generation).await?;
         let old = std::mem::replace(&mut self.engine, install.engine);
-        let path = self.dir.join(format!("engine-{}", std::mem::replace(&mut self.generation, install.generation)));
+        let path = self.dir.join(format!(
+            "engine-{}",
+            std::mem::replace(&mut self.generation, install.generation)
+        ));
         self.env.spawn(remove_unused(self.env.clone(), old, path));
         Ok(self.engine.clone())
     }
@@ -114,7 +137,9 @@ impl Store {
         let disk = self.env.disk();
         let (path, fresh) = (self.dir.join("current"), self.dir.join("current.new"));
         let file = disk.create(&fresh).await.map_err(context(&fresh))?;
-        file.write_and_sync(0, pointer(generation)).await.map_err(context(&fresh))?;
+        file.write_and_sync(0, pointer(generation))
+            .await
+            .map_err(context(&fresh))?;
         disk.rename(&fresh, &path).await.map_err(context(&path))?;
         disk.sync_dir(&self.dir).await.map_err(context(&self.dir))
     }

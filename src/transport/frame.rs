@@ -28,8 +28,16 @@ pub struct FrameWriter {
 
 pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     let (reader, writer) = tokio::io::split(stream);
-    let reader = FrameReader { stream: BufReader::with_capacity(READ_BUFFER_BYTES, reader) };
-    (reader, FrameWriter { stream: writer, buffer: BytesMut::new() })
+    let reader = FrameReader {
+        stream: BufReader::with_capacity(READ_BUFFER_BYTES, reader),
+    };
+    (
+        reader,
+        FrameWriter {
+            stream: writer,
+            buffer: BytesMut::new(),
+        },
+    )
 }
 
 impl FrameReader {
@@ -59,10 +67,14 @@ impl FrameWriter {
     /// Adds a frame made of two parts, so that a small head need not be copied together with its body.
     pub fn push(&mut self, head: &[u8], body: &[u8]) {
         let length = head.len() + body.len();
-        assert!(length <= limits::PEER_FRAME_BYTES_MAX, "batches and chunks are far below the frame limit");
+        assert!(
+            length <= limits::PEER_FRAME_BYTES_MAX,
+            "batches and chunks are far below the frame limit"
+        );
         self.buffer.reserve(HEADER_BYTES + length);
         self.buffer.put_u32_le(length as u32);
-        self.buffer.put_u32_le(crc32c::crc32c_append(crc32c::crc32c(head), body));
+        self.buffer
+            .put_u32_le(crc32c::crc32c_append(crc32c::crc32c(head), body));
         self.buffer.put_slice(head);
         self.buffer.put_slice(body);
     }

@@ -68,7 +68,11 @@ impl Dialer {
     pub async fn dial(&self, purpose: Purpose) -> io::Result<(FrameReader, FrameWriter)> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no peer address");
         for address in &self.addresses {
-            match self.env.timeout(self.timeout, self.dial_address(address, purpose)).await {
+            match self
+                .env
+                .timeout(self.timeout, self.dial_address(address, purpose))
+                .await
+            {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => last = error,
                 Err(elapsed) => last = elapsed.into(),
@@ -121,13 +125,22 @@ pub(super) async fn welcome(
 
 fn refusal(identity: Identity, hello: &Hello) -> Option<String> {
     if hello.version != PROTOCOL_VERSION {
-        return Some(format!("peer protocol version {} is not {PROTOCOL_VERSION}", hello.version));
+        return Some(format!(
+            "peer protocol version {} is not {PROTOCOL_VERSION}",
+            hello.version
+        ));
     }
     if hello.cluster != identity.cluster {
-        return Some(format!("cluster ID mismatch: {:x} is not {:x}", hello.cluster, identity.cluster));
+        return Some(format!(
+            "cluster ID mismatch: {:x} is not {:x}",
+            hello.cluster, identity.cluster
+        ));
     }
     if hello.to != identity.member {
-        return Some(format!("this is member {:x}, not {:x}", identity.member, hello.to));
+        return Some(format!(
+            "this is member {:x}, not {:x}",
+            identity.member, hello.to
+        ));
     }
     None
 }

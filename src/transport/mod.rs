@@ -40,11 +40,17 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     match bincode::serde::decode_from_slice(bytes, config()) {
         Ok((message, used)) if used == bytes.len() => Ok(message),
-        Ok((_, used)) => Err(malformed(format!("{} bytes behind a message", bytes.len() - used))),
+        Ok((_, used)) => Err(malformed(format!(
+            "{} bytes behind a message",
+            bytes.len() - used
+        ))),
         Err(error) => Err(malformed(error)),
     }
 }
 
 fn malformed(error: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("malformed peer message: {error}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("malformed peer message: {error}"),
+    )
 }

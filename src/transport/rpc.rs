@@ -53,7 +53,11 @@ impl Drop for Connection {
 
 impl RpcClient {
     pub fn new(dialer: Dialer, purpose: Purpose) -> Self {
-        RpcClient { dialer: Arc::new(dialer), purpose, connection: Arc::default() }
+        RpcClient {
+            dialer: Arc::new(dialer),
+            purpose,
+            connection: Arc::default(),
+        }
     }
 
     /// Sends a request and waits for its response. An error leaves open whether the peer saw it, unless
@@ -77,7 +81,10 @@ impl RpcClient {
 
     async fn send(&self, request: Bytes) -> io::Result<(u64, oneshot::Receiver<Bytes>)> {
         let mut slot = self.connection.lock().await;
-        if slot.as_ref().is_none_or(|connection| lock(&connection.waiting).closed) {
+        if slot
+            .as_ref()
+            .is_none_or(|connection| lock(&connection.waiting).closed)
+        {
             *slot = None;
             let (reader, writer) = self.dialer.dial(self.purpose).await?;
             *slot = Some(self.open(reader, writer));
@@ -93,7 +100,10 @@ impl RpcClient {
         };
         let requests = connection.requests.clone();
         drop(slot);
-        requests.send((id, request)).await.map_err(|_| io::ErrorKind::ConnectionReset)?;
+        requests
+            .send((id, request))
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionReset)?;
         Ok((id, receiver))
     }
 
@@ -112,7 +122,11 @@ impl RpcClient {
             env.spawn(write_requests(writer, queue, waiting.clone())),
             env.spawn(read_responses(reader, waiting.clone())),
         ];
-        Connection { requests, waiting, tasks }
+        Connection {
+            requests,
+            waiting,
+            tasks,
+        }
     }
 }
 

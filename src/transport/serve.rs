@@ -24,7 +24,12 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// Answers one request; requests of a connection are answered as they finish.
     fn request(&self, from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes>;
     /// Serves a leader's stream of entries until it ends.
-    fn append(&self, from: MemberId, reader: FrameReader, writer: FrameWriter) -> BoxFuture<'static, io::Result<()>>;
+    fn append(
+        &self,
+        from: MemberId,
+        reader: FrameReader,
+        writer: FrameWriter,
+    ) -> BoxFuture<'static, io::Result<()>>;
     /// Receives a snapshot.
     fn snapshot(
         &self,
@@ -35,7 +40,12 @@ pub trait PeerHandler: Send + Sync + 'static {
 }
 
 /// Accepts peers until the task is aborted.
-pub async fn accept(env: Env, identity: Identity, listener: Box<dyn Listener>, handler: Arc<dyn PeerHandler>) {
+pub async fn accept(
+    env: Env,
+    identity: Identity,
+    listener: Box<dyn Listener>,
+    handler: Arc<dyn PeerHandler>,
+) {
     loop {
         match listener.accept().await {
             Ok(stream) => {
@@ -55,8 +65,15 @@ pub async fn accept(env: Env, identity: Identity, listener: Box<dyn Listener>, h
     }
 }
 
-async fn serve(env: Env, identity: Identity, stream: Stream, handler: Arc<dyn PeerHandler>) -> io::Result<()> {
-    let hello = env.timeout(HANDSHAKE_TIMEOUT, handshake::welcome(identity, stream)).await?;
+async fn serve(
+    env: Env,
+    identity: Identity,
+    stream: Stream,
+    handler: Arc<dyn PeerHandler>,
+) -> io::Result<()> {
+    let hello = env
+        .timeout(HANDSHAKE_TIMEOUT, handshake::welcome(identity, stream))
+        .await?;
     let (from, purpose, reader, writer) = hello?;
     match purpose {
         Purpose::Control | Purpose::Request => answer(env, from, reader, writer, handler).await,
@@ -93,7 +110,9 @@ async fn answer(
         };
         let (id, request) = split_id(frame)?;
         // A place in the response queue is a place among the requests under way.
-        let Ok(place) = responses.clone().reserve_owned().await else { break Ok(()) };
+        let Ok(place) = responses.clone().reserve_owned().await else {
+            break Ok(());
+        };
         let response = handler.request(from, request);
         env.spawn(async move {
             place.send((id, response.await));
