@@ -12,6 +12,11 @@
 //! no task and depends on no hash order, so a verdict is a function of the history alone and the
 //! simulator can call it in mid-run.
 
+pub mod compaction;
+pub mod durability;
 pub mod history;
+pub mod identity;
+pub mod linearizability;
 pub mod model;
+pub mod property;
 pub mod workload;

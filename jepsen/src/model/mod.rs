@@ -191,10 +191,15 @@ impl Model {
                 versions.pop();
             }
         }
+        self.forget_ended(applied);
+        self.revision -= 1;
+    }
+
+    /// Takes back the end of a lease that changed no key.
+    pub fn forget_ended(&mut self, applied: &Applied) {
         if let (Some(lease), Leases::Assumed { ended }) = (applied.ended, &mut self.leases) {
             ended.remove(&lease);
         }
-        self.revision -= 1;
     }
 
     fn lease_exists(&self, id: i64) -> bool {

@@ -1,0 +1,486 @@
+//! Rebuilds the write history, revision by revision, and compares every answer with it.
+//!
+//! A depth-first search whose only choices are the authors of gaps: revisions that exist but that no
+//! answer claims. Usually what was seen of a gap leaves one author, and the search is a single pass.
+//! On a contradiction it goes back to the nearest gap whose author could have mattered: one that
+//! touches the keys of the contradiction. The work is bounded; out of budget means undecided.
+
+use bytes::Bytes;
+use quorate::proto::mvccpb::{Event, event::EventType};
+
+use super::index::{Evidence, Index, KeyRange, footprint, is_serializable, values};
+use crate::history::{History, OpId, Operation, Request, show_kv};
+use crate::model::{Applied, Model, covers, same_answer};
+use crate::property::{Property, Violation};
+
+/// Contradictions after which the search gives up.
+const CONTRADICTIONS_MAX: u32 = 20_000;
+
+/// Who made a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Author {
+    Operation(OpId),
+    /// A lease that ran out; `grant` is the operation that created it.
+    Expiry {
+        lease: i64,
+        grant: OpId,
+    },
+}
+
+/// One revision: its author and its changes, each with the pair before.
+#[derive(Clone, Debug)]
+pub struct Revision {
+    pub author: Author,
+    pub events: Vec<Event>,
+}
+
+/// The write history that explains the answers.
+#[derive(Debug)]
+pub struct Timeline {
+    revisions: Vec<Revision>,
+    /// Every version of every key.
+    pub model: Model,
+}
+
+impl Timeline {
+    /// The last revision that is known; later ones, if any, could not be explained.
+    pub fn last(&self) -> i64 {
+        self.revisions.len() as i64 + 1
+    }
+
+    /// Revision `number`; revision 1 is the empty store and has none.
+    pub fn revision(&self, number: i64) -> Option<&Revision> {
+        self.revisions.get(usize::try_from(number - 2).ok()?)
+    }
+
+    /// Revisions `from..=to` as far as they are known, with their numbers.
+    pub fn between(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, &Revision)> {
+        let (from, to) = (from.max(2), to.min(self.last()));
+        (from..=to).filter_map(|number| Some((number, self.revision(number)?)))
+    }
+}
+
+pub(super) struct Built {
+    pub timeline: Timeline,
+    pub violation: Option<Violation>,
+    pub undecided: Option<String>,
+}
+
+pub(super) fn build(history: &History, index: &Index) -> Built {
+    let mut search = Search::new(history, index);
+    let end = search.run();
+    let (violation, undecided) = match end {
+        End::Explained => (None, None),
+        End::Contradiction => (search.verdict(), None),
+        End::OutOfBudget => {
+            let text = format!(
+                "gave up after {CONTRADICTIONS_MAX} contradictions; the furthest one:\n{}",
+                search.furthest.as_ref().map_or("", |f| f.text.as_str())
+            );
+            (None, Some(text))
+        }
+    };
+    search.replay_furthest();
+    Built {
+        timeline: Timeline {
+            revisions: search.revisions,
+            model: search.model,
+        },
+        violation,
+        undecided,
+    }
+}
+
+enum End {
+    Explained,
+    Contradiction,
+    OutOfBudget,
+}
+
+/// A gap and the author chosen for it.
+struct Gap {
+    revision: i64,
+    /// The candidate in place, by number.
+    chosen: usize,
+    /// Candidates not yet tried; the next one is last.
+    left: Vec<usize>,
+    /// False while `left` holds only those that what was seen points to.
+    widened: bool,
+}
+
+/// Why a revision cannot be as the answers say.
+struct Contradiction {
+    revision: i64,
+    property: Property,
+    operations: Vec<OpId>,
+    text: String,
+    /// The keys it is about; `None`: the author is missing, so any choice before may be the cause.
+    keys: Option<Vec<KeyRange>>,
+    /// The gaps' authors when it arose.
+    choices: Vec<(i64, usize)>,
+}
+
+struct Search<'a> {
+    history: &'a History,
+    index: &'a Index,
+    model: Model,
+    revisions: Vec<Revision>,
+    applied: Vec<Applied>,
+    gaps: Vec<Gap>,
+    used: Vec<bool>,
+    furthest: Option<Contradiction>,
+    contradictions: u32,
+}
+
+impl<'a> Search<'a> {
+    fn new(history: &'a History, index: &'a Index) -> Self {
+        Search {
+            history,
+            index,
+            model: Model::assuming_leases(),
+            revisions: Vec::new(),
+            applied: Vec::new(),
+            gaps: Vec::new(),
+            used: vec![false; index.candidates.len()],
+            furthest: None,
+            contradictions: 0,
+        }
+    }
+
+    fn run(&mut self) -> End {
+        let mut result = self.check_reads(1);
+        loop {
+            if let Err(contradiction) = result {
+                self.contradictions += 1;
+                if self.contradictions > CONTRADICTIONS_MAX {
+                    return End::OutOfBudget;
+                }
+                if !self.go_back(contradiction) {
+                    return End::Contradiction;
+                }
+                result = self.check_reads(self.model.revision());
+                continue;
+            }
+            if self.model.revision() >= self.index.last {
+                self.furthest = None;
+                return End::Explained;
+            }
+            result = self.step();
+        }
+    }
+
+    /// Makes the next revision and compares what was read at it.
+    fn step(&mut self) -> Result<(), Contradiction> {
+        let revision = self.model.revision() + 1;
+        match self.index.writer(revision) {
+            Some(id) => self.acknowledged(revision, id)?,
+            None => self.open_gap(revision)?,
+        }
+        self.check_reads(revision)
+    }
+
+    fn push(&mut self, author: Author, applied: Applied) {
+        let events = applied.events.clone();
+        self.revisions.push(Revision { author, events });
+        self.applied.push(applied);
+    }
+
+    fn pop(&mut self) {
+        self.revisions.pop();
+        let applied = self
+            .applied
+            .pop()
+            .expect("revisions and their changes go together");
+        self.model.undo(&applied);
+    }
+
+    /// A write that was answered must do in the model what its answer says.
+    fn acknowledged(&mut self, revision: i64, id: OpId) -> Result<(), Contradiction> {
+        let operation = &self.history.operations[id];
+        let answer = operation.outcome.answer().expect("writers were answered");
+        let applied = self.model.apply(&operation.request, Some(answer));
+        let changed = !applied.events.is_empty();
+        let expected = match &applied.result {
+            Ok(expected) if changed && same_answer(&operation.request, expected, answer) => {
+                self.push(Author::Operation(id), applied);
+                return Ok(());
+            }
+            Ok(expected) => expected.to_string(),
+            Err(refusal) => format!("refusal \"{}\"", refusal.text),
+        };
+        if changed {
+            self.model.undo(&applied);
+        }
+        Err(self.mismatch(revision, operation, &expected))
+    }
+
+    fn mismatch(&self, revision: i64, operation: &Operation, expected: &str) -> Contradiction {
+        let property = if is_serializable(&operation.request) {
+            Property::SerializableRead
+        } else {
+            Property::Linearizable
+        };
+        Contradiction {
+            revision,
+            property,
+            operations: vec![operation.id],
+            text: format!(
+                "the answer is not what the state at revision {revision} gives:\n  {operation}\n  expected: {expected}"
+            ),
+            keys: Some(footprint(&operation.request)),
+            choices: self.choices(),
+        }
+    }
+
+    fn choices(&self) -> Vec<(i64, usize)> {
+        self.gaps.iter().map(|gap| (gap.revision, gap.chosen)).collect()
+    }
+
+    fn check_reads(&mut self, revision: i64) -> Result<(), Contradiction> {
+        let Some(reads) = self.index.reads.get(&revision) else {
+            return Ok(());
+        };
+        for id in reads {
+            let operation = &self.history.operations[*id];
+            let answer = operation.outcome.answer().expect("reads were answered");
+            let applied = self.model.apply(&operation.request, Some(answer));
+            if !applied.events.is_empty() {
+                self.model.undo(&applied);
+                return Err(self.mismatch(revision, operation, "a change"));
+            }
+            match &applied.result {
+                Ok(expected) if same_answer(&operation.request, expected, answer) => {}
+                Ok(expected) => return Err(self.mismatch(revision, operation, &expected.to_string())),
+                Err(refusal) => {
+                    let expected = format!("refusal \"{}\"", refusal.text);
+                    return Err(self.mismatch(revision, operation, &expected));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists who could have made `revision`, the likeliest last, and takes that one.
+    fn open_gap(&mut self, revision: i64) -> Result<(), Contradiction> {
+        let gap = Gap {
+            revision,
+            chosen: usize::MAX,
+            left: self.likely(revision),
+            widened: false,
+        };
+        match self.choose(gap) {
+            Ok(()) => Ok(()),
+            Err(()) => Err(self.authorless(revision)),
+        }
+    }
+
+    /// Candidates that may have made `revision` as far as time tells.
+    fn possible(&self, revision: i64) -> impl Fn(&usize) -> bool + use<'_, 'a> {
+        let before = self.index.made_before(revision);
+        move |number| {
+            let candidate = &self.index.candidates[*number];
+            !self.used[*number]
+                && candidate.invoked < before
+                && candidate.floor < revision
+                && revision <= candidate.ceiling
+        }
+    }
+
+    /// Those of them that what was seen points to: a value names its author.
+    fn likely(&self, revision: i64) -> Vec<usize> {
+        let possible = self.possible(revision);
+        let seen = [&self.index.evidence, &self.index.hints];
+        let Some(seen) = seen.into_iter().find_map(|table| table.get(&revision)) else {
+            return Vec::new();
+        };
+        if let Some(kv) = seen.puts.values().next() {
+            let authors = self.index.by_value.get(&kv.value);
+            return authors.into_iter().flatten().copied().filter(possible).collect();
+        }
+        (0..self.index.candidates.len())
+            .filter(possible)
+            .filter(|number| self.may_delete(*number, &seen.deletes))
+            .collect()
+    }
+
+    /// All others are tried after them: a watch that shows something else may be lying.
+    fn widen(&self, gap: &mut Gap) {
+        if !gap.widened {
+            gap.widened = true;
+            let likely = self.likely(gap.revision);
+            gap.left = (0..self.index.candidates.len())
+                .filter(self.possible(gap.revision))
+                .filter(|number| !likely.contains(number) && *number != gap.chosen)
+                .chain(gap.left.iter().copied())
+                .collect();
+        }
+    }
+
+    /// A cheap test whether a candidate may delete these keys now.
+    fn may_delete(&self, number: usize, keys: &[Bytes]) -> bool {
+        let candidate = &self.index.candidates[number];
+        let lease_of = |key: &Bytes| self.model.get(key).map_or(0, |kv| kv.lease);
+        keys.iter().all(|key| match &candidate.request {
+            Request::LeaseRevoke(r) => lease_of(key) == r.id,
+            _ => candidate
+                .footprint
+                .iter()
+                .any(|(from, end)| covers(from, end, key)),
+        })
+    }
+
+    /// Puts the next candidate that has an effect, and the effect that was seen, in the gap's place.
+    fn choose(&mut self, mut gap: Gap) -> Result<(), ()> {
+        let revision = gap.revision;
+        loop {
+            if gap.left.is_empty() {
+                self.widen(&mut gap);
+            }
+            let Some(number) = gap.left.pop() else {
+                return Err(());
+            };
+            let candidate = &self.index.candidates[number];
+            let applied = self.model.apply(&candidate.request, None);
+            if applied.events.is_empty() {
+                self.model.forget_ended(&applied);
+                continue;
+            }
+            let seen = self.index.evidence.get(&revision);
+            if seen.is_some_and(|evidence| !shows(&applied.events, evidence)) {
+                self.model.undo(&applied);
+                continue;
+            }
+            self.push(candidate.author, applied);
+            self.used[number] = true;
+            gap.chosen = number;
+            self.gaps.push(gap);
+            return Ok(());
+        }
+    }
+
+    /// Takes back everything up to the nearest gap that may be at fault and has another author to
+    /// try; false if there is none.
+    fn go_back(&mut self, contradiction: Contradiction) -> bool {
+        let mut keys = contradiction.keys.clone();
+        let further = self
+            .furthest
+            .as_ref()
+            .is_none_or(|furthest| furthest.revision < contradiction.revision);
+        if further {
+            self.furthest = Some(contradiction);
+        }
+        while let Some(mut gap) = self.gaps.pop() {
+            self.widen(&mut gap);
+            let relevant = keys.as_ref().is_none_or(|keys| self.touches(&gap, keys));
+            while self.model.revision() >= gap.revision {
+                self.pop();
+            }
+            self.used[gap.chosen] = false;
+            if relevant {
+                if self.choose(gap).is_ok() {
+                    return true;
+                }
+                // Every author failed here, perhaps because of who was used or what was there before.
+                keys = None;
+            }
+        }
+        false
+    }
+
+    /// True if the author of a gap, or one that could take its place, concerns any of the keys.
+    fn touches(&self, gap: &Gap, keys: &[KeyRange]) -> bool {
+        let concerns = |number: usize| {
+            let candidate = &self.index.candidates[number];
+            let own = &candidate.footprint;
+            // Which keys a lease takes with it depends on the state: any.
+            matches!(candidate.request, Request::LeaseRevoke(_))
+                || own.iter().any(|own| keys.iter().any(|key| overlap(own, key)))
+        };
+        concerns(gap.chosen) || gap.left.iter().any(|number| concerns(*number))
+    }
+
+    /// Nobody can have made `revision`: say what was seen of it, and whose it looks like.
+    fn authorless(&self, revision: i64) -> Contradiction {
+        let none = Evidence::default();
+        let evidence = self.index.evidence.get(&revision);
+        let seen = evidence.or(self.index.hints.get(&revision)).unwrap_or(&none);
+        let mut text = format!("no operation can have made revision {revision}");
+        let mut property = Property::ExactlyOnce;
+        let mut operations = Vec::new();
+        if let Some(kv) = seen.puts.values().next() {
+            text.push_str(&format!(", which shows {}", show_kv(kv)));
+            let writes_it = |operation: &&Operation| values(&operation.request).contains(&kv.value);
+            for operation in self.history.operations.iter().filter(writes_it) {
+                if operation.outcome.is_denied() {
+                    property = Property::RefusedNoEffect;
+                    text.push_str("; its write was refused:");
+                } else {
+                    text.push_str("; its write has another revision already, or cannot do this:");
+                }
+                text.push_str(&format!("\n  {operation}"));
+                operations.push(operation.id);
+            }
+        } else if let Some(key) = seen.deletes.first() {
+            text.push_str(&format!(", which deletes {}", crate::history::show_bytes(key)));
+        }
+        Contradiction {
+            revision,
+            property,
+            operations,
+            text,
+            keys: None,
+            choices: self.choices(),
+        }
+    }
+
+    fn verdict(&self) -> Option<Violation> {
+        let furthest = self.furthest.as_ref()?;
+        let operations = furthest.operations.iter().copied();
+        Some(Violation::of_operations(
+            furthest.property,
+            operations,
+            furthest.text.clone(),
+        ))
+    }
+
+    /// Rebuilds the part of the timeline that reaches furthest, so that others can use it.
+    fn replay_furthest(&mut self) {
+        let Some(furthest) = self.furthest.take() else {
+            return;
+        };
+        while !self.applied.is_empty() {
+            self.pop();
+        }
+        let mut choices = furthest.choices.iter().peekable();
+        while self.model.revision() + 1 < furthest.revision {
+            let revision = self.model.revision() + 1;
+            let (author, request) = match choices.next_if(|(gap, _)| *gap == revision) {
+                Some((_, number)) => {
+                    let candidate = &self.index.candidates[*number];
+                    (candidate.author, &candidate.request)
+                }
+                None => match self.index.writer(revision) {
+                    Some(id) => (Author::Operation(id), &self.history.operations[id].request),
+                    None => return,
+                },
+            };
+            let applied = self.model.apply(request, None);
+            if applied.events.is_empty() {
+                return;
+            }
+            self.push(author, applied);
+        }
+    }
+}
+
+/// True if the changes include what was seen of them.
+fn shows(events: &[Event], evidence: &Evidence) -> bool {
+    evidence.puts.values().all(|kv| {
+        let is_it = |event: &Event| event.r#type == EventType::Put as i32 && event.kv.as_ref() == Some(kv);
+        events.iter().any(is_it)
+    })
+}
+
+fn overlap(a: &KeyRange, b: &KeyRange) -> bool {
+    covers(&a.0, &a.1, &b.0) || covers(&b.0, &b.1, &a.0)
+}

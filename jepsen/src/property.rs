@@ -1,0 +1,110 @@
+//! What must hold, by name. A violation names its property, so that a seeded bug counts as found only
+//! if the property that should find it did.
+
+use crate::history::{OpId, WatchId};
+
+macro_rules! properties {
+    ($($variant:ident $name:literal $guarantee:literal;)*) => {
+        /// A property that a history is judged by.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Property {
+            $(#[doc = $guarantee] $variant,)*
+        }
+
+        impl Property {
+            pub const ALL: &'static [Property] = &[$(Property::$variant,)*];
+
+            /// The name in reports and tables.
+            pub fn name(self) -> &'static str {
+                match self { $(Property::$variant => $name,)* }
+            }
+
+            /// What is promised.
+            pub fn guarantee(self) -> &'static str {
+                match self { $(Property::$variant => $guarantee,)* }
+            }
+        }
+    };
+}
+
+properties! {
+    Linearizable "linearizable"
+        "Operations take effect one at a time, each between its invocation and its return, in the order of revisions; answers show exactly the state at their revision.";
+    SerializableRead "serializable-read"
+        "A serializable read shows exactly the state at its header's revision, which is not in the future.";
+    ExactlyOnce "exactly-once"
+        "Each revision is made by one write, and each write makes at most one revision.";
+    RefusedNoEffect "refused-no-effect"
+        "A write that was refused with a definite error never takes effect.";
+    PerKey "per-key-linearizable"
+        "The operations on each key by itself are linearizable, whatever their revisions say.";
+    Compaction "compaction"
+        "Revisions below the compact revision are refused, others are not; a compaction is acknowledged once.";
+    TermMonotonic "term-monotonic"
+        "The raft term that a member shows never goes back.";
+    OneCluster "one-cluster"
+        "All answers come from one cluster, and a member keeps its id.";
+    WatchOrdered "watch-ordered"
+        "Ordered: events are ordered by revision; an event will never appear on a watch if it precedes an event in time that has already been posted.";
+    WatchUnique "watch-unique"
+        "Unique: an event will never appear on a watch twice.";
+    WatchReliable "watch-reliable"
+        "Reliable: a sequence of events will never drop any subsequence of events within the available history window.";
+    WatchAtomic "watch-atomic"
+        "Atomic: a list of events is guaranteed to encompass complete revisions; updates in the same revision over multiple keys will not be split over several lists of events.";
+    WatchResumable "watch-resumable"
+        "Resumable: a broken watch can be resumed by establishing a new watch starting after the last revision received in a watch event before the break, so long as the revision is in the history window.";
+    WatchBookmarkable "watch-bookmarkable"
+        "Bookmarkable: progress notification events guarantee that all events up to a revision have been already delivered.";
+    WatchFiltered "watch-filtered"
+        "Filters and range: a watch shows only events of its keys that its filters let pass.";
+    WatchAccurate "watch-accurate"
+        "An event shows what happened at its revision: type, key, value, version, create revision, lease.";
+    WatchPreviousPair "watch-prev-kv"
+        "prev_kv is the pair just before the event, and absent for a creation or if not asked for.";
+    WatchCompacted "watch-compacted"
+        "A watch that needs a compacted revision is told so with the compact revision, and no other watch is.";
+    Durability "durability"
+        "An acknowledged write is present at the end unless something else may have replaced or removed it.";
+    Convergence "convergence"
+        "At the quiet end all members hold the same state.";
+    Liveness "liveness"
+        "When all faults are healed the cluster serves fresh writes and reads through every member, in bounded time.";
+    LeaseNotEarly "lease-not-early"
+        "A key with a lease does not vanish before the lease's time to live is over, unless somebody removes it.";
+    LeaseExpires "lease-expires"
+        "A key whose lease was revoked, or ran out long ago, is gone.";
+}
+
+/// A property that does not hold, and where it shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    pub property: Property,
+    pub message: String,
+    pub operations: Vec<OpId>,
+    pub watches: Vec<WatchId>,
+}
+
+impl Violation {
+    pub fn of_operations(
+        property: Property,
+        operations: impl IntoIterator<Item = OpId>,
+        message: impl Into<String>,
+    ) -> Self {
+        Violation {
+            property,
+            message: message.into(),
+            operations: operations.into_iter().collect(),
+            watches: Vec::new(),
+        }
+    }
+
+    pub fn of_watch(property: Property, watch: WatchId, message: impl Into<String>) -> Self {
+        Violation {
+            property,
+            message: message.into(),
+            operations: Vec::new(),
+            watches: vec![watch],
+        }
+    }
+}
