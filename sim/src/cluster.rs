@@ -113,8 +113,24 @@ impl Cluster {
         *locked(&self.shared.counters).entry(what.to_owned()).or_default() += 1;
     }
 
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        locked(&self.shared.counters).clone()
+    /// What was counted here, by the network and by the disks.
+    pub fn all_counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = locked(&self.shared.counters).clone();
+        let mut add = |name: &str, count: u64| *counters.entry(name.to_owned()).or_default() += count;
+        let (resets, timeouts) = self.world().net(|net, _| (net.resets, net.timeouts));
+        add("connections reset", resets);
+        add("connections timed out", timeouts);
+        for member in 0..self.len() {
+            let disk = self.world().drive(self.host(member), |drive| drive.counters);
+            add("syncs", disk.syncs);
+            add("syncs failed", disk.failed_syncs);
+            add("writes refused", disk.failed_writes);
+            add("unsynced writes kept", disk.crash.kept);
+            add("unsynced writes lost", disk.crash.lost);
+            add("unsynced writes torn", disk.crash.torn);
+            add("unsynced names lost", disk.names_lost);
+        }
+        counters
     }
 
     pub fn violate(&self, violation: Violation) {
@@ -181,14 +197,20 @@ impl Cluster {
             Ok(node) => {
                 let node = Arc::new(node);
                 locked(&self.shared.members[index]).node = Arc::downgrade(&node);
-                let asked = Box::pin(async { stop.wait_until(|stop| *stop).await.is_ok() });
-                match select(asked, node.failed().boxed()).await {
-                    Either::Left(_) => {
+                let failure = {
+                    let asked = Box::pin(async { stop.wait_until(|stop| *stop).await.is_ok() });
+                    match select(asked, node.failed().boxed()).await {
+                        Either::Left(_) => None,
+                        Either::Right((error, _)) => Some(error),
+                    }
+                };
+                match failure {
+                    Some(error) => format!("failed: {error}"),
+                    None => {
                         let node = Arc::into_inner(node).expect("probes hold a node only while they look");
                         node.stop().await;
                         "stopped as asked".to_owned()
                     }
-                    Either::Right((error, _)) => format!("failed: {error}"),
                 }
             }
         };

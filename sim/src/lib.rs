@@ -15,12 +15,19 @@
 //! The executor exists only under `--cfg madsim` (`cargo sim …` sets it); everything that needs none
 //! compiles and is tested always.
 
+pub mod campaign;
 #[cfg(madsim)]
 pub mod cluster;
+pub mod judge;
+#[cfg(madsim)]
+pub mod logs;
+pub mod mutants;
 pub mod nemesis;
 pub mod plan;
 pub mod properties;
 pub mod report;
+#[cfg(madsim)]
+pub mod run;
 pub mod seed;
 pub mod trace;
 pub mod world;

@@ -23,7 +23,7 @@ impl Violation {
 }
 
 /// The outcome of one run.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     pub seed: u64,
     pub members: usize,

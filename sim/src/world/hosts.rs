@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use madsim::runtime::{Handle, NodeHandle};
-use madsim::task::NodeId;
+use madsim::task::{JoinHandle, NodeId};
 use quorate::runtime::Env;
 
 use super::Nanos;
@@ -135,9 +135,9 @@ impl World {
     }
 
     /// Starts a task of the world itself, which no host's death ends.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let main = Handle::current().get_node(self.shared.main);
-        main.expect("the main node is always there").spawn(task);
+        main.expect("the main node is always there").spawn(task)
     }
 
     pub fn trace(&self) -> &Trace {
@@ -175,7 +175,7 @@ impl World {
     }
 
     /// Starts a process on a host that has none: switches the machine on if need be.
-    pub fn start<F>(&self, id: HostId, main: impl FnOnce(Env) -> F)
+    pub fn start<F>(&self, id: HostId, main: impl FnOnce(Env) -> F) -> Env
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -214,7 +214,8 @@ impl World {
         host.state = Running::On;
         host.process = Some(tasks.clone());
         drop(hosts);
-        tasks.spawn(main(env));
+        tasks.spawn(main(env.clone()));
+        env
     }
 
     /// Ends the process of a host. False if it has none.
