@@ -14,9 +14,13 @@
 
 pub mod compaction;
 pub mod durability;
+pub mod edn;
 pub mod history;
 pub mod identity;
+pub mod lease;
 pub mod linearizability;
 pub mod model;
 pub mod property;
+pub mod report;
+pub mod watch;
 pub mod workload;

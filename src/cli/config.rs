@@ -21,7 +21,6 @@ use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::urls::{self, Url};
 use crate::base::limits;
 use crate::node::Config;
-use crate::storage::EngineKind;
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
 pub const UNSET_ADVERTISE: &str =
@@ -217,7 +216,6 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
     Ok(Config {
         data_dir: data_dir.into(),
         wal_dir: wal_dir.map(PathBuf::from),
-        engine: EngineKind::Fjall,
         listen_client: addresses(flags, "listen-client-urls")?,
         listen_peer: addresses(flags, "listen-peer-urls")?,
         listen_metrics: addresses(flags, "listen-metrics-urls")?,
@@ -239,8 +237,9 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         max_concurrent_streams: u32::try_from(flags.unsigned("max-concurrent-streams")).unwrap_or(u32::MAX),
         watch_progress_interval: watch_progress_interval(flags),
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
-        log_segment_bytes: limits::LOG_SEGMENT_BYTES,
         name,
+        // What no flag decides.
+        ..Config::default()
     })
 }
 

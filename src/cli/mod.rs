@@ -58,13 +58,14 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         let env = crate::runtime::tokio::env();
         let logger = Logger::install(&env);
         let config = configure(parsed, &logger);
-        info!(args = ?arguments, "Running: ");
+        if !matches!(config, Err(Refusal::Logged)) {
+            info!(args = ?arguments, "Running: ");
+        }
         match config {
             Ok(config) => {
                 log_start(&config);
                 serve::run(env, config).await
             }
-            Err(Refusal::Logged) => ExitCode::FAILURE,
             Err(Refusal::Verify(error)) => {
                 warn!(error, "failed to verify flags");
                 if error == config::UNSET_ADVERTISE {
@@ -72,6 +73,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
                 }
                 ExitCode::FAILURE
             }
+            Err(Refusal::Logged) => ExitCode::FAILURE,
         }
     })
 }
@@ -168,7 +170,7 @@ fn read_environment(flags: &mut Flags) -> Result<(), Refusal> {
 
 /// Whether the member has no data yet.
 fn is_empty(config: &Config) -> bool {
-    match std::fs::read_dir(&config.data_dir) {
+    match std::fs::read_dir(config.data_dir.join("member")) {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => true,
     }

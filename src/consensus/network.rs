@@ -14,7 +14,7 @@ use futures_util::stream::{BoxStream, Stream, StreamExt, unfold};
 use openraft::AnyError;
 use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::StreamAppendResult;
 use tokio::sync::Semaphore;
 
@@ -70,6 +70,8 @@ pub fn addresses(peer: &Peer) -> Vec<String> {
 pub struct PeerClient {
     dialer: Dialer,
     control: RpcClient,
+    /// Entries go out as they come; else one request at a time, on the control connection (heartbeats).
+    pipelined: bool,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -80,6 +82,14 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         PeerClient {
             control: RpcClient::new(dialer.clone(), Purpose::Control),
             dialer,
+            pipelined: true,
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: MemberId, node: &Peer) -> PeerClient {
+        PeerClient {
+            pipelined: false,
+            ..self.new_client(target, node).await
         }
     }
 }
@@ -137,11 +147,14 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
     where
         S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
     {
+        if !self.pipelined {
+            return stream_append_sequential(self, input, option);
+        }
         Box::pin(async move {
             let (reader, writer) = self.dialer.dial(Purpose::Append).await.map_err(rpc_error)?;
             let under_way = Arc::new(Semaphore::new(APPENDS_UNDER_WAY_MAX));
@@ -213,6 +226,8 @@ where
             return;
         }
     }
+    // The answers still due come before the peer closes its side.
+    let _ = writer.close().await;
 }
 
 /// The answers of one stream of entries.
@@ -235,7 +250,8 @@ impl Answers {
         unfold(Some(self), |answers| async move {
             let mut answers = answers?;
             match answers.next().await {
-                Ok(answer) => {
+                Ok(None) => None,
+                Ok(Some(answer)) => {
                     let goes_on = answer.is_ok();
                     Some((Ok(answer), goes_on.then_some(answers)))
                 }
@@ -244,18 +260,22 @@ impl Answers {
         })
     }
 
-    async fn next(&mut self) -> io::Result<StreamAppendResult<TypeConfig>> {
+    fn is_answer_due(&self) -> bool {
+        self.under_way.available_permits() < APPENDS_UNDER_WAY_MAX
+    }
+
+    /// The next answer; `None` when all requests are answered and no more come.
+    async fn next(&mut self) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
         loop {
             match self.env.timeout(self.timeout, self.reader.next()).await {
+                Ok(Ok(None)) if !self.is_answer_due() => return Ok(None),
                 Ok(frame) => {
                     let frame = frame?.ok_or(io::ErrorKind::UnexpectedEof)?;
                     self.under_way.add_permits(1);
-                    return decode(&frame);
+                    return decode(&frame).map(Some);
                 }
                 // Silence is an error only while an answer is due. The cut-off read is not resumed.
-                Err(elapsed) if self.under_way.available_permits() < APPENDS_UNDER_WAY_MAX => {
-                    return Err(elapsed.into());
-                }
+                Err(elapsed) if self.is_answer_due() => return Err(elapsed.into()),
                 Err(_) => {}
             }
         }

@@ -146,22 +146,29 @@ impl Content {
     }
 }
 
+/// A change of a directory: all of it reaches the platter, or nothing.
+#[derive(Clone)]
 enum NameChange {
-    Set(PathBuf, u64),
+    Create(PathBuf, u64),
+    Rename(PathBuf, PathBuf),
     Remove(PathBuf),
 }
 
 impl NameChange {
     fn path(&self) -> &Path {
         match self {
-            NameChange::Set(path, _) | NameChange::Remove(path) => path,
+            NameChange::Create(path, _) | NameChange::Rename(_, path) | NameChange::Remove(path) => path,
         }
     }
 
     fn apply(self, names: &mut BTreeMap<PathBuf, u64>) {
         match self {
-            NameChange::Set(path, inode) => {
+            NameChange::Create(path, inode) => {
                 names.insert(path, inode);
+            }
+            NameChange::Rename(from, to) => {
+                let inode = names.remove(&from).unwrap();
+                names.insert(to, inode);
             }
             NameChange::Remove(path) => {
                 names.remove(&path);
@@ -188,20 +195,24 @@ struct State {
 
 impl State {
     fn change(&mut self, change: NameChange) {
-        let again = match &change {
-            NameChange::Set(path, inode) => NameChange::Set(path.clone(), *inode),
-            NameChange::Remove(path) => NameChange::Remove(path.clone()),
-        };
-        again.apply(&mut self.names);
+        change.clone().apply(&mut self.names);
         self.pending_names.push(change);
     }
 
     fn inode(&self, path: &Path) -> io::Result<u64> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names
+            .get(path)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn check_room(&self, inode: u64, length: usize) -> io::Result<()> {
-        let others: usize = self.files.iter().filter(|(other, _)| **other != inode).map(|(_, file)| file.cache.len()).sum();
+        let others: usize = self
+            .files
+            .iter()
+            .filter(|(other, _)| **other != inode)
+            .map(|(_, file)| file.cache.len())
+            .sum();
         match self.capacity {
             Some(capacity) if others + length > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
@@ -264,7 +275,11 @@ impl FakeDisk {
     /// Bytes of all files that have a name.
     pub fn used(&self) -> usize {
         let state = self.lock();
-        state.names.values().map(|inode| state.files[inode].cache.len()).sum()
+        state
+            .names
+            .values()
+            .map(|inode| state.files[inode].cache.len())
+            .sum()
     }
 
     /// The paths of all files.
@@ -345,7 +360,10 @@ impl Disk for FakeDisk {
     fn create<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Arc<dyn File>>> {
         Box::pin(async move {
             let inode = self.step(|state| {
-                if !path.parent().is_some_and(|parent| state.directories.contains(parent)) {
+                if !path
+                    .parent()
+                    .is_some_and(|parent| state.directories.contains(parent))
+                {
                     return Err(io::ErrorKind::NotFound.into());
                 }
                 if let Some(inode) = state.names.get(path).copied() {
@@ -355,7 +373,7 @@ impl Disk for FakeDisk {
                 let inode = state.next_inode;
                 state.next_inode += 1;
                 state.files.insert(inode, Content::default());
-                state.change(NameChange::Set(path.to_owned(), inode));
+                state.change(NameChange::Create(path.to_owned(), inode));
                 Ok(inode)
             });
             Ok(self.file(inode.await?))
@@ -364,10 +382,8 @@ impl Disk for FakeDisk {
 
     fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(self.step(|state| {
-            let inode = state.inode(from)?;
-            // One step: a crash never finds the file under both names, or none.
-            state.change(NameChange::Set(to.to_owned(), inode));
-            state.change(NameChange::Remove(from.to_owned()));
+            state.inode(from)?;
+            state.change(NameChange::Rename(from.to_owned(), to.to_owned()));
             Ok(())
         }))
     }
@@ -385,7 +401,12 @@ impl Disk for FakeDisk {
             if !state.directories.contains(path) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            let inside: Vec<_> = state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+            let inside: Vec<_> = state
+                .names
+                .keys()
+                .filter(|name| name.starts_with(path))
+                .cloned()
+                .collect();
             for name in inside {
                 state.change(NameChange::Remove(name));
             }

@@ -8,6 +8,9 @@ pub mod snapshot;
 mod store;
 pub mod wal;
 
+#[cfg(test)]
+mod fake_disk;
+
 use std::io;
 use std::path::Path;
 

@@ -72,11 +72,8 @@ impl Store {
         let disk = env.disk();
         disk.create_dir_all(dir).await.map_err(context(dir))?;
         let names = disk.read_dir(dir).await.map_err(context(dir))?;
-        let generation = match read_pointer(env, dir).await? {
-            Some(generation) => generation,
-            // The pointer is the last thing a first start writes: what is there without it is half made.
-            None => 1,
-        };
+        // The pointer is the last thing a first start writes: what is there without it is half made.
+        let generation = read_pointer(env, dir).await?.unwrap_or(1);
         let is_new = !names.iter().any(|name| name == "current");
         for stale in names
             .iter()

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::handshake::{self, Identity, Purpose};
 use super::rpc::split_id;
 use super::{FrameReader, FrameWriter};
 use crate::base::MemberId;
-use crate::runtime::{BoxFuture, Env, Listener, Stream};
+use crate::runtime::{BoxFuture, Env, Listener, Stream, Task};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: out of file descriptors, most likely.
@@ -39,23 +40,48 @@ pub trait PeerHandler: Send + Sync + 'static {
     ) -> BoxFuture<'static, io::Result<()>>;
 }
 
-/// Accepts peers until the task is aborted.
+/// Connections that end with the task that accepted them.
+#[derive(Default)]
+struct Connections {
+    tasks: Vec<Task<()>>,
+    /// Finished ones are looked for when this many are held.
+    look_at: usize,
+}
+
+impl Connections {
+    fn add(&mut self, task: Task<()>) {
+        if self.tasks.len() >= self.look_at {
+            self.tasks.retain_mut(|task| task.now_or_never().is_none());
+            self.look_at = 2 * self.tasks.len() + 16;
+        }
+        self.tasks.push(task);
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(Task::abort);
+    }
+}
+
+/// Accepts peers until the task is aborted, and ends their connections then.
 pub async fn accept(
     env: Env,
     identity: Identity,
     listener: Box<dyn Listener>,
     handler: Arc<dyn PeerHandler>,
 ) {
+    let mut connections = Connections::default();
     loop {
         match listener.accept().await {
             Ok(stream) => {
                 let (task_env, handler) = (env.clone(), handler.clone());
-                env.spawn(async move {
+                connections.add(env.spawn(async move {
                     let peer = stream.peer.clone();
                     if let Err(error) = serve(task_env, identity, stream, handler).await {
                         tracing::debug!(%peer, %error, "peer connection ended");
                     }
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a peer connection");

@@ -297,10 +297,12 @@ impl<'a> Search<'a> {
             let authors = self.index.by_value.get(&kv.value);
             return authors.into_iter().flatten().copied().filter(possible).collect();
         }
-        (0..self.index.candidates.len())
+        let mut likely: Vec<usize> = (0..self.index.candidates.len())
             .filter(possible)
             .filter(|number| self.may_delete(*number, &seen.deletes))
-            .collect()
+            .collect();
+        self.doubtful_first(&mut likely);
+        likely
     }
 
     /// All others are tried after them: a watch that shows something else may be lying.
@@ -308,12 +310,22 @@ impl<'a> Search<'a> {
         if !gap.widened {
             gap.widened = true;
             let likely = self.likely(gap.revision);
-            gap.left = (0..self.index.candidates.len())
+            let mut left: Vec<usize> = (0..self.index.candidates.len())
                 .filter(self.possible(gap.revision))
                 .filter(|number| !likely.contains(number) && *number != gap.chosen)
-                .chain(gap.left.iter().copied())
                 .collect();
+            self.doubtful_first(&mut left);
+            left.append(&mut gap.left);
+            gap.left = left;
         }
+    }
+
+    /// Lets the ends of leases come last when candidates are taken from the end: where a client's
+    /// delete explains as much, nobody shall be accused of ending a lease too early.
+    fn doubtful_first(&self, numbers: &mut [usize]) {
+        let by_client =
+            |number: &usize| matches!(self.index.candidates[*number].author, Author::Operation(_));
+        numbers.sort_by_key(by_client);
     }
 
     /// A cheap test whether a candidate may delete these keys now.

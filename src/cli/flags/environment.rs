@@ -71,6 +71,7 @@ pub fn apply(flags: &mut Flags, variables: &[(String, String)]) -> Report {
         }
         if typed.contains(name) {
             report.conflict.get_or_insert_with(|| name.clone());
+            continue;
         }
         report.unrecognized.push(format!("{name}={value}"));
     }
