@@ -168,11 +168,11 @@ pub struct Generator {
 
 impl Generator {
     pub fn new(seed: u64, client: u32, shape: Shape) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // A stream of its own for each client: with one for all they would draw in step.
+        rng.set_stream(u64::from(client) + 1);
         Generator {
-            // A stream of its own for each client: the same seed for all would draw in step.
-            rng: ChaCha8Rng::seed_from_u64(
-                seed.wrapping_add(0x9e37_79b9_7f4a_7c15 * (u64::from(client) + 1)),
-            ),
+            rng,
             client,
             shape,
             values_drawn: 0,
