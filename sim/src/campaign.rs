@@ -85,7 +85,7 @@ pub fn run_child(executable: &Path, seed: u64) -> io::Result<Report> {
     let text = format!("a run ends with a report: {} {tail}", output.status);
     Ok(Report {
         seed,
-        violations: vec![Violation::new("ends in time", text)],
+        violations: vec![Violation::new("ends-in-time", text)],
         ..Report::default()
     })
 }
@@ -294,6 +294,6 @@ mod tests {
     fn a_child_that_says_nothing_is_a_failure() {
         let report = run_child(Path::new("/bin/false"), 7).expect("it starts");
         assert_eq!(report.seed, 7);
-        assert_eq!(report.violations[0].property, "ends in time");
+        assert_eq!(report.violations[0].property, "ends-in-time");
     }
 }

@@ -230,7 +230,7 @@ impl Cluster {
                 "a member whose disk works does not stop by itself: {} {how}",
                 name(index)
             );
-            self.violate(Violation::new("stays up", text));
+            self.violate(Violation::new("stays-up", text));
         }
         member.node = Weak::new();
         drop(member);

@@ -39,9 +39,16 @@ impl Logs {
     }
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        let printed = self.print.is_some_and(|level| *metadata.level() <= level);
-        let ours = !metadata.target().starts_with("madsim");
-        metadata.is_event() && (metadata.target() == VOTE_TARGET || (printed && ours))
+        metadata.is_event() && (metadata.target() == VOTE_TARGET || self.prints(metadata))
+    }
+
+    fn prints(&self, metadata: &Metadata<'_>) -> bool {
+        let (target, level) = (metadata.target(), *metadata.level());
+        self.print.is_some_and(|limit| {
+            // The library tells every step at "info": of interest to those who ask for more.
+            let chatter = target.starts_with("openraft") && level > Level::WARN && limit <= Level::INFO;
+            level <= limit && !chatter && !target.starts_with("madsim")
+        })
     }
 }
 
@@ -89,7 +96,7 @@ impl Subscriber for Logs {
                 listener(&name, term, candidate);
             }
         }
-        if self.print.is_some_and(|level| *metadata.level() <= level) {
+        if self.prints(metadata) {
             let elapsed = madsim::time::TimeHandle::try_current().map(|time| time.elapsed());
             let at = elapsed.unwrap_or_default().as_secs_f64();
             let (level, target, text) = (metadata.level(), metadata.target(), &fields.text);

@@ -59,7 +59,7 @@ impl Properties {
             return Ok(());
         }
         Err(Violation::new(
-            "election safety",
+            "election-safety",
             format!(
                 "at most one leader in a term: in term {} m{} knows {known:x} and m{} knows {leader:x}",
                 now.term,
@@ -76,7 +76,7 @@ impl Properties {
             return Ok(());
         }
         Err(Violation::new(
-            "state machine safety",
+            "state-machine-safety",
             format!(
                 "the same state at the same applied index: at {} m{} has {known:016x} and m{} has {:016x}",
                 now.digest_index,
@@ -133,7 +133,7 @@ impl Votes {
             return Ok(());
         }
         Err(Violation::new(
-            "durable vote",
+            "durable-vote",
             format!("one vote in a term: {voter} voted in term {term} for {known:x} and for {candidate:x}"),
         ))
     }
@@ -194,8 +194,8 @@ mod tests {
             violated(&[observation(1), observation(0), last])
         };
         let check = |property: &str, forge| assert_eq!(forged(forge).as_deref(), Some(property));
-        check("election safety", |last| last.leader = Some(8));
-        check("state machine safety", |last| last.digest = 1);
+        check("election-safety", |last| last.leader = Some(8));
+        check("state-machine-safety", |last| last.digest = 1);
         check("monotonic", |last| (last.term, last.leader) = (2, None));
         check("monotonic", |last| last.committed = 9);
         check("monotonic", |last| last.applied = 8);
@@ -210,7 +210,7 @@ mod tests {
         votes.granted("m2", 3, 8).expect("another voter");
         votes.granted("m1", 4, 8).expect("another term");
         let violation = votes.granted("m1", 3, 8).expect_err("a second vote");
-        assert_eq!(violation.property, "durable vote");
+        assert_eq!(violation.property, "durable-vote");
         assert_eq!(votes.count(), 3);
     }
 }

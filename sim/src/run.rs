@@ -58,7 +58,7 @@ pub fn run(plan: Plan, log: Option<Level>) -> Report {
     let kept = remains.clone();
     let planned = plan.clone();
     let ended = panic::catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(Run::new(planned, kept, log).carry_out());
+        runtime.block_on(async { Run::new(planned, kept, log).carry_out().await });
     }));
     let report = report(&plan, &remains, ended.err());
     // What is left of the tasks must not run its destructors outside of the simulation.
@@ -76,7 +76,7 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
     let history = remains.recorder.take();
     let mut violations = cluster.violations();
     if let Some(payload) = panicked {
-        violations.push(Violation::new("no panic", panic_text(payload.as_ref())));
+        violations.push(Violation::new("no-panic", panic_text(payload.as_ref())));
     } else if violations.is_empty() {
         violations = judge::judge(&history);
     }
