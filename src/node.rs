@@ -10,7 +10,7 @@ use crate::base::{Broken, MemberId, Revision, ids, limits};
 use crate::consensus::{self, Consensus, Peer};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
-use crate::runtime::{Env, Listener, Task};
+use crate::runtime::{Disk, Env, Listener, Task};
 use crate::server::{Server, WatchHub};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
@@ -273,9 +273,29 @@ async fn open(
         sync: !config.unsafe_no_fsync,
         identity: owner,
     };
+    refuse_lost_log(&*disk, &dir, &wal_dir).await?;
     let wal = Wal::open(env, &wal_dir, options).await?;
     let store = Store::open(env, &dir, config.engine).await?;
     Ok((lock, wal, store))
+}
+
+/// An engine without its log must not start: the vote was in the log, and a member that forgot it may vote
+/// twice in one term. A forgotten `--wal-dir` looks the same.
+async fn refuse_lost_log(disk: &dyn Disk, dir: &Path, wal_dir: &Path) -> Result<(), NodeError> {
+    let has_engine = disk
+        .read_dir(dir)
+        .await
+        .is_ok_and(|names| names.iter().any(|name| name == "current"));
+    let has_log = disk.read_dir(wal_dir).await.is_ok_and(|names| !names.is_empty());
+    if has_engine && !has_log {
+        return Err(NodeError(format!(
+            "{}: the log is missing, but {} holds the state of a member; restore the log (--wal-dir?), or remove \
+             the data and rejoin as a new member",
+            wal_dir.display(),
+            dir.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Tells the cluster this member's name and client URLs, and settles the cluster's version.

@@ -38,6 +38,17 @@ pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
 pub const LOG_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Unwanted bytes between two log entries that are read rather than skipped.
 pub const LOG_READ_GAP_BYTES: u64 = 4 * 1024;
+/// Blocks of the engine's tables kept in memory.
+pub const ENGINE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Journals of the engine on disk before it flushes what pins the oldest: bounds what a start replays.
+pub const ENGINE_JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
+/// Newest writes of a keyspace kept in memory by the engine.
+pub const ENGINE_WRITE_BUFFER_BYTES: u64 = 32 * 1024 * 1024;
+/// Discarded revisions, at least, before the engine rewrites its tables to be rid of them; they must be a
+/// quarter of all revisions as well.
+pub const ENGINE_DISCARDED_MIN: usize = 10_000;
+/// The simulator's engine rewrites its journal when it is this long and four times what is in it.
+pub const JOURNAL_REWRITE_BYTES: u64 = 64 * 1024;
 /// Events that wait for a slow watch stream before its watches fall back to reading history.
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
 /// Revisions that one catching-up watch reads in a round.

@@ -54,7 +54,7 @@ struct Inner {
 /// The replicated state of this member, shared by raft (which writes) and the server (which reads).
 pub struct Core {
     inner: RwLock<Inner>,
-    store: tokio::sync::Mutex<Store>,
+    store: Store,
     /// The log id up to which reads see everything.
     applied: signal::Sender<Option<LogId>>,
     pub(super) proposals: Proposals,
@@ -79,7 +79,6 @@ impl Core {
         let inner = Inner::open(store.engine())?;
         let (applied, _) = signal::channel(inner.standing.applied);
         lessor.replaced(inner.leases());
-        let store = tokio::sync::Mutex::new(store);
         Ok(Core {
             inner: RwLock::new(inner),
             store,
@@ -133,7 +132,7 @@ impl Core {
 
     /// A place to receive a snapshot into.
     pub async fn begin_install(&self) -> Result<Install, Broken> {
-        self.store.lock().await.begin_install().await
+        self.store.begin_install().await
     }
 
     /// Applies entries that follow each other, and answers who waits for them.
@@ -208,7 +207,7 @@ impl Core {
 
     /// Replaces the state by a received snapshot.
     async fn install(&self, meta: &SnapshotMeta, install: Install) -> Result<(), Broken> {
-        let engine = self.store.lock().await.commit(install).await?;
+        let engine = install.commit().await?;
         let fresh = Inner::open(engine)?;
         if fresh.standing.applied != meta.last_log_id {
             return Err(Broken::new(format!(

@@ -26,7 +26,7 @@ use super::types::{
 };
 use crate::base::MemberId;
 use crate::runtime::{BoxFuture, Env, Task};
-use crate::storage::snapshot;
+use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode};
 
 /// Requests of entries that may be under way to one follower.
@@ -293,7 +293,7 @@ async fn send_snapshot(
     };
     let (mut reader, mut writer) = dialer.dial(Purpose::Snapshot).await?;
     writer.send(&encode(&(vote, data.meta))).await?;
-    let mut chunks = snapshot::Chunks::new(view);
+    let mut chunks = SnapshotEncoder::new(view);
     while let Some(chunk) = chunks.next_chunk()? {
         writer.send(&chunk).await?;
     }

@@ -15,7 +15,7 @@ use super::message::{PeerRequest, PeerResponse};
 use super::types::{AppendRequest, SnapshotMeta, TypeConfig, Vote};
 use crate::base::MemberId;
 use crate::runtime::BoxFuture;
-use crate::storage::snapshot;
+use crate::storage::snapshot::SnapshotDecoder;
 use crate::transport::{FrameReader, FrameWriter, PeerHandler, decode, encode};
 
 /// Serves the peers of one member.
@@ -134,12 +134,11 @@ async fn receive_snapshot(
     let head = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let (vote, meta): (Vote, SnapshotMeta) = decode(&head)?;
     tracing::info!(from = format!("{from:x}"), last = ?meta.last_log_id, "receiving a snapshot");
-    let mut install = consensus.core().begin_install().await?;
-    let mut assembly = snapshot::Assembly::new();
-    while !assembly.is_complete() {
+    let install = consensus.core().begin_install().await?;
+    let mut decoder = SnapshotDecoder::new();
+    while decoder.finish().is_err() {
         let chunk = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let batch = assembly.accept(&chunk).map_err(io::Error::other)?;
-        install.write(batch)?;
+        install.write(decoder.next_chunk(chunk).map_err(io::Error::other)?)?;
     }
     let data = SnapshotData::Received(install);
     let installed = consensus

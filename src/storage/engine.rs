@@ -1,26 +1,45 @@
-//! What holds the state machine: ordered keyspaces with atomic batches.
+//! The store under the state machine, in terms of what it promises.
 //!
-//! The contract of each verb, which [`conformance`](super::conformance) checks on both engines:
-//! * [`Engine::write`] is atomic and visible at once. It may be lost by a crash, but only together with
-//!   everything written after it, and never in part.
-//! * [`Engine::sync`] makes durable all that was written before the call.
-//! * [`Engine::view`] does not change, whatever is written or discarded later.
-//! * [`Engine::discard`] names records that nobody reads any more. They may vanish at any time, from the engine,
-//!   but not from a view taken earlier. The caller says it again after a restart.
+//! ```text
+//!   apply --- write(batch) ---> visible at once     sync() ---> durable: everything written before
+//!   compaction --- discard(revisions) ---> physically gone, some time after they are durably dead
+//!   snapshot, slow watch --- view() ---> as it was at this moment, however long it is looked at
+//! ```
+//!
+//! A crash loses a suffix of the batches since the last completed [`sync`](Engine::sync), never a part of
+//! one: the raft log replays them, and may therefore be purged only up to what a `sync` covers.
+
+use futures_util::future::BoxFuture;
 
 use crate::base::kv::{Batch, Read};
 use crate::base::{Broken, RevisionAt};
-use crate::runtime::BoxFuture;
 
-/// See the module.
+/// The state machine's store. Two implementations, one [conformance suite](super::conformance).
 pub trait Engine: Read + Send + Sync {
+    /// Changes everything in the batch, or nothing. Visible when it returns, not durable. May wait for a
+    /// sync under way, but starts none.
+    ///
+    /// # Errors
+    /// The store cannot be written any more: the node has to stop.
     fn write(&self, batch: Batch) -> Result<(), Broken>;
-    fn sync(&self) -> BoxFuture<'_, Result<(), Broken>>;
-    fn view(&self) -> Box<dyn View>;
+
+    /// These keys of [`Space::Records`](crate::base::kv::Space) will never be read or written again. To be called
+    /// after the batch that made them dead was written. They may be removed at any time after the next completed [`sync`](Self::sync), but views taken before this call
+    /// keep them. Not durable: to be called again after a restart for what is still there.
     fn discard(&self, dead: Vec<RevisionAt>);
+
+    /// Makes every earlier write durable.
+    ///
+    /// # Errors
+    /// The writes may be lost at a crash, and nothing can be written any more: the node has to stop.
+    fn sync(&self) -> BoxFuture<'_, Result<(), Broken>>;
+
+    /// The store as it is now.
+    fn view(&self) -> Box<dyn View>;
+
     /// Bytes on disk: allocated, and in use.
     fn bytes(&self) -> (u64, u64);
 }
 
-/// A consistent view of an engine at one moment.
-pub trait View: Read + Send + Sync {}
+/// A consistent view of an [`Engine`] at one moment.
+pub trait View: Read + Send {}

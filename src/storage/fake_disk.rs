@@ -126,7 +126,7 @@ impl Content {
     /// What of the unsynced reached the platter before the power went.
     fn crash(&mut self, random: &mut impl FnMut() -> u64) {
         let same_length = self.platter.len() == self.cache.len();
-        if !same_length && random() % 2 == 0 {
+        if !same_length && random().is_multiple_of(2) {
             self.platter.resize(self.cache.len(), 0);
         }
         for sector in std::mem::take(&mut self.dirty) {
@@ -261,6 +261,11 @@ impl FakeDisk {
             file.crash(&mut random);
         }
         (state.fuel, state.syncs, state.capacity) = (None, None, None);
+    }
+
+    /// The process was gone, the power was not: everything is as it was left.
+    pub fn restart(&self) {
+        self.lock().fuel = None;
     }
 
     /// Every sync after this many more fails, and what was dirty is dropped.

@@ -1,215 +1,248 @@
-//! The production engine: fjall, a log-structured merge tree.
+//! The engine of production: fjall, a log-structured merge tree. The only file that names it.
 //!
-//! The only file that names fjall. Settings, and why:
-//! * the journal is not flushed per batch (`manual_journal_persist`): the raft log replays what a crash loses;
-//! * no compression of records: values are opaque and often compressed already, and hot ones come from memory;
-//! * dead revisions leave through a compaction filter (design.md: 420 k records in 0.4 s, against 10 s for 1.2 M
-//!   tombstones). Each record's key is written once, so dropping it uncovers nothing older.
+//! ```text
+//!   write ---> fjall's journal (page cache) + memtable        sync ---> fdatasync of the journal
+//!                        |  flush
+//!                        v
+//!                     tables --- compaction, filter: is this revision dead? ---> tables
+//! ```
+//!
+//! What we rely on, and checked in fjall 3.1's source:
+//! * a batch is atomic over keyspaces, and kept in the journal's order;
+//! * the journal is synced before a memtable that it covers is flushed, so no table is ever ahead of it;
+//! * a block with a bad checksum is an error, not a miss;
+//! * a view keeps the tables it was taken on, so a compaction does not change it.
+//!
+//! Dead revisions go by a compaction filter, not by tombstones, which would be written, read and compacted
+//! for each of them. The filter may only destroy what is *durably* dead: were a revision gone when a power
+//! failure takes the state back to before the compaction, the replay would miss it and diverge. So
+//! `discard` counts from the next completed `sync` on.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::panic::RefUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use fjall::compaction::filter::{CompactionFilter, Context, Factory, ItemAccessor, Verdict};
+use fjall::compaction::filter::{
+    CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
+};
 use fjall::config::CompressionPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Snapshot};
+use futures_util::future::BoxFuture;
 
 use super::engine::{Engine, View};
 use crate::base::kv::{Batch, Read, Space, Visit};
-use crate::base::{Broken, RevisionAt};
-use crate::runtime::{BoxFuture, Env};
+use crate::base::{Broken, RevisionAt, limits};
+use crate::runtime::Env;
 
-/// Blocks of tables kept in memory.
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// Changes of one keyspace that gather in memory before they become a table.
-const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
-/// All journals together; an idle keyspace pins journals until this forces it out.
-const JOURNALS_BYTES: u64 = 256 * 1024 * 1024;
-/// Dead records after which a compaction of all records is worth its work.
-const DEAD_FOR_COMPACTION: usize = 100_000;
+/// Values from this size on are not copied out of the block they were read in.
+const SHARED_VALUE_BYTES: usize = 16 * 1024;
 
-fn broken(path: &Path, error: impl std::fmt::Display) -> Broken {
-    Broken::new(format!("engine {}: {error}", path.display()))
-}
-
-/// Records that nobody reads any more.
-#[derive(Default)]
-struct Dead {
-    inner: Mutex<DeadInner>,
-}
-
-#[derive(Default)]
-struct DeadInner {
-    /// May be dropped by the next compaction that meets them.
-    gone: BTreeSet<RevisionAt>,
-    /// Named while a view was open that still shows them.
-    waiting: Vec<RevisionAt>,
-    views: usize,
-}
-
-impl RefUnwindSafe for Dead {}
-
-impl Dead {
-    fn lock(&self) -> MutexGuard<'_, DeadInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+fn name(space: Space) -> &'static str {
+    match space {
+        Space::Records => "records",
+        Space::Leases => "leases",
+        Space::Meta => "meta",
     }
 }
 
-/// Drops dead records as compactions pass over them.
-struct DropDead(Arc<Dead>);
-
-impl Factory for DropDead {
-    fn name(&self) -> &str {
-        "drop-dead-revisions"
-    }
-
-    fn make_filter(&self, _ctx: &Context) -> Box<dyn CompactionFilter> {
-        Box::new(DropDead(self.0.clone()))
-    }
+fn broken(what: &str) -> impl Fn(fjall::Error) -> Broken {
+    move |error| Broken(format!("the store could not {what}: {error}"))
 }
 
-impl CompactionFilter for DropDead {
-    fn filter_item(
-        &mut self,
-        item: ItemAccessor<'_>,
-        _ctx: &Context,
-    ) -> fjall::compaction::filter::CompactionFilterResult {
-        let Some(at) = RevisionAt::from_bytes(item.key()) else {
-            return Ok(Verdict::Keep);
-        };
-        Ok(if self.0.lock().gone.remove(&at) {
-            Verdict::Destroy
-        } else {
-            Verdict::Keep
-        })
-    }
-}
-
-struct Spaces {
-    db: Database,
-    /// By the number of the space.
-    keyspaces: [Keyspace; Space::ALL.len()],
-    dead: Arc<Dead>,
-    compacting: AtomicBool,
-    path: std::path::PathBuf,
-}
+/// The keyspaces, in the order of [`Space::ALL`].
+#[derive(Clone)]
+struct Spaces([Keyspace; 3]);
 
 impl Spaces {
-    fn keyspace(&self, space: Space) -> &Keyspace {
+    fn get(&self, space: Space) -> &Keyspace {
+        let [records, leases, meta] = &self.0;
         match space {
-            Space::Records => &self.keyspaces[0],
-            Space::Leases => &self.keyspaces[1],
-            Space::Meta => &self.keyspaces[2],
+            Space::Records => records,
+            Space::Leases => leases,
+            Space::Meta => meta,
         }
     }
 }
 
-/// See the module. Clones share the database.
-#[derive(Clone)]
+/// Which revisions are dead, shared with the compaction filter.
+#[derive(Default)]
+struct Graveyard {
+    graves: Mutex<Graves>,
+    /// The engine is being closed: compactions end.
+    closing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Graves {
+    /// Dead in the state that is visible, but perhaps not in the one that a crash would leave.
+    awaiting_sync: Vec<RevisionAt>,
+    dead: BTreeSet<RevisionAt>,
+}
+
+impl Graveyard {
+    fn lock(&self) -> MutexGuard<'_, Graves> {
+        self.graves
+            .lock()
+            .expect("no code that panics runs under this lock")
+    }
+}
+
+struct FilterFactory(Arc<Graveyard>);
+
+impl Factory for FilterFactory {
+    fn name(&self) -> &str {
+        "dead revisions"
+    }
+
+    fn make_filter(&self, _context: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Filter(self.0.clone()))
+    }
+}
+
+struct Filter(Arc<Graveyard>);
+
+impl CompactionFilter for Filter {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _context: &Context) -> CompactionFilterResult {
+        if self.0.closing.load(Ordering::Relaxed) {
+            // There is no other way to end a compaction early; nothing of it takes effect.
+            return Err(LsmError::Io(std::io::ErrorKind::Interrupted.into()));
+        }
+        let dead = RevisionAt::from_bytes(item.key()).is_some_and(|at| self.0.lock().dead.remove(&at));
+        // A revision is written once, so no older version can come to light: no tombstone is needed.
+        Ok(if dead { Verdict::Destroy } else { Verdict::Keep })
+    }
+}
+
+/// The engine of production.
 pub struct FjallEngine {
     env: Env,
-    spaces: Arc<Spaces>,
+    database: Database,
+    spaces: Spaces,
+    graveyard: Arc<Graveyard>,
+    /// Held while tables are rewritten in the background.
+    rewriting: Arc<Mutex<()>>,
 }
 
 impl FjallEngine {
-    /// Opens or creates the database in `path`.
-    pub async fn open(env: &Env, path: &Path) -> Result<Self, Broken> {
-        let owned = path.to_owned();
-        let spaces = env.run_blocking(move || Spaces::open(&owned)).await?;
-        Ok(FjallEngine {
-            env: env.clone(),
-            spaces: Arc::new(spaces),
-        })
+    /// Opens the database in `directory`, or makes one.
+    pub async fn open(env: &Env, directory: &Path) -> Result<Self, Broken> {
+        let (blocking_env, directory) = (env.clone(), directory.to_owned());
+        let opened = env.run_blocking(move || Self::open_blocking(blocking_env, &directory));
+        opened.await
     }
 
-    /// Starts a compaction of the records in the background, unless one runs.
-    fn compact(&self) {
-        if self.spaces.compacting.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let spaces = self.spaces.clone();
-        let work = self.env.run_blocking(move || {
-            let records = spaces.keyspace(Space::Records);
-            // The newest records are still in memory, where no filter passes.
-            let done = records
-                .rotate_memtable_and_wait()
-                .and_then(|()| records.major_compact());
-            if let Err(error) = done {
-                tracing::warn!(%error, "cannot compact the engine");
-            }
-            spaces.compacting.store(false, Ordering::Release);
-        });
-        self.env.spawn(work);
-    }
-}
-
-impl Spaces {
-    fn open(path: &Path) -> Result<Self, Broken> {
-        let dead = Arc::new(Dead::default());
-        let filter = DropDead(dead.clone());
-        let factory: Arc<dyn Factory> = Arc::new(filter);
-        let db = Database::builder(path)
-            .cache_size(CACHE_BYTES)
+    fn open_blocking(env: Env, directory: &Path) -> Result<Self, Broken> {
+        let cannot = |error| {
+            Broken(format!(
+                "could not open the store {}: {error}",
+                directory.display()
+            ))
+        };
+        let graveyard = Arc::new(Graveyard::default());
+        let filter: Arc<dyn Factory> = Arc::new(FilterFactory(graveyard.clone()));
+        let assign = move |keyspace: &str| (keyspace == name(Space::Records)).then(|| filter.clone());
+        let database = Database::builder(directory)
+            // We say when: the raft log is what makes writes durable.
             .manual_journal_persist(true)
-            .max_journaling_size(JOURNALS_BYTES)
-            .with_compaction_filter_factories(Arc::new(move |name| {
-                (name == "records").then(|| factory.clone())
-            }))
+            .cache_size(limits::ENGINE_CACHE_BYTES)
+            .max_journaling_size(limits::ENGINE_JOURNAL_BYTES)
+            .with_compaction_filter_factories(Arc::new(assign))
             .open()
-            .map_err(|error| broken(path, error))?;
-        let open = |name: &str| {
+            .map_err(cannot)?;
+        let open = |space| {
             let options = || {
                 KeyspaceCreateOptions::default()
                     .manual_journal_persist(true)
-                    .max_memtable_size(MEMTABLE_BYTES)
+                    .max_memtable_size(limits::ENGINE_WRITE_BUFFER_BYTES)
                     .data_block_compression_policy(CompressionPolicy::disabled())
             };
-            db.keyspace(name, options).map_err(|error| broken(path, error))
+            database.keyspace(name(space), options).map_err(cannot)
         };
-        let keyspaces = [open("records")?, open("leases")?, open("meta")?];
-        Ok(Spaces {
-            db,
-            keyspaces,
-            dead,
-            compacting: AtomicBool::new(false),
-            path: path.to_owned(),
+        let spaces = Spaces([open(Space::Records)?, open(Space::Leases)?, open(Space::Meta)?]);
+        Ok(FjallEngine {
+            env,
+            database,
+            spaces,
+            graveyard,
+            rewriting: Arc::default(),
         })
+    }
+
+    /// Starts to rewrite the tables, if that would free much.
+    fn rewrite_if_worthwhile(&self) {
+        let dead = self.graveyard.lock().dead.len();
+        let records = self.spaces.get(Space::Records);
+        if dead < limits::ENGINE_DISCARDED_MIN || dead * 4 < records.approximate_len() {
+            return;
+        }
+        let (records, rewriting) = (records.clone(), self.rewriting.clone());
+        // Nobody waits: the lock tells when it is over.
+        drop(self.env.run_blocking(move || {
+            if let Ok(_guard) = rewriting.try_lock() {
+                rewrite(&records);
+            }
+        }));
     }
 }
 
-/// What reads need, of the live database or of a snapshot.
-fn scan(iter: fjall::Iter, path: &Path, visit: &mut dyn FnMut(&[u8], Bytes) -> Visit) -> Result<(), Broken> {
-    for guard in iter {
-        let (key, value) = guard.into_inner().map_err(|error| broken(path, error))?;
-        if visit(&key, value.into()) == Visit::Stop {
+/// Rewrites every table of a keyspace, the newest writes included.
+fn rewrite(keyspace: &Keyspace) {
+    let done = keyspace
+        .rotate_memtable_and_wait()
+        .and_then(|()| keyspace.major_compact());
+    if let Err(error) = done {
+        // It frees space only; if the store itself is broken, the next write says so.
+        tracing::warn!("the store's tables could not be rewritten: {error}");
+    }
+}
+
+impl Drop for FjallEngine {
+    fn drop(&mut self) {
+        self.graveyard.closing.store(true, Ordering::Relaxed);
+        // The rewriting task has a keyspace in its hands: the directory is free when it has ended.
+        drop(self.rewriting.lock());
+    }
+}
+
+fn to_bytes(value: fjall::UserValue) -> Bytes {
+    if value.len() >= SHARED_VALUE_BYTES {
+        Bytes::from_owner(value)
+    } else {
+        // A small value must not keep a whole block in memory.
+        Bytes::copy_from_slice(&value)
+    }
+}
+
+fn scan(
+    snapshot: &Snapshot,
+    keyspace: &Keyspace,
+    from: &[u8],
+    to: Option<&[u8]>,
+    visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+) -> Result<(), Broken> {
+    if to.is_some_and(|to| to <= from) {
+        return Ok(());
+    }
+    let range: (Bound<&[u8]>, Bound<&[u8]>) = (
+        Bound::Included(from),
+        to.map_or(Bound::Unbounded, Bound::Excluded),
+    );
+    for row in snapshot.range::<&[u8], _>(keyspace, range) {
+        let (key, value) = row.into_inner().map_err(broken("be read"))?;
+        if visit(&key, to_bytes(value)) == Visit::Stop {
             break;
         }
     }
     Ok(())
 }
 
-fn bounds<'a>(from: &'a [u8], to: Option<&'a [u8]>) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
-    (
-        Bound::Included(from),
-        to.map_or(Bound::Unbounded, Bound::Excluded),
-    )
-}
-
-/// A range whose end is not behind its start holds nothing; the tree would panic on it.
-fn is_empty(from: &[u8], to: Option<&[u8]>) -> bool {
-    to.is_some_and(|to| to <= from)
-}
-
 impl Read for FjallEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        let found = self.spaces.keyspace(space).get(key);
-        Ok(found
-            .map_err(|error| broken(&self.spaces.path, error))?
-            .map(Into::into))
+        let value = self.spaces.get(space).get(key).map_err(broken("be read"))?;
+        Ok(value.map(to_bytes))
     }
 
     fn scan(
@@ -219,95 +252,75 @@ impl Read for FjallEngine {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), Broken> {
-        if is_empty(from, to) {
-            return Ok(());
-        }
-        scan(
-            self.spaces.keyspace(space).range::<&[u8], _>(bounds(from, to)),
-            &self.spaces.path,
-            visit,
-        )
+        scan(&self.database.snapshot(), self.spaces.get(space), from, to, visit)
     }
 }
 
 impl Engine for FjallEngine {
     fn write(&self, batch: Batch) -> Result<(), Broken> {
-        let mut changes = self.spaces.db.batch();
-        for change in batch.changes {
-            let keyspace = self.spaces.keyspace(change.space);
+        // Into the page cache: a killed process loses nothing.
+        let batch_in = batch.changes;
+        let mut out = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch_in.len())
+            .durability(Some(PersistMode::Buffer));
+        for change in batch_in {
+            let keyspace = self.spaces.get(change.space);
             match change.value {
-                Some(value) => changes.insert(keyspace, change.key, value),
-                None => changes.remove(keyspace, change.key),
+                Some(value) => out.insert(keyspace, &change.key[..], &value[..]),
+                None => out.remove(keyspace, &change.key[..]),
             }
         }
-        changes.commit().map_err(|error| broken(&self.spaces.path, error))
+        out.commit().map_err(broken("be written"))
+    }
+
+    fn discard(&self, dead: Vec<RevisionAt>) {
+        self.graveyard.lock().awaiting_sync.extend(dead);
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), Broken>> {
-        let spaces = self.spaces.clone();
-        let synced = self.env.run_blocking(move || {
-            spaces
-                .db
-                .persist(PersistMode::SyncAll)
-                .map_err(|error| broken(&spaces.path, error))
-        });
-        Box::pin(synced)
+        Box::pin(async {
+            // What is discarded while the sync is under way waits for the next.
+            let dead = std::mem::take(&mut self.graveyard.lock().awaiting_sync);
+            let database = self.database.clone();
+            let synced = self
+                .env
+                .run_blocking(move || database.persist(PersistMode::SyncData));
+            synced.await.map_err(broken("be synced"))?;
+            if !dead.is_empty() {
+                self.graveyard.lock().dead.extend(dead);
+                self.rewrite_if_worthwhile();
+            }
+            Ok(())
+        })
     }
 
     fn view(&self) -> Box<dyn View> {
-        // The guard first: what is discarded from now on waits for it.
-        self.spaces.dead.lock().views += 1;
         Box::new(FjallView {
-            snapshot: self.spaces.db.snapshot(),
+            snapshot: self.database.snapshot(),
             spaces: self.spaces.clone(),
         })
     }
 
-    fn discard(&self, dead: Vec<RevisionAt>) {
-        let mut set = self.spaces.dead.lock();
-        if set.views > 0 {
-            set.waiting.extend(dead);
-        } else {
-            set.gone.extend(dead);
-        }
-        let worth_it = set.gone.len() >= DEAD_FOR_COMPACTION;
-        drop(set);
-        if worth_it {
-            self.compact();
-        }
-    }
-
     fn bytes(&self) -> (u64, u64) {
-        let tables: u64 = self.spaces.keyspaces.iter().map(Keyspace::disk_space).sum();
-        let journals = self.spaces.db.journal_disk_space().unwrap_or(0);
-        (tables + journals, tables)
+        let tables: u64 = self.spaces.0.iter().map(Keyspace::disk_space).sum();
+        let in_use = tables + self.database.write_buffer_size();
+        // A journal that is just being removed has no size.
+        let allocated = self.database.disk_space().unwrap_or(in_use);
+        (allocated.max(in_use), in_use)
     }
 }
 
 struct FjallView {
     snapshot: Snapshot,
-    spaces: Arc<Spaces>,
-}
-
-impl View for FjallView {}
-
-impl Drop for FjallView {
-    fn drop(&mut self) {
-        let mut dead = self.spaces.dead.lock();
-        dead.views -= 1;
-        if dead.views == 0 {
-            let waiting = std::mem::take(&mut dead.waiting);
-            dead.gone.extend(waiting);
-        }
-    }
+    spaces: Spaces,
 }
 
 impl Read for FjallView {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        let found = self.snapshot.get(self.spaces.keyspace(space), key);
-        Ok(found
-            .map_err(|error| broken(&self.spaces.path, error))?
-            .map(Into::into))
+        let value = self
+            .snapshot
+            .get(self.spaces.get(space), key)
+            .map_err(broken("be read"))?;
+        Ok(value.map(to_bytes))
     }
 
     fn scan(
@@ -317,12 +330,107 @@ impl Read for FjallView {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), Broken> {
-        if is_empty(from, to) {
-            return Ok(());
+        scan(&self.snapshot, self.spaces.get(space), from, to, visit)
+    }
+}
+
+impl View for FjallView {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fake_disk;
+
+    fn key(main: i64) -> [u8; 16] {
+        RevisionAt::new(main, 0).to_bytes()
+    }
+
+    async fn filled(directory: &Path) -> FjallEngine {
+        let engine = FjallEngine::open(&fake_disk::real_env(), directory)
+            .await
+            .unwrap();
+        for main in 1..=100 {
+            let mut batch = Batch::default();
+            batch.put(Space::Records, key(main).to_vec(), vec![7; 100]);
+            engine.write(batch).unwrap();
         }
-        let iter = self
-            .snapshot
-            .range::<&[u8], _>(self.spaces.keyspace(space), bounds(from, to));
-        scan(iter, &self.spaces.path, visit)
+        engine
+    }
+
+    fn count(read: &dyn Read) -> usize {
+        let mut count = 0;
+        let visit = &mut |_: &[u8], _| {
+            count += 1;
+            Visit::Continue
+        };
+        read.scan(Space::Records, &[], None, visit).unwrap();
+        count
+    }
+
+    fn discarded() -> Vec<RevisionAt> {
+        (1..=50).map(|main| RevisionAt::new(main, 0)).collect()
+    }
+
+    #[tokio::test]
+    async fn the_filter_removes_what_is_durably_dead_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = filled(directory.path()).await;
+        let before = engine.view();
+        engine.discard(discarded());
+        rewrite(engine.spaces.get(Space::Records));
+        assert_eq!(count(&engine), 100, "the discard was not synced");
+        engine.sync().await.unwrap();
+        rewrite(engine.spaces.get(Space::Records));
+        assert_eq!(count(&engine), 50);
+        assert_eq!(engine.get(Space::Records, &key(50)).unwrap(), None);
+        assert!(engine.get(Space::Records, &key(51)).unwrap().is_some());
+        assert_eq!(count(&*before), 100, "the view was taken before the discard");
+        assert!(engine.graveyard.lock().dead.is_empty());
+        drop(before);
+        drop(engine);
+        let engine = FjallEngine::open(&fake_disk::real_env(), directory.path())
+            .await
+            .unwrap();
+        assert_eq!(count(&engine), 50);
+    }
+
+    #[tokio::test]
+    async fn closing_ends_a_rewrite_without_effect() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = filled(directory.path()).await;
+        engine.discard(discarded());
+        engine.sync().await.unwrap();
+        engine.graveyard.closing.store(true, Ordering::Relaxed);
+        rewrite(engine.spaces.get(Space::Records));
+        drop(engine);
+        let engine = FjallEngine::open(&fake_disk::real_env(), directory.path())
+            .await
+            .unwrap();
+        assert_eq!(count(&engine), 100);
+    }
+
+    #[tokio::test]
+    async fn a_flipped_byte_in_a_table_is_an_error_not_a_miss() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = filled(directory.path()).await;
+        rewrite(engine.spaces.get(Space::Records));
+        let tables = engine.spaces.get(Space::Records).path().join("tables");
+        drop(engine);
+        for entry in std::fs::read_dir(tables).unwrap() {
+            let path = entry.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[300] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+        let Ok(engine) = FjallEngine::open(&fake_disk::real_env(), directory.path()).await else {
+            return;
+        };
+        let mut seen = 0;
+        let visit = &mut |_: &[u8], _| {
+            seen += 1;
+            Visit::Continue
+        };
+        let result = engine.scan(Space::Records, &[], None, visit);
+        assert!(result.is_err(), "{seen} rows were read");
     }
 }

@@ -1,303 +1,86 @@
-//! The simulator's engine: ordered maps in memory over a journal on the environment's [`Disk`].
+//! The engine of the simulator: ordered maps in memory over a journal on `Disk`.
 //!
-//! fjall owns its files and threads, so it cannot run on a simulated disk. This twin keeps the same
-//! contract there: what is written and not synced dies with the node, what is synced is checksummed, damage
-//! is found by name and offset.
+//! Same promises as fjall's, on a disk that the simulator crashes. One frame per sync holds everything
+//! written since the last one, merged: it is there after a crash, or it is not.
 //!
 //! ```text
-//!   journal = group*          (each group starts at a multiple of 512 bytes)
-//!   group   = magic "QJNL" | length: u32 LE | crc32c(number, body): u32 LE | 0: u32 | number: u64 LE | body
+//! file "journal-0000000000000003"             every number is little-endian
+//! +-------------------+ 0
+//! | header, 512 bytes |  magic "QUORJNL1", number (8), epoch (8), CRC-32C of these 24 bytes (4), zeros
+//! +-------------------+ 512
+//! | frame | frame ... |  each starts at a multiple of 512; the last may be torn
+//! +-------------------+
+//!
+//! frame:  0 4 magic "QJFR"      8 8 epoch      16 8 sequence (1, 2, ...)
+//!         4 4 CRC-32C of 8..    24 8 length    32   changes
+//! change: 0 1 space   1 1 has a value   2 2 zero   4 4 key length   8 4 value length   12 key, value
 //! ```
 //!
-//! A group is all that one sync made durable, written at once. An invalid group with no valid one behind
-//! it is a torn tail and is cut; with one behind it, it is damage, and opening fails. A journal much larger than
-//! what lives in it is replaced by one group that holds everything.
+//! Frames are synced one by one, as groups of the log are (see [`wal`](super::wal)): an invalid place with
+//! nothing whole behind it is a torn tail and is cut; with a whole frame behind it, the journal is refused. A
+//! journal that is mostly outdated is rewritten into a new file, which takes its name when it is durable.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 
 use super::engine::{Engine, View};
-use super::snapshot::{decode_changes, encode_change};
+use super::failed;
+use super::format::SECTOR;
 use crate::base::kv::{Batch, Change, Read, Space, Visit};
-use crate::base::{Broken, RevisionAt};
-use crate::runtime::{BoxFuture, Env, File};
+use crate::base::{Broken, RevisionAt, limits};
+use crate::runtime::{Disk, Env, File};
 
-const MAGIC: &[u8; 4] = b"QJNL";
-const HEADER_BYTES: usize = 24;
-const ALIGN: u64 = 512;
-/// A journal below this size is never rewritten.
-const REWRITE_BYTES_MIN: u64 = 1024 * 1024;
-/// How much larger than its live content a journal may grow.
-const REWRITE_FACTOR: u64 = 4;
+const MAGIC: &[u8; 8] = b"QUORJNL1";
+const FRAME_MAGIC: &[u8; 4] = b"QJFR";
+const FRAME_HEADER: usize = 32;
+const TEMPORARY: &str = "journal.new";
 
-type Maps = [BTreeMap<Bytes, Bytes>; Space::ALL.len()];
+type Rows = BTreeMap<Bytes, Bytes>;
 
-/// Position of a space's map.
-fn slot(space: Space) -> usize {
-    space as usize
-}
+/// All rows. Cloning is cheap; a change copies a space that a view still shares.
+#[derive(Clone, Default)]
+struct Spaces([Arc<Rows>; 3]);
 
-fn read(maps: &Maps, space: Space, key: &[u8]) -> Option<Bytes> {
-    maps.get(slot(space))?.get(key).cloned()
-}
-
-fn scan(
-    maps: &Maps,
-    space: Space,
-    from: &[u8],
-    to: Option<&[u8]>,
-    visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
-) {
-    if to.is_some_and(|to| to <= from) {
-        return;
-    }
-    let range = (
-        Bound::Included(from),
-        to.map_or(Bound::Unbounded, Bound::Excluded),
-    );
-    for (key, value) in maps
-        .get(slot(space))
-        .into_iter()
-        .flat_map(|map| map.range::<[u8], _>(range))
-    {
-        if visit(key, value.clone()) == Visit::Stop {
-            break;
+impl Spaces {
+    fn get(&self, space: Space) -> &Arc<Rows> {
+        let [records, leases, meta] = &self.0;
+        match space {
+            Space::Records => records,
+            Space::Leases => leases,
+            Space::Meta => meta,
         }
     }
-}
 
-#[derive(Default)]
-struct Memory {
-    /// Shared with views; a write while a view is open copies.
-    maps: Arc<Maps>,
-    /// Encoded changes since the last sync.
-    unsynced: BytesMut,
-    live_bytes: u64,
-}
-
-impl Memory {
-    fn apply(&mut self, change: Change) {
-        let maps = Arc::make_mut(&mut self.maps);
-        let Some(map) = maps.get_mut(slot(change.space)) else {
-            return;
-        };
-        let size = |key: &Bytes, value: &Bytes| (key.len() + value.len()) as u64;
-        if let Some(value) = &change.value {
-            self.live_bytes += size(&change.key, value);
-        }
-        let old = match change.value {
-            Some(value) => map.insert(change.key.clone(), value),
-            None => map.remove(&change.key),
-        };
-        self.live_bytes -= old.map_or(0, |old| size(&change.key, &old));
-    }
-}
-
-struct Journal {
-    file: Arc<dyn File>,
-    end: u64,
-    next_number: u64,
-    /// A sync failed: what it held is gone from memory's list and perhaps from the disk.
-    failed: Option<Broken>,
-}
-
-/// See the module.
-pub struct JournalEngine {
-    env: Env,
-    dir: PathBuf,
-    memory: Mutex<Memory>,
-    journal: tokio::sync::Mutex<Journal>,
-}
-
-fn broken(path: &Path, error: impl std::fmt::Display) -> Broken {
-    Broken::new(format!("engine {}: {error}", path.display()))
-}
-
-fn encode_group(number: u64, body: &[u8]) -> Bytes {
-    let mut group = BytesMut::with_capacity(HEADER_BYTES + body.len() + ALIGN as usize);
-    group.put_slice(MAGIC);
-    group.put_u32_le(u32::try_from(body.len()).expect("what one sync writes is far below 4 GiB"));
-    group.put_u32_le(checksum(number, body));
-    group.put_u32_le(0);
-    group.put_u64_le(number);
-    group.put_slice(body);
-    let padded = (group.len() as u64).next_multiple_of(ALIGN);
-    group.resize(padded as usize, 0);
-    group.freeze()
-}
-
-fn checksum(number: u64, body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), body)
-}
-
-/// The group at the start of `bytes`, if it is whole: its number, its body, its length with padding.
-fn decode_group(mut bytes: Bytes) -> Option<(u64, Bytes, u64)> {
-    if bytes.len() < HEADER_BYTES || !bytes.starts_with(MAGIC) {
-        return None;
-    }
-    bytes.advance(MAGIC.len());
-    let length = bytes.get_u32_le() as usize;
-    let crc = bytes.get_u32_le();
-    bytes.advance(4);
-    let number = bytes.get_u64_le();
-    if bytes.len() < length {
-        return None;
-    }
-    let body = bytes.slice(..length);
-    let padded = ((HEADER_BYTES + length) as u64).next_multiple_of(ALIGN);
-    (checksum(number, &body) == crc).then_some((number, body, padded))
-}
-
-impl JournalEngine {
-    /// Opens or creates the engine in the directory `dir`.
-    pub async fn open(env: &Env, dir: &Path) -> Result<Self, Broken> {
-        let disk = env.disk();
-        let path = dir.join("journal");
-        disk.create_dir_all(dir)
-            .await
-            .map_err(|error| broken(dir, error))?;
-        let file = match disk.open(&path).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let file = disk.create(&path).await.map_err(|error| broken(&path, error))?;
-                file.sync().await.map_err(|error| broken(&path, error))?;
-                disk.sync_dir(dir).await.map_err(|error| broken(dir, error))?;
-                file
-            }
-            Err(error) => return Err(broken(&path, error)),
-        };
-        let (memory, journal) = recover(&path, file).await?;
-        Ok(JournalEngine {
-            env: env.clone(),
-            dir: dir.to_owned(),
-            memory: Mutex::new(memory),
-            journal: tokio::sync::Mutex::new(journal),
+    fn get_mut(&mut self, space: Space) -> &mut Rows {
+        let [records, leases, meta] = &mut self.0;
+        Arc::make_mut(match space {
+            Space::Records => records,
+            Space::Leases => leases,
+            Space::Meta => meta,
         })
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn sync_now(&self) -> Result<(), Broken> {
-        let mut journal = self.journal.lock().await;
-        if let Some(failed) = &journal.failed {
-            return Err(failed.clone());
-        }
-        let path = self.dir.join("journal");
-        let synced = self
-            .sync_journal(&mut journal)
-            .await
-            .map_err(|error| broken(&path, error));
-        journal.failed = synced.clone().err();
-        synced
-    }
-
-    async fn sync_journal(&self, journal: &mut Journal) -> std::io::Result<()> {
-        let (body, live_bytes) = {
-            let mut memory = self.memory();
-            (memory.unsynced.split().freeze(), memory.live_bytes)
+    /// Changes a row; returns by how many bytes the whole grew.
+    fn apply(&mut self, change: &Change) -> i64 {
+        let rows = self.get_mut(change.space);
+        let size = |value: &Bytes| (change.key.len() + value.len()) as i64;
+        let added = change.value.as_ref().map_or(0, size);
+        let replaced = match &change.value {
+            Some(value) => rows.insert(change.key.clone(), value.clone()),
+            None => rows.remove(&change.key),
         };
-        if body.is_empty() {
-            return Ok(());
-        }
-        let grown = journal.end + body.len() as u64;
-        if grown > REWRITE_BYTES_MIN && grown > REWRITE_FACTOR * live_bytes {
-            return self.rewrite(journal).await;
-        }
-        let group = encode_group(journal.next_number, &body);
-        let length = group.len() as u64;
-        journal.file.write_and_sync(journal.end, group).await?;
-        journal.end += length;
-        journal.next_number += 1;
-        Ok(())
-    }
-
-    /// Replaces the journal by one group that holds everything.
-    async fn rewrite(&self, journal: &mut Journal) -> std::io::Result<()> {
-        let disk = self.env.disk();
-        let (path, fresh_path) = (self.dir.join("journal"), self.dir.join("journal.new"));
-        let maps = {
-            let mut memory = self.memory();
-            memory.unsynced.clear();
-            memory.maps.clone()
-        };
-        let mut body = BytesMut::new();
-        for space in Space::ALL {
-            scan(&maps, space, &[], None, &mut |key, value| {
-                encode_change(&mut body, space, key, Some(&value));
-                Visit::Continue
-            });
-        }
-        let group = encode_group(1, &body);
-        let length = group.len() as u64;
-        let file = disk.create(&fresh_path).await?;
-        file.write_and_sync(0, group).await?;
-        disk.rename(&fresh_path, &path).await?;
-        disk.sync_dir(&self.dir).await?;
-        *journal = Journal {
-            file,
-            end: length,
-            next_number: 2,
-            failed: None,
-        };
-        Ok(())
+        added - replaced.as_ref().map_or(0, size)
     }
 }
 
-/// Replays the journal, cuts a torn tail, refuses damage.
-async fn recover(path: &Path, file: Arc<dyn File>) -> Result<(Memory, Journal), Broken> {
-    let io = |error| broken(path, error);
-    let length = file.len().await.map_err(io)?;
-    let size = usize::try_from(length).map_err(|error| broken(path, error))?;
-    let bytes = file.read_at(0, size).await.map_err(io)?;
-    let mut memory = Memory::default();
-    let mut at = 0;
-    let mut next_number = 1;
-    while let Some((number, body, padded)) = bytes.get(at..).and_then(|_| decode_group(bytes.slice(at..))) {
-        if number != next_number {
-            return Err(broken(
-                path,
-                format!("group {number} at offset {at} where {next_number} belongs"),
-            ));
-        }
-        let changes = decode_changes(body).map_err(|error| broken(path, format!("offset {at}: {error}")))?;
-        changes.into_iter().for_each(|change| memory.apply(change));
-        at += padded as usize;
-        next_number += 1;
-    }
-    let behind = (at + ALIGN as usize..bytes.len()).step_by(ALIGN as usize);
-    let survivor = behind
-        .filter_map(|offset| Some((offset, decode_group(bytes.slice(offset..))?.0)))
-        .find(|(_, number)| *number >= next_number);
-    if let Some((offset, number)) = survivor {
-        return Err(broken(
-            path,
-            format!("damaged at offset {at}: group {number} at offset {offset} is intact behind it"),
-        ));
-    }
-    if (at as u64) < length {
-        file.set_len(at as u64).await.map_err(io)?;
-        file.sync().await.map_err(io)?;
-    }
-    Ok((
-        memory,
-        Journal {
-            file,
-            end: at as u64,
-            next_number,
-            failed: None,
-        },
-    ))
-}
-
-impl Read for JournalEngine {
+impl Read for Spaces {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        Ok(read(&self.memory().maps, space, key))
+        Ok(Spaces::get(self, space).get(key).cloned())
     }
 
     fn scan(
@@ -307,71 +90,373 @@ impl Read for JournalEngine {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), Broken> {
-        let maps = self.memory().maps.clone();
-        scan(&maps, space, from, to, visit);
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
+        }
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        for (key, value) in Spaces::get(self, space).range::<[u8], _>((Bound::Included(from), to)) {
+            if visit(key, value.clone()) == Visit::Stop {
+                break;
+            }
+        }
         Ok(())
+    }
+}
+
+impl View for Spaces {}
+
+/// What was written and not synced: the last change of each key.
+type Unsynced = BTreeMap<(Space, Bytes), Option<Bytes>>;
+
+struct Memory {
+    spaces: Spaces,
+    live_bytes: i64,
+    unsynced: Unsynced,
+    journal_bytes: u64,
+    broken: Option<Broken>,
+}
+
+/// The end of the journal; whoever holds it may write.
+struct Tail {
+    number: u64,
+    epoch: u64,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    offset: u64,
+    sequence: u64,
+}
+
+/// The engine of the simulator.
+pub struct JournalEngine {
+    env: Env,
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    memory: Mutex<Memory>,
+    tail: tokio::sync::Mutex<Tail>,
+}
+
+impl JournalEngine {
+    /// Opens the journal in `directory`, or begins one.
+    ///
+    /// # Errors
+    /// Damage: the text names file and offset.
+    pub async fn open(env: &Env, directory: &Path) -> Result<Self, Broken> {
+        let disk = env.disk();
+        let cannot = failed("could not open the store", directory);
+        disk.create_dir_all(directory).await.map_err(&cannot)?;
+        let names = disk.read_dir(directory).await.map_err(&cannot)?;
+        let newest = names.iter().filter_map(|name| journal_number(name)).max();
+        for name in &names {
+            if name == TEMPORARY || journal_number(name).is_some_and(|number| Some(number) != newest) {
+                disk.remove_file(&directory.join(name)).await.map_err(&cannot)?;
+            }
+        }
+        let mut memory = Memory {
+            spaces: Spaces::default(),
+            live_bytes: 0,
+            unsynced: Unsynced::new(),
+            journal_bytes: 0,
+            broken: None,
+        };
+        let tail = match newest {
+            Some(number) => load(&*disk, directory, number, &mut memory).await?,
+            None => create(env, directory, 1, &Unsynced::new()).await?,
+        };
+        memory.journal_bytes = tail.offset;
+        Ok(JournalEngine {
+            env: env.clone(),
+            disk,
+            directory: directory.to_owned(),
+            memory: Mutex::new(memory),
+            tail: tokio::sync::Mutex::new(tail),
+        })
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory
+            .lock()
+            .expect("no code that panics runs under this lock")
+    }
+
+    /// What was not synced, and all rows if the journal of this length should be rewritten.
+    fn take_unsynced(&self, journal_bytes: u64) -> Result<(Unsynced, Option<Spaces>), Broken> {
+        let mut memory = self.memory();
+        if let Some(broken) = &memory.broken {
+            return Err(broken.clone());
+        }
+        let live = u64::try_from(memory.live_bytes).unwrap_or(0);
+        let outdated = journal_bytes > limits::JOURNAL_REWRITE_BYTES && journal_bytes > 4 * live;
+        let all = outdated.then(|| memory.spaces.clone());
+        Ok((std::mem::take(&mut memory.unsynced), all))
+    }
+
+    /// Writes what was not synced: behind the rest, or everything into a new file.
+    async fn flush(&self, tail: &mut Tail) -> Result<(), Broken> {
+        let (unsynced, all) = self.take_unsynced(tail.offset)?;
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let Some(all) = all else {
+            let frame = encode_frame(tail.epoch, tail.sequence, &unsynced);
+            let (offset, end) = (tail.offset, tail.offset + frame.len() as u64);
+            let cannot = failed("could not write journal", &tail.path);
+            tail.file.write_and_sync(offset, frame).await.map_err(&cannot)?;
+            tail.offset = end;
+            tail.sequence += 1;
+            return Ok(());
+        };
+        let rows = Space::ALL.into_iter().flat_map(|space| {
+            let rows = Spaces::get(&all, space).iter();
+            rows.map(move |(key, value)| ((space, key.clone()), Some(value.clone())))
+        });
+        let new = create(&self.env, &self.directory, tail.number + 1, &rows.collect()).await?;
+        let old = std::mem::replace(tail, new);
+        let cannot = failed("could not remove journal", &old.path);
+        self.disk.remove_file(&old.path).await.map_err(&cannot)
+    }
+}
+
+fn journal_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("journal-{number:016x}"))
+}
+
+fn journal_number(name: &str) -> Option<u64> {
+    let digits = name
+        .strip_prefix("journal-")
+        .filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// Makes a journal that begins with these changes; it has its name when it is durable.
+async fn create(env: &Env, directory: &Path, number: u64, changes: &Unsynced) -> Result<Tail, Broken> {
+    let (disk, temporary) = (env.disk(), directory.join(TEMPORARY));
+    let path = journal_path(directory, number);
+    let cannot = failed("could not make journal", &path);
+    let epoch = env.random_u64();
+    let mut bytes = BytesMut::from(&MAGIC[..]);
+    bytes.put_u64_le(number);
+    bytes.put_u64_le(epoch);
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.put_u32_le(checksum);
+    bytes.resize(SECTOR, 0);
+    let mut sequence = 1;
+    if !changes.is_empty() {
+        bytes.extend_from_slice(&encode_frame(epoch, sequence, changes));
+        sequence += 1;
+    }
+    let offset = bytes.len() as u64;
+    let file = disk.create(&temporary).await.map_err(&cannot)?;
+    file.write_and_sync(0, bytes.freeze()).await.map_err(&cannot)?;
+    disk.rename(&temporary, &path).await.map_err(&cannot)?;
+    disk.sync_dir(directory).await.map_err(&cannot)?;
+    drop(cannot);
+    Ok(Tail {
+        number,
+        epoch,
+        path,
+        file,
+        offset,
+        sequence,
+    })
+}
+
+/// Reads a journal into memory and cuts a torn tail.
+async fn load(disk: &dyn Disk, directory: &Path, number: u64, memory: &mut Memory) -> Result<Tail, Broken> {
+    let path = journal_path(directory, number);
+    let shown = path.display().to_string();
+    let damaged = |offset: usize, what: &str| {
+        Broken(format!(
+            "journal {shown} is damaged at offset {offset}: {what}; the store has to be rebuilt from a snapshot"
+        ))
+    };
+    let cannot = failed("could not read journal", &path);
+    let file = disk.open(&path).await.map_err(&cannot)?;
+    let length = file.len().await.map_err(&cannot)?;
+    let length = usize::try_from(length).map_err(|_| Broken::new("a journal too large"))?;
+    let bytes = file.read_at(0, length).await.map_err(&cannot)?;
+    let Some(epoch) = decode_header(&bytes, number) else {
+        return Err(damaged(0, "its header is not whole"));
+    };
+    let (mut offset, mut sequence) = (SECTOR, 1);
+    while let Some((found, changes)) = decode_frame(&bytes, offset, epoch) {
+        let changes = Some(changes)
+            .filter(|_| found == sequence)
+            .and_then(decode_changes);
+        let Some(changes) = changes else {
+            return Err(damaged(offset, "this is not the frame that belongs there"));
+        };
+        offset += (FRAME_HEADER + changes.bytes).next_multiple_of(SECTOR);
+        for change in &changes.list {
+            memory.live_bytes += memory.spaces.apply(change);
+        }
+        sequence += 1;
+    }
+    let mut behind = (offset + SECTOR..length).step_by(SECTOR);
+    if let Some(behind) = behind.find(|behind| decode_frame(&bytes, *behind, epoch).is_some()) {
+        return Err(damaged(
+            offset,
+            &format!("a whole frame follows at offset {behind}"),
+        ));
+    }
+    if length > offset {
+        file.set_len(offset as u64).await.map_err(&cannot)?;
+    }
+    file.sync().await.map_err(&cannot)?;
+    disk.sync_dir(directory).await.map_err(&cannot)?;
+    drop(cannot);
+    Ok(Tail {
+        number,
+        epoch,
+        path,
+        file,
+        offset: offset as u64,
+        sequence,
+    })
+}
+
+fn decode_header(bytes: &[u8], number: u64) -> Option<u64> {
+    let body = bytes.get(..24)?;
+    let checksum = u32::from_le_bytes(bytes.get(24..28)?.try_into().ok()?);
+    let named = u64::from_le_bytes(body.get(8..16)?.try_into().ok()?);
+    let whole = body.starts_with(MAGIC) && crc32c::crc32c(body) == checksum && named == number;
+    if !whole {
+        return None;
+    }
+    Some(u64::from_le_bytes(body.get(16..24)?.try_into().ok()?))
+}
+
+fn encode_frame(epoch: u64, sequence: u64, changes: &Unsynced) -> Bytes {
+    let mut frame = BytesMut::zeroed(FRAME_HEADER);
+    for ((space, key), value) in changes {
+        let length = |bytes: &Bytes| u32::try_from(bytes.len()).expect("requests are far below 4 GiB");
+        frame.put_u8(*space as u8);
+        frame.put_u8(u8::from(value.is_some()));
+        frame.put_u16_le(0);
+        frame.put_u32_le(length(key));
+        frame.put_u32_le(value.as_ref().map_or(0, length));
+        frame.put_slice(key);
+        frame.put_slice(value.as_deref().unwrap_or_default());
+    }
+    let length = (frame.len() - FRAME_HEADER) as u64;
+    frame[..4].copy_from_slice(FRAME_MAGIC);
+    frame[8..16].copy_from_slice(&epoch.to_le_bytes());
+    frame[16..24].copy_from_slice(&sequence.to_le_bytes());
+    frame[24..32].copy_from_slice(&length.to_le_bytes());
+    let checksum = crc32c::crc32c(&frame[8..]);
+    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
+    frame.resize(frame.len().next_multiple_of(SECTOR), 0);
+    frame.freeze()
+}
+
+/// The sequence number and the changes of the frame at `offset`, if it is whole.
+fn decode_frame(bytes: &Bytes, offset: usize, epoch: u64) -> Option<(u64, Bytes)> {
+    let frame = bytes.get(offset..)?;
+    let u64_at = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
+    if !frame.starts_with(FRAME_MAGIC) || u64_at(8)? != epoch {
+        return None;
+    }
+    let end = usize::try_from(u64_at(24)?).ok()?.checked_add(FRAME_HEADER)?;
+    let checksum = u32::from_le_bytes(frame.get(4..8)?.try_into().ok()?);
+    if crc32c::crc32c(frame.get(8..end)?) != checksum {
+        return None;
+    }
+    Some((u64_at(16)?, bytes.slice(offset + FRAME_HEADER..offset + end)))
+}
+
+struct Changes {
+    list: Vec<Change>,
+    bytes: usize,
+}
+
+fn decode_changes(bytes: Bytes) -> Option<Changes> {
+    let mut list = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let header = bytes.get(at..at + 12)?;
+        let length = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?) as usize);
+        let space = Space::from_u8(*header.first()?)?;
+        let (key, value) = (at + 12, at + 12 + length(4)?);
+        at = value + length(8)?;
+        bytes.get(..at)?;
+        let present = *header.get(1)? == 1;
+        list.push(Change {
+            space,
+            // Copied, so that one small row does not keep the whole journal in memory.
+            key: Bytes::copy_from_slice(bytes.get(key..value)?),
+            value: if present {
+                Some(Bytes::copy_from_slice(bytes.get(value..at)?))
+            } else {
+                None
+            },
+        });
+    }
+    let bytes = bytes.len();
+    Some(Changes { list, bytes })
+}
+
+impl Read for JournalEngine {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
+        Read::get(&self.memory().spaces, space, key)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), Broken> {
+        // On a view: the visitor may call back.
+        let spaces = self.memory().spaces.clone();
+        spaces.scan(space, from, to, visit)
     }
 }
 
 impl Engine for JournalEngine {
     fn write(&self, batch: Batch) -> Result<(), Broken> {
         let mut memory = self.memory();
+        if let Some(broken) = &memory.broken {
+            return Err(broken.clone());
+        }
         for change in batch.changes {
-            encode_change(
-                &mut memory.unsynced,
-                change.space,
-                &change.key,
-                change.value.as_deref(),
-            );
-            memory.apply(change);
+            memory.live_bytes += memory.spaces.apply(&change);
+            memory.unsynced.insert((change.space, change.key), change.value);
         }
         Ok(())
-    }
-
-    fn sync(&self) -> BoxFuture<'_, Result<(), Broken>> {
-        Box::pin(self.sync_now())
-    }
-
-    fn view(&self) -> Box<dyn View> {
-        Box::new(JournalView(self.memory().maps.clone()))
     }
 
     fn discard(&self, dead: Vec<RevisionAt>) {
-        let changes = dead.into_iter().map(|at| Change {
-            space: Space::Records,
-            key: Bytes::copy_from_slice(&at.to_bytes()),
-            value: None,
-        });
-        let mut memory = self.memory();
-        for change in changes {
-            encode_change(&mut memory.unsynced, change.space, &change.key, None);
-            memory.apply(change);
+        let mut batch = Batch::default();
+        for at in dead {
+            batch.delete(Space::Records, at.to_bytes().to_vec());
         }
+        // If the engine is broken, the next write says so.
+        let _ = self.write(batch);
+    }
+
+    fn sync(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        Box::pin(async {
+            let mut tail = self.tail.lock().await;
+            let result = self.flush(&mut tail).await;
+            let mut memory = self.memory();
+            memory.journal_bytes = tail.offset;
+            if let Err(broken) = &result {
+                // What is in memory may differ from what is on disk: never try again.
+                memory.broken.get_or_insert_with(|| broken.clone());
+            }
+            result
+        })
+    }
+
+    fn view(&self) -> Box<dyn View> {
+        Box::new(self.memory().spaces.clone())
     }
 
     fn bytes(&self) -> (u64, u64) {
-        let live = self.memory().live_bytes;
-        (live, live)
-    }
-}
-
-struct JournalView(Arc<Maps>);
-
-impl View for JournalView {}
-
-impl Read for JournalView {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        Ok(read(&self.0, space, key))
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
-    ) -> Result<(), Broken> {
-        scan(&self.0, space, from, to, visit);
-        Ok(())
+        let memory = self.memory();
+        (
+            memory.journal_bytes,
+            u64::try_from(memory.live_bytes).unwrap_or(0),
+        )
     }
 }

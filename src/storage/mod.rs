@@ -1,15 +1,18 @@
 //! What is durable, and the contract of each verb.
 
-mod engine;
-mod fjall;
+pub mod conformance;
+pub mod engine;
+pub mod fjall;
 pub mod format;
-mod journal;
+pub mod journal;
 pub mod snapshot;
-mod store;
+pub mod store;
 pub mod wal;
 
 #[cfg(test)]
 mod fake_disk;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::Path;

@@ -91,6 +91,16 @@ fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
     });
 }
 
+/// The vote was in the log: a member without it could vote twice in one term. This also is what a forgotten
+/// `--wal-dir` looks like.
+#[test]
+fn a_log_that_is_gone_is_refused() {
+    let mut cluster = stopped_after(5);
+    let (path, _) = place_in_log(&cluster.members[0], "value-number-2-of-the-log");
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert_refuses(&mut cluster.members[0], &["log"]);
+}
+
 #[test]
 fn another_clusters_data_is_refused() {
     let mut cluster = stopped_after(1);

@@ -39,6 +39,8 @@ struct Life {
     /// Each verb, and whether it is awaited before the next.
     verbs: Vec<(Verb, bool)>,
     steps: u64,
+    /// The process was killed, the power stayed: the page cache survives.
+    killed: bool,
     power: u64,
 }
 
@@ -57,7 +59,13 @@ fn any_verb() -> impl Strategy<Value = Verb> {
 fn any_life() -> impl Strategy<Value = Life> {
     let verbs = prop::collection::vec((any_verb(), any::<bool>()), 0..25);
     let steps = prop_oneof![1 => 0..30u64, 3 => 0..200u64];
-    (verbs, steps, any::<u64>()).prop_map(|(verbs, steps, power)| Life { verbs, steps, power })
+    let life = (verbs, steps, any::<bool>(), any::<u64>());
+    life.prop_map(|(verbs, steps, killed, power)| Life {
+        verbs,
+        steps,
+        killed,
+        power,
+    })
 }
 
 /// What the log should hold.
@@ -110,6 +118,7 @@ impl Model {
 
 /// The test's side of one life.
 struct Driver {
+    env: Env,
     wal: Wal,
     /// After everything that was issued.
     model: Model,
@@ -174,7 +183,7 @@ impl Driver {
                 continue;
             };
             let (count, acknowledged) = (self.issued.len(), self.acknowledged.clone());
-            let done = tokio::task::spawn(async move {
+            let done = self.env.spawn(async move {
                 durable.await.expect("the disk only crashes");
                 acknowledged.fetch_max(count, Ordering::Relaxed);
             });
@@ -199,6 +208,19 @@ async fn open(disk: &FakeDisk) -> Wal {
         .expect("a crash never makes a log unreadable")
 }
 
+async fn look(disk: &FakeDisk) -> Model {
+    let wal = open(disk).await;
+    let state = wal.state();
+    let entries = wal.read(0, u64::MAX, None).await.expect("intact");
+    let (vote, purged, last) = (state.vote, state.purged, state.last);
+    Model {
+        entries,
+        vote,
+        purged,
+        last,
+    }
+}
+
 /// One life: returns what had been asked for and how much of it was acknowledged.
 async fn live(disk: &FakeDisk, life: &Life, before: Model, number: u64) -> (Vec<Unit>, usize) {
     disk.crash_after(life.steps);
@@ -209,6 +231,7 @@ async fn live(disk: &FakeDisk, life: &Life, before: Model, number: u64) -> (Vec<
     };
     let term = before.last.map_or(0, |last| last.term) + 1;
     let mut driver = Driver {
+        env: fake_disk::env(disk),
         wal,
         model: before,
         issued: Vec::new(),
@@ -233,23 +256,16 @@ fn check_lives(lives: &[Life]) {
     for (number, life) in (1..).zip(lives) {
         // Tasks end with their runtime, as a process's do.
         let (issued, acknowledged) = runtime().block_on(live(&disk, life, model.clone(), number));
-        disk.power_fail(life.power);
-        let (found, mut wanted) = runtime().block_on(async {
-            let wal = open(&disk).await;
-            let state = wal.state();
-            let entries = wal.read(0, u64::MAX, None).await.expect("intact");
-            wal.close().await;
-            let (vote, purged, last) = (state.vote, state.purged, state.last);
-            (
-                Model {
-                    entries,
-                    vote,
-                    purged,
-                    last,
-                },
-                model.clone(),
-            )
-        });
+        if life.killed {
+            disk.restart();
+        } else {
+            disk.power_fail(life.power);
+        }
+        let found = runtime().block_on(look(&disk));
+        // Whatever an open log shows is durable: raft acts on it.
+        disk.power_fail(life.power + 1);
+        assert_eq!(runtime().block_on(look(&disk)), found, "life {number}");
+        let mut wanted = model.clone();
         issued[..acknowledged].iter().for_each(|unit| wanted.apply(unit));
         let first = wanted.clone();
         let mut rest = issued[acknowledged..].iter();

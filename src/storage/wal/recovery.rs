@@ -76,6 +76,9 @@ pub(super) async fn recover(env: &Env, directory: &Path, options: &WalOptions) -
         // After a kill the last group may be in the page cache only; it counts from now on.
         let cannot = failed("could not sync log segment", &segment.path);
         segment.file.sync().await.map_err(&cannot)?;
+        // So may the name of the segment that was made ready.
+        let cannot = failed("could not sync the log's directory", directory);
+        disk.sync_dir(directory).await.map_err(&cannot)?;
     }
     Ok(recovered)
 }

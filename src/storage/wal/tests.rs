@@ -428,3 +428,78 @@ async fn the_log_works_on_the_file_system() {
         wal.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_flipped_byte_in_the_newest_segment_is_refused_if_a_group_follows() {
+    let disk = FakeDisk::default();
+    let wal = open(&disk).await.unwrap();
+    append(&wal, 1, 0..4).await;
+    wal.close().await;
+    let file = segments(&disk)[0].clone();
+    for group in 0..3 {
+        let damage = |bytes: &mut Vec<u8>| bytes[512 + 512 * group + 70] ^= 1;
+        disk.damage(&file, damage);
+        let text = refusal(&disk).await;
+        let offset = 512 + 512 * group;
+        assert!(
+            text.contains(&format!("0000000000000001.log is damaged at offset {offset}:")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("a whole group follows at offset {}", offset + 512)),
+            "{text}"
+        );
+        disk.damage(&file, damage);
+    }
+    assert_eq!(all(&open(&disk).await.unwrap()).await, records(1, 0..4));
+}
+
+#[tokio::test]
+async fn a_purged_segment_is_not_rewritten_under_a_reader() {
+    let disk = sample().await;
+    let wal = open(&disk).await.unwrap();
+    let (stored, _, held) = wal.plan(0, 2, None).unwrap();
+    wal.purge(id(1, 59)).await.unwrap();
+    // Long enough to need every spare segment.
+    append(&wal, 1, 60..120).await;
+    let mut entries = Vec::new();
+    let run = &stored[..run_len(&stored)];
+    read_run(&held[&run[0].place.segment], run, &mut entries)
+        .await
+        .unwrap();
+    assert_eq!(entries, records(1, 0..run.len() as u64));
+}
+
+#[tokio::test]
+async fn a_large_append_is_split_into_groups_and_stays_whole() {
+    let disk = FakeDisk::default();
+    let wal = open(&disk).await.unwrap();
+    wal.append(records(1, 0..100)).await.unwrap();
+    assert!(segments(&disk).len() > 2);
+    wal.close().await;
+    assert_eq!(all(&open(&disk).await.unwrap()).await, records(1, 0..100));
+}
+
+#[tokio::test]
+async fn without_sync_no_append_waits_for_the_disk() {
+    let disk = FakeDisk::default();
+    let options = WalOptions {
+        sync: false,
+        ..options()
+    };
+    let env = fake_disk::env(&disk);
+    let wal = Wal::open(&env, directory(), options.clone()).await.unwrap();
+    wal.append(records(1, 0..3)).await.unwrap();
+    wal.close().await;
+    disk.restart();
+    assert_eq!(
+        all(&Wal::open(&env, directory(), options).await.unwrap()).await,
+        records(1, 0..3)
+    );
+    disk.power_fail(1);
+    assert_eq!(
+        all(&open(&disk).await.unwrap()).await,
+        vec![],
+        "that is what it costs"
+    );
+}
