@@ -49,6 +49,22 @@ pub const ENGINE_WRITE_BUFFER_BYTES: u64 = 32 * 1024 * 1024;
 pub const ENGINE_DISCARDED_MIN: usize = 10_000;
 /// The simulator's engine rewrites its journal when it is this long and four times what is in it.
 pub const JOURNAL_REWRITE_BYTES: u64 = 64 * 1024;
+/// Keys of a range that are read at the first look.
+pub const RANGE_FIRST_KEYS: usize = 64;
+/// Keys of a large range that are read at a time.
+pub const RANGE_PIECE_KEYS: usize = 1_000;
+/// Bytes of a large range that are read at a time (one pair may be larger).
+pub const RANGE_PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of events that wait for a slow watch stream (one revision may be larger).
+pub const WATCH_BUFFERED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of events that a catching-up watch stream reads in a round (one revision may be larger).
+pub const WATCH_CATCH_UP_BYTES_MAX: usize = 1024 * 1024;
+/// Watches of a stream that catch up in one round.
+pub const WATCH_CATCH_UP_WATCHES_MAX: usize = 512;
+/// Bytes of applied events that wait to be handed to watches; beyond, applying waits for it.
+pub const WATCH_BACKLOG_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Watches up to which applied events are handed out at once, without a task of their own.
+pub const WATCHES_SERVED_AT_ONCE_MAX: usize = 16;
 /// Events that wait for a slow watch stream before its watches fall back to reading history.
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
 /// Revisions that one catching-up watch reads in a round.

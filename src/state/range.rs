@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
+
 use super::State;
 use super::check::{RangeEnd, has_revision_filter};
 use super::index::{Entry, Past};
@@ -100,10 +102,57 @@ impl State {
             response.more = true;
         }
         if request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = bytes::Bytes::new());
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
         }
         response.kvs = kvs;
         Ok(Ok(response))
+    }
+
+    /// A part of a range in key order at `revision`, for answers that are too large for one look: pairs from `key`
+    /// on, until one of them passes `keys_max` or `bytes_max`, and the key to go on with if there are more.
+    pub fn range_part(
+        &self,
+        request: &RangeRequest,
+        key: &[u8],
+        revision: Revision,
+        (keys_max, bytes_max): (usize, usize),
+        store: &dyn Read,
+    ) -> Result<Result<(Vec<KeyValue>, Option<Bytes>), Denied>, Broken> {
+        if let Err(denied) = self.check_revision(revision, self.revision) {
+            return Ok(Err(denied));
+        }
+        let (mut kvs, mut bytes) = (Vec::new(), 0);
+        let mut resume = None;
+        let mut damaged = None;
+        self.visit_range(key, &request.range_end, |entry| {
+            let Some(past) = entry.living_at(revision) else {
+                return true;
+            };
+            if kvs.len() >= keys_max || bytes >= bytes_max {
+                resume = Some(entry.key.clone());
+                return false;
+            }
+            let kv = if request.keys_only {
+                Ok(without_value(entry, past))
+            } else {
+                self.key_value(entry, past, store)
+            };
+            match kv {
+                Ok(kv) => {
+                    bytes += kv.key.len() + kv.value.len();
+                    kvs.push(kv);
+                    true
+                }
+                Err(broken) => {
+                    damaged = Some(broken);
+                    false
+                }
+            }
+        });
+        match damaged {
+            Some(broken) => Err(broken),
+            None => Ok(Ok((kvs, resume))),
+        }
     }
 
     /// Future, compacted, or fine.
