@@ -1,22 +1,46 @@
-//! The verdict on what clients saw: `quorate-jepsen`'s checks, as violations of this crate's report.
+//! The verdict on what clients saw: `quorate-jepsen`'s, as violations and counters of this crate's report.
+
+use std::collections::BTreeMap;
 
 use quorate_jepsen::history::History;
-use quorate_jepsen::{compaction, durability, identity, linearizability, property};
+use quorate_jepsen::property;
+use quorate_jepsen::report::{self, Counts, JudgeOptions};
 
 use crate::report::Violation;
 
 /// Longest text of one violation.
 const TEXT_BYTES_MAX: usize = 4_000;
 
-/// Everything that the history violates.
-pub fn judge(history: &History) -> Vec<Violation> {
-    let checked = linearizability::check(history);
-    let mut found = checked.violations;
-    found.extend(durability::check(history));
-    found.extend(durability::check_convergence(history));
-    found.extend(compaction::check(history));
-    found.extend(identity::check(history));
-    found.into_iter().map(convert).collect()
+/// Everything that the history violates, and what it exercised.
+pub fn judge(history: &History, options: &JudgeOptions) -> (Vec<Violation>, BTreeMap<String, u64>) {
+    let judged = report::judge(history, options);
+    let mut counters = counters(&judged.counts);
+    counters.insert("undecided checks".into(), judged.undecided.len() as u64);
+    (judged.violations.into_iter().map(convert).collect(), counters)
+}
+
+fn counters(counts: &Counts) -> BTreeMap<String, u64> {
+    let exercised = [
+        ("answered", counts.ok),
+        ("refused", counts.denied),
+        ("unknown results", counts.unknown),
+        ("revisions", counts.revisions),
+        ("revisions of unknown results", counts.revisions_of_unknown),
+        ("revisions of ended leases", counts.revisions_of_expiry),
+        ("failed compares", counts.failed_compares),
+        ("watch streams", counts.watch_streams),
+        ("watch events", counts.watch_events),
+        ("watch progress", counts.watch_progress),
+        ("watches overtaken", counts.watch_compacted),
+    ];
+    let kinds = counts
+        .by_kind
+        .iter()
+        .map(|(kind, (answered, _))| (format!("answered: {kind}"), *answered));
+    let named = exercised
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count));
+    named.chain(kinds).collect()
 }
 
 fn convert(found: property::Violation) -> Violation {

@@ -18,6 +18,8 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use quorate::runtime::{Env, Task, signal};
 use quorate_jepsen::history::{History, Recorder, WatchEvent};
+use quorate_jepsen::lease::LeaseTimes;
+use quorate_jepsen::report::JudgeOptions;
 use quorate_jepsen::workload::{
     ClientOptions, Clock, Consistency, Generator, SettleOptions, Stop, WatcherOptions, run_client,
     run_watches, settle, standard_watches,
@@ -30,7 +32,7 @@ use crate::logs::Logs;
 use crate::nemesis;
 use crate::plan::Plan;
 use crate::properties::{Observation, Properties, Votes};
-use crate::report::{Report, Violation};
+use crate::report::{Report, Violation, add_counters};
 use crate::seed::Dice;
 use crate::trace::Trace;
 use crate::world::World;
@@ -41,6 +43,8 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 const CONVERGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long watches may take to receive what there is.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a lease may outlive its time: a new leader begins it anew.
+const LEASE_GRACE: Duration = Duration::from_secs(15);
 /// The client number of the quiet end.
 const SETTLING_CLIENT: u32 = 1_000;
 
@@ -75,10 +79,13 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
     let world = cluster.world().clone();
     let history = remains.recorder.take();
     let mut violations = cluster.violations();
+    let mut counters = cluster.all_counters();
     if let Some(payload) = panicked {
         violations.push(Violation::new("no-panic", panic_text(payload.as_ref())));
     } else if violations.is_empty() {
-        violations = judge::judge(&history);
+        let (found, counted) = judge::judge(&history, &judge_options(plan));
+        violations = found;
+        add_counters(&mut counters, &counted);
     }
     trace_history(world.trace(), &history);
     for violation in &violations {
@@ -105,10 +112,23 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
         revision: revisions.max().unwrap_or(0),
         trace_hash: format!("{:016x}", world.trace().hash()),
         trace_lines: world.trace().lines(),
-        counters: cluster.all_counters(),
+        counters,
         violations,
         cpu_seconds: 0.0,
         memory_mebibytes: 0,
+    }
+}
+
+fn judge_options(plan: &Plan) -> JudgeOptions {
+    let lease_times = LeaseTimes {
+        // The longest lease on the fastest clock, and what a message takes.
+        clock_tolerance: 500_000_000,
+        disturbed_until: plan.chaos_end.as_nanos() as u64,
+        grace: LEASE_GRACE.as_nanos() as u64,
+    };
+    JudgeOptions {
+        lease_times: Some(lease_times),
+        ..JudgeOptions::default()
     }
 }
 
