@@ -180,9 +180,15 @@ impl State {
                     let found = self.range_at(range, changes.now(), store)?;
                     Response::ResponseRange(found.expect("check_path saw a valid revision"))
                 }
-                Some(Request::RequestPut(put)) => Response::ResponsePut(self.put(put, changes, store)?),
+                Some(Request::RequestPut(put)) => {
+                    let mut response = self.put(put, changes, store)?;
+                    response.header = header(changes.now());
+                    Response::ResponsePut(response)
+                }
                 Some(Request::RequestDeleteRange(delete)) => {
-                    Response::ResponseDeleteRange(self.delete_range(delete, changes, store)?)
+                    let mut response = self.delete_range(delete, changes, store)?;
+                    response.header = header(changes.now());
+                    Response::ResponseDeleteRange(response)
                 }
                 Some(Request::RequestTxn(txn)) => {
                     let path = nested
