@@ -2,12 +2,26 @@
 //!
 //! The production binary and the simulator both call it; there is no second way to build a server.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::base::limits;
-use crate::runtime::Env;
-use crate::storage::EngineKind;
+use crate::base::{Broken, MemberId, Revision, ids, limits};
+use crate::consensus::{self, Consensus, Peer};
+use crate::proto::command::command::Request;
+use crate::proto::membershippb;
+use crate::runtime::{Disk, Env, Listener, Task};
+use crate::server::{Server, WatchHub};
+use crate::storage::wal::{Wal, WalOptions};
+use crate::storage::{EngineKind, Store};
+use crate::transport::Identity;
+
+/// The cluster version that this release brings: etcd 3.7's.
+const CLUSTER_VERSION: &str = "3.7.0";
+/// How long a stopping leader waits for its successor: etcd's own tests ask for 1.5 s.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Pause before a member tries again to publish itself.
+const PUBLISH_RETRY: Duration = Duration::from_millis(100);
 
 /// Everything a member has to know, after flags and variables were checked. Addresses are "host:port".
 #[derive(Clone, Debug)]
@@ -40,6 +54,8 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     pub watch_progress_interval: Duration,
     pub unsafe_no_fsync: bool,
+    /// Size of a segment of the log.
+    pub log_segment_bytes: u64,
 }
 
 impl Default for Config {
@@ -67,6 +83,7 @@ impl Default for Config {
             max_concurrent_streams: u32::MAX,
             watch_progress_interval: Duration::from_secs(600),
             unsafe_no_fsync: false,
+            log_segment_bytes: limits::LOG_SEGMENT_BYTES,
         }
     }
 }
@@ -83,29 +100,233 @@ impl Config {
 #[error("{0}")]
 pub struct NodeError(pub String);
 
+impl From<Broken> for NodeError {
+    fn from(broken: Broken) -> Self {
+        NodeError(broken.0)
+    }
+}
+
 /// A running member.
-pub struct Node {}
+pub struct Node {
+    consensus: Consensus,
+    wal: Wal,
+    server: Server,
+    publish: Task<()>,
+    /// Held as long as the data directory is in use.
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// What the simulator's properties look at, taken at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probe {
+    pub member: MemberId,
+    pub status: consensus::Status,
+    pub revision: Revision,
+    /// The index that `digest` belongs to.
+    pub digest_index: u64,
+    pub digest: u64,
+}
 
 impl Node {
     /// Opens the data directory, recovers, joins its cluster and serves. Returns when every listener is
     /// bound and recovery is done; clients are served once the member has published itself through raft.
     pub async fn start(env: Env, config: Config) -> Result<Node, NodeError> {
-        let _ = (env, config);
-        todo!("composition")
+        let (identity, initial_members) = identify(&config)?;
+        let peers = bind(&env, "peer", &config.listen_peer).await?;
+        let clients = bind(&env, "client", &config.listen_client).await?;
+        let metrics_only = bind(&env, "metrics", &config.listen_metrics).await?;
+        let (lock, wal, store) = open(&env, &config, identity).await?;
+        tracing::info!(
+            member = format!("{:x}", identity.member),
+            cluster = format!("{:x}", identity.cluster),
+            "recovered the data directory"
+        );
+        let hub = WatchHub::new();
+        let options = consensus::Options {
+            identity,
+            initial_members,
+            heartbeat_interval: config.heartbeat_interval,
+            election_timeout: config.election_timeout,
+            request_timeout: config.request_timeout(),
+            pre_vote: config.pre_vote,
+            snapshot_count: config.snapshot_count,
+            snapshot_catchup_entries: config.snapshot_catchup_entries,
+        };
+        let consensus =
+            Consensus::start(env.clone(), options, wal.clone(), store, peers, hub.clone()).await?;
+        let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
+        let server = Server::start(env, &config, consensus.clone(), hub, clients, metrics_only);
+        Ok(Node {
+            consensus,
+            wal,
+            server,
+            publish,
+            _lock: lock,
+        })
     }
 
-    /// Resolves when the member can serve clients ("ready to serve client requests").
+    /// Resolves when the member can serve clients, or has failed before.
     pub async fn ready(&self) -> Result<(), NodeError> {
-        todo!("composition")
+        self.server
+            .ready()
+            .await
+            .map_err(|_| NodeError("the member stopped before it was ready".into()))
     }
 
     /// Resolves when the member has stopped by itself, with the reason.
     pub async fn failed(&self) -> NodeError {
-        todo!("composition")
+        let mut status = self.consensus.status_signal();
+        // The signal cannot close before the consensus it belongs to.
+        let _ = status.wait_until(|status| status.fatal.is_some()).await;
+        NodeError(self.consensus.status().fatal.unwrap_or_else(|| "stopped".into()))
+    }
+
+    pub fn probe(&self) -> Probe {
+        let status = self.consensus.status();
+        let (revision, digest_index, digest) = self
+            .consensus
+            .read(|state, _| (state.revision(), state.position().index, state.digest()));
+        Probe {
+            member: self.consensus.member_id(),
+            status,
+            revision,
+            digest_index,
+            digest,
+        }
     }
 
     /// Graceful stop: hands leadership over, drains, closes.
     pub async fn stop(self) {
-        todo!("composition")
+        self.publish.abort();
+        self.consensus.hand_over(HAND_OVER_TIMEOUT).await;
+        self.server.stop().await;
+        self.consensus.stop().await;
+        self.wal.close().await;
+    }
+}
+
+/// Who this member is, and who the members of a new cluster are, from `--initial-cluster`.
+fn identify(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), NodeError> {
+    let mut members = BTreeMap::new();
+    let mut own = None;
+    for (name, urls) in &config.initial_cluster {
+        let id = ids::member_id(urls, &config.initial_cluster_token, None);
+        if *name == config.name {
+            own = Some(id);
+        }
+        let peer = Peer {
+            name: name.clone(),
+            peer_urls: urls.clone(),
+        };
+        if id == 0 || members.insert(id, peer).is_some() {
+            return Err(NodeError(format!(
+                "member {name} has the id of another member: {id:x}"
+            )));
+        }
+    }
+    let Some(member) = own else {
+        let name = &config.name;
+        return Err(NodeError(format!(
+            "couldn't find local name \"{name}\" in the initial cluster configuration"
+        )));
+    };
+    let cluster = ids::cluster_id(members.keys().copied());
+    Ok((Identity { cluster, member }, members))
+}
+
+async fn bind(env: &Env, what: &str, addresses: &[String]) -> Result<Vec<Box<dyn Listener>>, NodeError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = env.listen(address).await;
+        listeners.push(listener.map_err(|error| NodeError(format!("listen {what} {address}: {error}")))?);
+    }
+    Ok(listeners)
+}
+
+/// Locks the data directory and recovers what is in it.
+async fn open(
+    env: &Env,
+    config: &Config,
+    identity: Identity,
+) -> Result<(Box<dyn Send + Sync>, Wal, Store), NodeError> {
+    let disk = env.disk();
+    let dir = config.data_dir.join("member");
+    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| dir.join("wal"));
+    let context = |path: &Path, error: std::io::Error| NodeError(format!("{}: {error}", path.display()));
+    disk.create_dir_all(&dir)
+        .await
+        .map_err(|error| context(&dir, error))?;
+    let lock_path = dir.join("lock");
+    let lock = disk.lock(&lock_path).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => NodeError(format!(
+            "{}: another process uses this data directory",
+            config.data_dir.display()
+        )),
+        _ => context(&lock_path, error),
+    })?;
+    let mut owner = [0; 16];
+    owner[..8].copy_from_slice(&identity.cluster.to_be_bytes());
+    owner[8..].copy_from_slice(&identity.member.to_be_bytes());
+    let options = WalOptions {
+        segment_bytes: config.log_segment_bytes,
+        cache_bytes: limits::LOG_CACHE_BYTES,
+        sync: !config.unsafe_no_fsync,
+        identity: owner,
+    };
+    refuse_lost_log(&*disk, &dir, &wal_dir).await?;
+    let wal = Wal::open(env, &wal_dir, options).await?;
+    let store = Store::open(env, &dir, config.engine).await?;
+    Ok((lock, wal, store))
+}
+
+/// An engine without its log must not start: the vote was in the log, and a member that forgot it may vote
+/// twice in one term. A forgotten `--wal-dir` looks the same.
+async fn refuse_lost_log(disk: &dyn Disk, dir: &Path, wal_dir: &Path) -> Result<(), NodeError> {
+    let has_engine = disk
+        .read_dir(dir)
+        .await
+        .is_ok_and(|names| names.iter().any(|name| name == "current"));
+    let has_log = disk.read_dir(wal_dir).await.is_ok_and(|names| !names.is_empty());
+    if has_engine && !has_log {
+        return Err(NodeError(format!(
+            "{}: the log is missing, but {} holds the state of a member; restore the log (--wal-dir?), or remove \
+             the data and rejoin as a new member",
+            wal_dir.display(),
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Tells the cluster this member's name and client URLs, and settles the cluster's version.
+async fn publish(env: Env, consensus: Consensus, config: Config) {
+    let attributes = membershippb::Attributes {
+        name: config.name.clone(),
+        client_urls: config.advertise_client_urls.clone(),
+    };
+    loop {
+        let member = consensus.member_id();
+        let published = consensus.read(|state, _| state.attributes(member) == Some(&attributes));
+        let leads = consensus.status().leader == Some(member);
+        let version_known = consensus.read(|state, _| state.cluster_version().is_some());
+        let request = if !published {
+            Request::ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest {
+                member_id: member,
+                member_attributes: Some(attributes.clone()),
+            })
+        } else if !version_known && leads {
+            Request::ClusterVersionSet(membershippb::ClusterVersionSetRequest {
+                ver: CLUSTER_VERSION.into(),
+            })
+        } else if version_known {
+            return;
+        } else {
+            env.sleep(PUBLISH_RETRY).await;
+            continue;
+        };
+        if let Err(error) = consensus.propose(request).await {
+            tracing::warn!(%error, "cannot publish this member yet");
+            env.sleep(PUBLISH_RETRY).await;
+        }
     }
 }

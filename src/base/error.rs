@@ -63,9 +63,13 @@ denials! {
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
     MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
+    NOT_BUILT = Unimplemented "quorate: not built yet";
     NO_LEADER = Unavailable "etcdserver: no leader";
     NOT_LEADER = FailedPrecondition "etcdserver: not leader";
     LEADER_CHANGED = Unavailable "etcdserver: leader changed";
+    NOT_SUPPORTED_FOR_LEARNER = FailedPrecondition "etcdserver: rpc not supported for learner";
+    AUTH_NOT_ENABLED = FailedPrecondition "etcdserver: authentication is not enabled";
+    CORRUPT = DataLoss "etcdserver: corrupt cluster";
     BAD_LEADER_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
     TRANSFER_TIMEOUT = Unknown "etcdserver: request timed out, leader transfer took too long";
     STOPPED = Unavailable "etcdserver: server stopped";
@@ -79,6 +83,8 @@ denials! {
     WATCH_CANCELED = Canceled "etcdserver: watch canceled";
     CONTEXT_DEADLINE_EXCEEDED = DeadlineExceeded "context deadline exceeded";
     CONTEXT_CANCELED = Canceled "context canceled";
+    NOT_IMPLEMENTED = Unimplemented "quorate: this method is not implemented yet";
+    UNKNOWN_SERVICE = NotFound "unknown service";
     RANGE_STREAM_SORT = Unimplemented "RangeStream does not support custom sort orders";
     RANGE_STREAM_FILTER = Unimplemented "RangeStream does not support revision filters";
 }

@@ -30,7 +30,44 @@ pub const VALUE_CACHE_BYTES: usize = 256 * 1024 * 1024;
 pub const LOG_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// A segment of the write-ahead log.
 pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Records that share one write and one sync of the log (one record may be larger).
+pub const LOG_GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Purged segments kept for reuse.
+pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
+/// One read of old log entries.
+pub const LOG_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Unwanted bytes between two log entries that are read rather than skipped.
+pub const LOG_READ_GAP_BYTES: u64 = 4 * 1024;
+/// Blocks of the engine's tables kept in memory.
+pub const ENGINE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// Journals of the engine on disk before it flushes what pins the oldest: bounds what a start replays.
+pub const ENGINE_JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
+/// Newest writes of a keyspace kept in memory by the engine.
+pub const ENGINE_WRITE_BUFFER_BYTES: u64 = 32 * 1024 * 1024;
+/// Discarded revisions, at least, before the engine rewrites its tables to be rid of them; they must be a
+/// quarter of all revisions as well.
+pub const ENGINE_DISCARDED_MIN: usize = 10_000;
+/// The simulator's engine rewrites its journal when it is this long and four times what is in it.
+pub const JOURNAL_REWRITE_BYTES: u64 = 64 * 1024;
+/// Keys of a range that are read at the first look.
+pub const RANGE_FIRST_KEYS: usize = 64;
+/// Keys of a large range that are read at a time.
+pub const RANGE_PIECE_KEYS: usize = 1_000;
+/// Bytes of a large range that are read at a time (one pair may be larger).
+pub const RANGE_PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of events that wait for a slow watch stream (one revision may be larger).
+pub const WATCH_BUFFERED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of events that a catching-up watch stream reads in a round (one revision may be larger).
+pub const WATCH_CATCH_UP_BYTES_MAX: usize = 1024 * 1024;
+/// Watches of a stream that catch up in one round.
+pub const WATCH_CATCH_UP_WATCHES_MAX: usize = 512;
+/// Bytes of applied events that wait to be handed to watches; beyond, applying waits for it.
+pub const WATCH_BACKLOG_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Watches up to which applied events are handed out at once, without a task of their own.
+pub const WATCHES_SERVED_AT_ONCE_MAX: usize = 16;
 /// Events that wait for a slow watch stream before its watches fall back to reading history.
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
 /// Revisions that one catching-up watch reads in a round.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: i64 = 1_000;
+/// How long a graceful stop may take before the process ends all the same.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! What every layer may know: identifiers, revisions, limits and the three kinds of error.
 
 pub mod error;
+pub mod ids;
 pub mod kv;
 pub mod limits;
 

@@ -16,22 +16,21 @@ use rand::Rng;
 
 use super::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream, install};
 
-/// The environment of a production process. Must be created inside a tokio runtime.
+/// The environment of a production process. Used inside a tokio runtime only.
 pub struct TokioRuntime {
-    handle: tokio::runtime::Handle,
     start: tokio::time::Instant,
 }
 
-/// The one environment of this process; the first call creates it, inside a tokio runtime.
+/// The one environment of this process; the first call creates it.
 pub fn env() -> Env {
     static ENV: OnceLock<Env> = OnceLock::new();
     fn current() -> Env {
-        let start = tokio::time::Instant::now();
-        let runtime = || TokioRuntime {
-            handle: tokio::runtime::Handle::current(),
-            start,
-        };
-        ENV.get_or_init(|| Env::new(runtime())).clone()
+        ENV.get_or_init(|| {
+            Env::new(TokioRuntime {
+                start: tokio::time::Instant::now(),
+            })
+        })
+        .clone()
     }
     install(current);
     current()
@@ -59,11 +58,11 @@ impl Runtime for TokioRuntime {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
-        Box::new(self.handle.spawn(task).abort_handle())
+        Box::new(tokio::spawn(task).abort_handle())
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        self.handle.spawn_blocking(work);
+        tokio::task::spawn_blocking(work);
     }
 
     fn random_u64(&self) -> u64 {

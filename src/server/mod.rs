@@ -1,1 +1,293 @@
-//! server
+//! The client-facing server: gRPC and plain HTTP on one port.
+//!
+//! ```text
+//!   listener ─► connection (hyper, HTTP/1.1 or HTTP/2) ─► front ─┬─► http ─► health, metrics, version
+//!                                                                └─► tonic's codec ─► call ─► kv, lease, watch, …
+//!                                                                                              │
+//!                        consensus ◄────────────── propose, read_barrier, read ◄───────────────┘
+//! ```
+//!
+//! Services are plain async functions on the wire's messages, all on one [`Api`]. The server promises etcd's
+//! answers, codes and texts; that a client which reads slowly, or sends much, costs bounded memory; and that no
+//! request waits for another's large answer. It knows nothing of raft or storage but what
+//! [`Consensus`] says, and takes time, tasks and sockets from [`Env`] alone.
+//!
+//! Deliberately absent: enforcement against clients that ping too often (hyper does not show pings), the JSON
+//! gateway, TLS, authentication and membership changes; their methods answer `Unimplemented`.
+
+mod auth;
+mod call;
+mod checks;
+mod cluster;
+mod connection;
+mod front;
+mod health;
+mod http;
+mod kv;
+mod lease;
+mod maintenance;
+pub mod metrics;
+mod quota;
+mod range;
+mod rpc;
+mod standing;
+mod status;
+mod streams;
+mod watch;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use prometheus::IntGauge;
+
+use crate::base::{Broken, Denied, Revision};
+use crate::consensus::Consensus;
+use crate::node::Config;
+use crate::proto::command::command::Request;
+use crate::proto::etcdserverpb as pb;
+use crate::runtime::{Env, Listener, Task, signal};
+use crate::state::Answer;
+use connection::Connections;
+use front::{Front, Role};
+use metrics::{Metrics, Sample};
+use quota::Allowance;
+use standing::Standing;
+use streams::Streams;
+pub use watch::WatchHub;
+
+/// The version of etcd that this server stands in for. Clients switch features on by it.
+pub const VERSION: &str = "3.7.1";
+/// The version of etcd's storage format that goes with it.
+pub const STORAGE_VERSION: &str = "3.7.0";
+/// Pause between looks whether the member has published itself.
+const READY_RETRY: Duration = Duration::from_millis(20);
+/// How long clients may take to finish when the server stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Everything a request may use; one per server.
+struct Api {
+    /// Streams outlive the call that opens them, so they need a hold of their own.
+    me: Weak<Api>,
+    env: Env,
+    options: Config,
+    consensus: Consensus,
+    hub: Arc<WatchHub>,
+    metrics: Arc<Metrics>,
+    standing: Standing,
+    streams: Arc<Streams>,
+    allowance: Allowance,
+    stopping: AtomicBool,
+}
+
+/// A running server.
+pub struct Server {
+    api: Arc<Api>,
+    connections: Arc<Connections>,
+    ready: signal::Receiver<bool>,
+    accepting: Vec<Task<()>>,
+    background: Vec<Task<()>>,
+}
+
+impl Server {
+    /// Serves metrics and health checks on `metrics_only` at once, and clients on `clients` from the moment the
+    /// member is ready; until then their connections wait in the kernel.
+    pub fn start(
+        env: Env,
+        config: &Config,
+        consensus: Consensus,
+        hub: Arc<WatchHub>,
+        clients: Vec<Box<dyn Listener>>,
+        metrics_only: Vec<Box<dyn Listener>>,
+    ) -> Server {
+        // Under the state's lock nothing is applied meanwhile: the hub misses no revision.
+        consensus.read(|state, _| hub.attach(state.revision()));
+        let api = Arc::new_cyclic(|me| Api {
+            me: me.clone(),
+            env: env.clone(),
+            options: config.clone(),
+            consensus,
+            metrics: hub.metrics().clone(),
+            hub,
+            standing: Standing::default(),
+            streams: Arc::default(),
+            allowance: Allowance::default(),
+            stopping: AtomicBool::new(false),
+        });
+        api.standing.set(&api.consensus.status());
+        let (ready_sender, ready) = signal::channel(false);
+        let background = vec![
+            env.spawn(standing::follow(api.clone())),
+            env.spawn(api.hub.clone().run()),
+            env.spawn(become_ready(api.clone(), ready_sender)),
+        ];
+        let connections = Connections::new(env.clone(), api.options.max_concurrent_streams);
+        let mut accepting = Vec::new();
+        for listener in metrics_only {
+            let front = Front::new(api.clone(), Role::MetricsOnly);
+            accepting.push(env.spawn(connections.clone().accept(listener, front)));
+        }
+        for listener in clients {
+            let front = Front::new(api.clone(), Role::Clients);
+            let (connections, mut ready) = (connections.clone(), ready.clone());
+            accepting.push(env.spawn(async move {
+                if ready.wait_until(|ready| *ready).await.is_ok() {
+                    connections.accept(listener, front).await;
+                }
+            }));
+        }
+        Server {
+            api,
+            connections,
+            ready,
+            accepting,
+            background,
+        }
+    }
+
+    /// Resolves when clients are served; an error if that will never be.
+    pub async fn ready(&self) -> Result<(), signal::Closed> {
+        self.ready.clone().wait_until(|ready| *ready).await
+    }
+
+    /// What is counted, for the other layers' own figures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.api.metrics
+    }
+
+    /// Accepts no more, ends streams with `etcdserver: server stopped`, lets calls under way finish for a bounded
+    /// time, and closes.
+    pub async fn stop(&self) {
+        self.api.stopping.store(true, Ordering::Relaxed);
+        self.accepting.iter().for_each(Task::abort);
+        self.api.streams.end_all(Denied::STOPPED);
+        self.connections.stop(DRAIN).await;
+        self.background.iter().for_each(Task::abort);
+    }
+}
+
+/// Counts a proposal as pending for as long as it lives, also if its client gives up.
+struct Pending<'a>(&'a IntGauge);
+
+impl<'a> Pending<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Pending(gauge)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// An answer of the state that does not belong to its request: a defect, not the client's fault.
+fn mismatch(answer: &Answer) -> ! {
+    unreachable!("the state answers each request with its own kind, not {answer:?}")
+}
+
+/// A member is ready when it can read what is committed and finds itself published there. Before, a client
+/// could meet a state that lags behind an earlier life of this very member.
+async fn become_ready(api: Arc<Api>, ready: signal::Sender<bool>) {
+    let member = api.consensus.member_id();
+    while api.consensus.status().fatal.is_none() {
+        let current = api.consensus.read_barrier().await.is_ok();
+        if current && api.consensus.read(|state, _| state.attributes(member).is_some()) {
+            ready.send(true);
+            return;
+        }
+        api.env.sleep(READY_RETRY).await;
+    }
+}
+
+impl Api {
+    fn shared(&self) -> Arc<Api> {
+        self.me.upgrade().expect("a call runs on an Api that is alive")
+    }
+
+    /// Replicates a command: its answer, and the revision after it.
+    async fn propose(&self, request: Request) -> Result<(Answer, Revision), Denied> {
+        if request.encoded_len() > self.options.max_request_bytes {
+            return Err(Denied::REQUEST_TOO_LARGE);
+        }
+        let _pending = Pending::new(&self.metrics.proposals_pending);
+        match self.consensus.propose(request).await {
+            Ok(outcome) => outcome.answer.map(|answer| (answer, outcome.revision)),
+            Err(denied) => {
+                self.metrics.proposals_failed.inc();
+                Err(denied)
+            }
+        }
+    }
+
+    /// Waits until a local read is linearizable.
+    async fn read_barrier(&self) -> Result<(), Denied> {
+        let barrier = self.consensus.read_barrier().await;
+        if barrier.is_err() {
+            self.metrics.read_indexes_failed.inc();
+        }
+        barrier
+    }
+
+    /// A header with the revision that the caller knows to be right.
+    fn header(&self, revision: Revision) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.consensus.cluster_id(),
+            member_id: self.consensus.member_id(),
+            revision,
+            raft_term: self.standing.term(),
+        }
+    }
+
+    /// A header with the current revision.
+    fn header_now(&self) -> pb::ResponseHeader {
+        self.header(self.hub.revision())
+    }
+
+    /// Adds to a header that carries a revision what only the server knows.
+    fn complete(&self, header: &mut Option<pb::ResponseHeader>) {
+        let revision = header.as_ref().map_or(0, |header| header.revision);
+        *header = Some(self.header(if revision == 0 {
+            self.hub.revision()
+        } else {
+            revision
+        }));
+    }
+
+    /// A read met damage: the client gets no answer that could be wrong.
+    fn broken(&self, broken: &Broken) -> Denied {
+        tracing::error!(%broken, "a read met damage");
+        Denied::CORRUPT
+    }
+
+    /// etcd's limit on a gRPC message.
+    fn message_bytes_max(&self) -> usize {
+        self.options.max_request_bytes + crate::base::limits::GRPC_OVERHEAD_BYTES
+    }
+
+    /// What `/metrics` shows of raft and the store.
+    fn sample(&self) -> Sample {
+        let status = self.consensus.status();
+        let mut sample = Sample {
+            has_leader: status.leader.is_some(),
+            is_leader: status.leader == Some(self.consensus.member_id()),
+            is_learner: status.is_learner,
+            committed: status.committed,
+            applied: status.applied,
+            quota_bytes: quota::effective(self.options.quota_bytes),
+            member: self.consensus.member_id(),
+            ..Sample::default()
+        };
+        (sample.slow_watchers, sample.pending_events) = self.hub.backlog();
+        self.consensus.read(|state, _| {
+            let (all, in_use) = state.logical_bytes();
+            sample.db_bytes = i64::try_from(all).unwrap_or(i64::MAX);
+            sample.db_bytes_in_use = i64::try_from(in_use).unwrap_or(i64::MAX);
+            sample.revision = state.revision();
+            sample.compact_revision = state.compact_revision();
+            sample.cluster_version = state.cluster_version().map(str::to_owned);
+        });
+        sample
+    }
+}

@@ -1,11 +1,49 @@
-//! The replicated state machine: `apply(position, command) -> outcome`.
+//! The replicated state machine: `apply(position, request) -> outcome`.
 //!
-//! Pure, synchronous, deterministic: no clock, no I/O of its own, no async, no randomness, no lock.
+//! ```text
+//!   request ─► check on the state ─► changes ─► index (memory) + records (Pending) + digest ─► outcome, events
+//! ```
+//!
+//! Pure, synchronous, deterministic: no clock, no I/O of its own, no async, no randomness, no lock. Outcome, events,
+//! digest and every stored byte depend on the sequence of requests alone, not on how they were batched. A
+//! refused request changes nothing.
+//!
+//! Revisions as etcd's: an empty store has revision 1; a request that changes something makes the next one, and
+//! its changes get sub 0, 1, 2 … in operation order.
 
-use crate::base::{Denied, Revision};
-use crate::proto::{etcdserverpb as pb, mvccpb};
+pub mod check;
+mod compact;
+mod digest;
+mod hash;
+mod history;
+mod index;
+mod lease;
+mod meta;
+mod pending;
+mod range;
+mod record;
+mod txn;
+mod write;
 
-/// Where a command stands in the raft log.
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+pub use hash::KvHash;
+pub use lease::Lease;
+pub use pending::Pending;
+
+use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, RevisionAt, limits};
+use crate::proto::command::command::Request;
+use crate::proto::{etcdserverpb as pb, membershippb, mvccpb};
+use digest::Digest;
+use index::Index;
+use range::header;
+
+/// Where a command stands in the raft log. Commands of one entry share a position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Position {
     pub term: u64,
@@ -37,5 +75,178 @@ pub enum Answer {
     Empty,
 }
 
-/// The state machine.
-pub struct State {}
+/// What one command has changed so far.
+struct Changes {
+    /// The revision before the command.
+    begin: Revision,
+    events: Vec<mvccpb::Event>,
+}
+
+impl Changes {
+    /// The revision that the command's own reads see.
+    fn now(&self) -> Revision {
+        self.begin + i64::from(!self.events.is_empty())
+    }
+
+    /// Where the next change goes.
+    fn next(&self) -> RevisionAt {
+        RevisionAt::new(self.begin + 1, self.events.len() as i64)
+    }
+}
+
+/// The state machine. See the module.
+pub struct State {
+    position: Position,
+    revision: Revision,
+    /// -1 before the first compaction.
+    compact_revision: Revision,
+    digest: Digest,
+    index: Index,
+    leases: BTreeMap<LeaseId, Lease>,
+    alarms: BTreeSet<(i32, MemberId)>,
+    attributes: BTreeMap<MemberId, membershippb::Attributes>,
+    cluster_version: Option<String>,
+    /// By the compact revision from which on they are dead: superseded changes and tombstones.
+    superseded: BTreeMap<Revision, Vec<(Bytes, RevisionAt)>>,
+    /// Dead records that nobody was told of yet.
+    dead: Vec<RevisionAt>,
+    /// Bytes of the records that are not dead.
+    record_bytes: u64,
+}
+
+impl State {
+    /// The state of an empty store.
+    fn empty() -> State {
+        State {
+            position: Position::default(),
+            revision: 1,
+            compact_revision: -1,
+            digest: Digest::EMPTY,
+            index: Index::new(limits::VALUE_CACHE_BYTES),
+            leases: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            attributes: BTreeMap::new(),
+            cluster_version: None,
+            superseded: BTreeMap::new(),
+            dead: Vec::new(),
+            record_bytes: 0,
+        }
+    }
+
+    /// Applies one command. `Broken`: the store contradicts the index; the member must stop.
+    pub fn apply(
+        &mut self,
+        at: Position,
+        request: &Request,
+        store: &mut Pending<'_>,
+    ) -> Result<Outcome, Broken> {
+        assert!(
+            at >= self.position,
+            "committed entries are applied in order: {at:?} after {:?}",
+            self.position
+        );
+        self.position = at;
+        let mut changes = Changes {
+            begin: self.revision,
+            events: Vec::new(),
+        };
+        let answer = match self.refused_by_alarm(request) {
+            Some(denied) => Err(denied),
+            None => self.dispatch(request, &mut changes, store)?,
+        };
+        assert!(
+            answer.is_ok() || changes.events.is_empty(),
+            "a refused command changes nothing"
+        );
+        self.revision = changes.now();
+        Ok(Outcome {
+            answer,
+            revision: self.revision,
+            events: changes.events,
+        })
+    }
+
+    fn dispatch(
+        &mut self,
+        request: &Request,
+        changes: &mut Changes,
+        store: &mut Pending<'_>,
+    ) -> Result<Result<Answer, Denied>, Broken> {
+        Ok(match request {
+            Request::Range(request) => self.range(request, store)?.map(Answer::Range),
+            Request::Put(request) => match self.check_put(request) {
+                Err(denied) => Err(denied),
+                Ok(()) => {
+                    let mut response = self.put(request, changes, store)?;
+                    response.header = header(changes.now());
+                    Ok(Answer::Put(response))
+                }
+            },
+            Request::DeleteRange(request) => {
+                let mut response = self.delete_range(request, changes, store)?;
+                response.header = header(changes.now());
+                Ok(Answer::DeleteRange(response))
+            }
+            Request::Txn(request) => self.apply_txn(request, changes, store)?.map(Answer::Txn),
+            Request::Compaction(request) => self.compact(request.revision).map(|()| Answer::Compaction),
+            Request::LeaseGrant(request) => self.grant(request, store),
+            Request::LeaseRevoke(request) => self.revoke(request.id, changes, store)?,
+            Request::LeaseCheckpoint(request) => Ok(self.checkpoint(request, store)),
+            Request::Alarm(request) => Ok(self.alarm(request)),
+            Request::ClusterVersionSet(request) => Ok(self.set_cluster_version(&request.ver)),
+            Request::ClusterMemberAttrSet(request) => Ok(self.set_attributes(request)),
+        })
+    }
+
+    /// An entry without a command was applied.
+    pub fn advance(&mut self, at: Position, _store: &mut Pending<'_>) {
+        assert!(
+            at >= self.position,
+            "committed entries are applied in order: {at:?} after {:?}",
+            self.position
+        );
+        self.position = at;
+    }
+
+    /// The last entry that was applied.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Reads and watches below this revision are refused; -1 before the first compaction.
+    pub fn compact_revision(&self) -> Revision {
+        self.compact_revision
+    }
+
+    /// Equal on all members at the same position.
+    pub fn digest(&self) -> u64 {
+        self.digest.0
+    }
+
+    /// Logical bytes of the store: all, and what a compaction at this moment would leave.
+    pub fn logical_bytes(&self) -> (u64, u64) {
+        let bytes = self.record_bytes + EMPTY_STORE_BYTES;
+        (bytes, bytes)
+    }
+
+    /// Records that died since the last call (after [`open`](Self::open): all that are still stored).
+    pub fn dead_records(&mut self) -> Vec<RevisionAt> {
+        std::mem::take(&mut self.dead)
+    }
+
+    pub fn lease(&self, id: LeaseId) -> Option<&Lease> {
+        self.leases.get(&id)
+    }
+
+    /// Leases by id.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
+        self.leases.iter().map(|(&id, lease)| (id, lease))
+    }
+}
+
+/// What etcd's file holds before the first key: quotas are compared with sizes that begin here.
+const EMPTY_STORE_BYTES: u64 = 20_480;

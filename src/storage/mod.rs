@@ -1,5 +1,27 @@
 //! What is durable, and the contract of each verb.
 
+pub mod conformance;
+pub mod engine;
+pub mod fjall;
+pub mod format;
+pub mod journal;
+pub mod snapshot;
+pub mod store;
+pub mod wal;
+
+#[cfg(test)]
+mod fake_disk;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+
+pub use engine::{Engine, View};
+pub use store::{Install, Store};
+
+use crate::base::Broken;
+
 /// Which engine holds the state machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EngineKind {
@@ -7,4 +29,17 @@ pub enum EngineKind {
     Fjall,
     /// An ordered map over a journal on the environment's `Disk`: the simulator.
     Journal,
+}
+
+/// Turns an I/O error into what the operator reads.
+fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Broken + use<'a> {
+    move |error| {
+        let path = path.display();
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Broken(format!(
+                "{what} {path}: the disk is full ({error}): free space, then restart"
+            )),
+            _ => Broken(format!("{what} {path}: {error}")),
+        }
+    }
 }

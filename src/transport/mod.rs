@@ -1,1 +1,56 @@
-//! transport
+//! Streams between members: framing, the handshake, request and response.
+//!
+//! ```text
+//!   consensus::network ── Dialer ──►  Hello ► HelloReply, then frames ◄──►  accept ──► PeerHandler
+//! ```
+//!
+//! A connection has one [`Purpose`] from its first byte, so that votes and heartbeats never wait behind
+//! a batch of entries, and neither waits behind a snapshot. What the frames mean is consensus's matter:
+//! here they are bytes with a length and a checksum.
+
+mod frame;
+mod handshake;
+mod rpc;
+mod serve;
+
+pub use frame::{FrameReader, FrameWriter};
+pub use handshake::{Dialer, Identity, Purpose};
+pub use rpc::RpcClient;
+pub use serve::{PeerHandler, accept};
+
+use std::io;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::base::limits;
+
+/// How messages become bytes: bincode, with a limit on what a forged length may allocate.
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<{ limits::PEER_FRAME_BYTES_MAX }>()
+}
+
+/// Encodes a message between members.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let encoded = bincode::serde::encode_to_vec(message, bincode::config::standard());
+    encoded.expect("messages between members hold nothing that bincode cannot encode")
+}
+
+/// Decodes a message; trailing bytes are an error, as a malformed message is.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    match bincode::serde::decode_from_slice(bytes, config()) {
+        Ok((message, used)) if used == bytes.len() => Ok(message),
+        Ok((_, used)) => Err(malformed(format!(
+            "{} bytes behind a message",
+            bytes.len() - used
+        ))),
+        Err(error) => Err(malformed(error)),
+    }
+}
+
+fn malformed(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("malformed peer message: {error}"),
+    )
+}

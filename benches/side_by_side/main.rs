@@ -1,0 +1,73 @@
+//! The same load on Quorate and on etcd, in turn, in one run: `cargo bench --bench side_by_side -- [--quick]`.
+//!
+//! For each number of nodes and each operation a fresh cluster of one system is started, loaded and stopped,
+//! then one of the other; both have the same flags, the same disk and the same clients. etcd is whatever
+//! `etcd` is on the PATH; without one only Quorate is measured, and the program says so.
+//!
+//! What is printed per row: operations per second, the median and the 99th percentile of the time that one
+//! client waits, CPU time of all servers together per operation (from /proc, so the load generator does not
+//! count), and their resident memory. Then the ratios. The load generator shares the machine with the
+//! servers: trust ratios, not absolute figures.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod load;
+mod options;
+mod report;
+mod servers;
+
+use std::process::ExitCode;
+
+use options::Options;
+use report::Row;
+use servers::{Servers, System};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    let systems = System::find(&options.systems);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime can be built");
+    let result = runtime.block_on(measure(&options, &systems));
+    match result {
+        Ok(rows) => {
+            report::print_ratios(&rows);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, String> {
+    let env = quorate::runtime::tokio::env();
+    let mut rows = Vec::new();
+    report::print_head();
+    for &nodes in &options.nodes {
+        for &operation in &options.operations {
+            for system in systems {
+                let servers = Servers::start(&env, system, nodes).await?;
+                load::prepare(&env, &servers, operation).await?;
+                for &clients in &options.clients {
+                    let measured = load::run(&env, &servers, operation, clients, options.seconds).await?;
+                    let row = Row {
+                        system: system.name,
+                        nodes,
+                        operation,
+                        clients,
+                        measured,
+                    };
+                    row.print();
+                    rows.push(row);
+                }
+            }
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,373 @@
+//! From what was typed to what a member needs: [`Flags`] to [`node::Config`].
+//!
+//! The checks are etcd's, in its order and its words, so that an operator finds the same answer to the
+//! same mistake. After them comes a check that etcd does not need: a flag that asks for something this
+//! server does not do yet ends the start ([`unsupported`]), one that tunes what this server does not have
+//! is told about ([`inert`]).
+//!
+//! Differences on purpose: host names are not looked up when `--initial-cluster` is compared with
+//! `--initial-advertise-peer-urls` (only `localhost` is known to be 127.0.0.1), and the comparison is made
+//! on every start, not only the first: a member that is started with the flags of another one must not run.
+//! etcd replaces the default advertised host by that of the default route when it listens on 0.0.0.0; here
+//! it has to be given.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
+use super::urls::{self, Url};
+use crate::base::limits;
+use crate::node::Config;
+
+/// etcd's answer if clients would be told a URL at which nobody listens.
+pub const UNSET_ADVERTISE: &str =
+    "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+
+const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
+const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
+/// Above these, etcd warns.
+const QUOTA_BYTES_RECOMMENDED: i64 = 8 << 30;
+const REQUEST_BYTES_RECOMMENDED: u64 = 10 << 20;
+const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Checks that come before the log is set up as the flags ask.
+pub fn verify_early(flags: &Flags) -> Result<(), String> {
+    if flags.text("discovery-fallback") == "proxy" {
+        let text = "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
+        return Err(text.to_owned());
+    }
+    match flags.text("logger").as_str() {
+        "zap" => {}
+        "capnslog" => return Err("--logger=capnslog is removed in v3.5".to_owned()),
+        other => return Err(format!("unknown logger option {other:?}")),
+    }
+    let outputs = flags.text("log-outputs");
+    if flags.boolean("enable-log-rotation") && (outputs.contains(',') || is_stream(&outputs)) {
+        let text = "--log-outputs requires a single file path when --log-rotate-config-json is defined";
+        return Err(text.to_owned());
+    }
+    Ok(())
+}
+
+fn is_stream(output: &str) -> bool {
+    matches!(output, "default" | "stderr" | "stdout" | "systemd/journal")
+}
+
+/// The rest of etcd's checks.
+pub fn verify(flags: &Flags) -> Result<(), String> {
+    for name in [
+        "listen-peer-urls",
+        "listen-client-urls",
+        "listen-client-http-urls",
+        "listen-metrics-urls",
+    ] {
+        url_list(flags, name).iter().try_for_each(Url::check_bind)?;
+    }
+    for (name, form) in [
+        ("initial-advertise-peer-urls", "must be \"host:port\""),
+        (
+            "advertise-client-urls",
+            "must be in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\"",
+        ),
+    ] {
+        let checked = url_list(flags, name).iter().try_for_each(Url::check_host);
+        checked.map_err(|error| format!("--{name} {:?} {form} ({error})", flags.text(name)))?;
+    }
+    verify_bootstrap_method(flags)?;
+    verify_times(flags)?;
+    if flags.is_given("listen-client-urls") && !flags.is_given("advertise-client-urls") {
+        return Err(UNSET_ADVERTISE.to_owned());
+    }
+    verify_compaction(flags)?;
+    let set = gates::parse(&flags.text("feature-gates")).expect("values are checked when they are set");
+    gates::verify(&set)?;
+    let check_time = flags.duration("compact-hash-check-time");
+    if check_time <= 0 {
+        let shown = value::format_duration(check_time);
+        return Err(format!("--compact-hash-check-time must be >0 (set to {shown})"));
+    }
+    verify_tls(flags)
+}
+
+fn verify_bootstrap_method(flags: &Flags) -> Result<(), String> {
+    let discovery = ["discovery-srv", "discovery-srv-name", "discovery-endpoints"];
+    let discovers = discovery.iter().any(|name| !flags.text(name).is_empty());
+    let cluster = flags.is_given("initial-cluster") || !discovers;
+    let methods = [
+        cluster && !flags.text("initial-cluster").is_empty(),
+        !flags.text("discovery-srv").is_empty(),
+        !flags.text("discovery-endpoints").is_empty(),
+    ];
+    if methods.iter().filter(|method| **method).count() > 1 {
+        return Err(
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+                    \"discovery-endpoints\" or \"discovery-srv\""
+                .to_owned(),
+        );
+    }
+    if flags.text("discovery-token").is_empty() != flags.text("discovery-endpoints").is_empty() {
+        return Err("both --discovery-token and --discovery-endpoints must be set".to_owned());
+    }
+    Ok(())
+}
+
+fn verify_times(flags: &Flags) -> Result<(), String> {
+    let heartbeat = flags.unsigned("heartbeat-interval");
+    let election = flags.unsigned("election-timeout");
+    if heartbeat == 0 {
+        return Err("--heartbeat-interval must be >0 (set to 0ms)".to_owned());
+    }
+    if election == 0 {
+        return Err("--election-timeout must be >0 (set to 0ms)".to_owned());
+    }
+    if heartbeat.saturating_mul(5) > election {
+        return Err(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        ));
+    }
+    if election > ELECTION_TIMEOUT_MS_MAX {
+        return Err(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than {ELECTION_TIMEOUT_MS_MAX}ms"
+        ));
+    }
+    Ok(())
+}
+
+fn verify_compaction(flags: &Flags) -> Result<(), String> {
+    match flags.text("auto-compaction-mode").as_str() {
+        "periodic" | "revision" => {}
+        "" => return Err("undefined auto-compaction-mode".to_owned()),
+        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+    }
+    let retention = flags.text("auto-compaction-retention");
+    if retention.parse::<u64>().is_err() && value::duration(&retention).is_none() {
+        return Err(format!(
+            "error parsing CompactionRetention: time: invalid duration {retention:?}"
+        ));
+    }
+    Ok(())
+}
+
+fn verify_tls(flags: &Flags) -> Result<(), String> {
+    let version = |name: &str| match flags.text(name).as_str() {
+        "" => Ok(0),
+        "TLS1.2" => Ok(2),
+        "TLS1.3" => Ok(3),
+        other => Err(format!(
+            "unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)"
+        )),
+    };
+    let (least, most) = (version("tls-min-version")?, version("tls-max-version")?);
+    if most != 0 && least > most {
+        let (least, most) = (flags.text("tls-min-version"), flags.text("tls-max-version"));
+        return Err(format!(
+            "min version ({least}) is greater than max version ({most})"
+        ));
+    }
+    if least == 3 && !flags.text("cipher-suites").is_empty() {
+        return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
+    }
+    Ok(())
+}
+
+/// What the flags ask for that is not there yet; `None` if nothing.
+pub fn unsupported(flags: &Flags) -> Option<String> {
+    let missing = flags
+        .changed()
+        .filter(|(flag, _)| flag.support == Support::NotYet);
+    let mut names: Vec<String> = missing
+        // However it is written, a retention of nothing is what happens here.
+        .filter(|(flag, value)| flag.name != "auto-compaction-retention" || value::duration(value) != Some(0))
+        .map(|(flag, _)| format!("--{}", flag.name))
+        .collect();
+    let set = gates::parse(&flags.text("feature-gates")).expect("values are checked when they are set");
+    names.extend(
+        gates::unsupported(&set)
+            .into_iter()
+            .map(|gate| format!("--feature-gates={gate}")),
+    );
+    match names.as_slice() {
+        [] => None,
+        [name] => Some(format!("{name} is not supported yet")),
+        _ => Some(format!("not supported yet: {}", names.join(", "))),
+    }
+}
+
+/// Names of flags that were changed and have no effect here.
+pub fn inert(flags: &Flags) -> Vec<&'static str> {
+    let inert = flags.given().filter(|(flag, _)| flag.support == Support::Gone);
+    let changed = flags.changed().filter(|(flag, _)| flag.support == Support::Inert);
+    inert.chain(changed).map(|(flag, _)| flag.name).collect()
+}
+
+/// The configuration of the member.
+pub fn build(flags: &Flags) -> Result<Config, String> {
+    let name = flags.text("name");
+    let data_dir = match flags.text("data-dir") {
+        dir if dir.is_empty() => format!("{name}.etcd"),
+        dir => dir,
+    };
+    let wal_dir = Some(flags.text("wal-dir")).filter(|dir| !dir.is_empty());
+    let (initial_cluster, advertise_peer) = cluster(flags, &name)?;
+    let milliseconds = |name| Duration::from_millis(flags.unsigned(name));
+    Ok(Config {
+        data_dir: data_dir.into(),
+        wal_dir: wal_dir.map(PathBuf::from),
+        listen_client: addresses(flags, "listen-client-urls")?,
+        listen_peer: addresses(flags, "listen-peer-urls")?,
+        listen_metrics: addresses(flags, "listen-metrics-urls")?,
+        advertise_client_urls: texts(&url_list(flags, "advertise-client-urls")),
+        advertise_peer_urls: texts(&advertise_peer),
+        initial_cluster: initial_cluster
+            .into_iter()
+            .map(|(name, urls)| (name, texts(&urls)))
+            .collect(),
+        initial_cluster_token: flags.text("initial-cluster-token"),
+        heartbeat_interval: milliseconds("heartbeat-interval"),
+        election_timeout: milliseconds("election-timeout"),
+        pre_vote: flags.boolean("pre-vote"),
+        snapshot_count: or_default(flags, "snapshot-count", 10_000),
+        snapshot_catchup_entries: or_default(flags, "snapshot-catchup-entries", 5_000),
+        quota_bytes: quota(flags),
+        max_request_bytes: request_bytes(flags)?,
+        max_txn_ops: size(flags, "max-txn-ops")?,
+        max_concurrent_streams: u32::try_from(flags.unsigned("max-concurrent-streams")).unwrap_or(u32::MAX),
+        watch_progress_interval: watch_progress_interval(flags),
+        unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
+        name,
+        // What no flag decides.
+        ..Config::default()
+    })
+}
+
+/// Names and their peer URLs.
+type Members = BTreeMap<String, Vec<Url>>;
+
+/// The first members, and this member's own URLs, which have to be the ones listed for its name.
+fn cluster(flags: &Flags, name: &str) -> Result<(Members, Vec<Url>), String> {
+    let advertised = url_list(flags, "initial-advertise-peer-urls");
+    let mut text = flags.text("initial-cluster");
+    if !matches!(name, "default" | "") && text == DEFAULT_INITIAL_CLUSTER {
+        // `--name a` alone means a cluster of one with that name.
+        let own = advertised.iter().map(|url| format!("{name}={url}"));
+        text = own.collect::<Vec<_>>().join(",");
+    }
+    let cluster =
+        urls::parse_cluster(&text).map_err(|error| format!("error setting up initial cluster: {error}"))?;
+    let shown = urls::format_cluster(&cluster);
+    let Some(listed) = cluster.get(name) else {
+        return Err(format!(
+            "couldn't find local name {name:?} in the initial cluster configuration"
+        ));
+    };
+    let mut all: Vec<&Url> = cluster.values().flatten().collect();
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    if all.len() != count {
+        return Err(format!("initial cluster {shown} has duplicate url"));
+    }
+    if resolved(listed) != resolved(&advertised) {
+        return Err(format!(
+            "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={}",
+            texts(listed).join(","),
+            texts(&advertised).join(","),
+        ));
+    }
+    Ok((cluster, advertised))
+}
+
+/// URLs to compare: `localhost` is 127.0.0.1.
+fn resolved(urls: &[Url]) -> Vec<String> {
+    let mut texts: Vec<String> = urls
+        .iter()
+        .map(|url| url.text.replace("//localhost:", "//127.0.0.1:"))
+        .collect();
+    texts.sort();
+    texts
+}
+
+fn url_list(flags: &Flags, name: &str) -> Vec<Url> {
+    match flags.text(name).as_str() {
+        "" => Vec::new(),
+        text => urls::parse_list(text).expect("values are checked when they are set"),
+    }
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.text.clone()).collect()
+}
+
+fn addresses(flags: &Flags, name: &str) -> Result<Vec<String>, String> {
+    let addresses = url_list(flags, name)
+        .iter()
+        .map(Url::tcp_address)
+        .collect::<Result<_, _>>();
+    addresses.map_err(|error| format!("--{name}: {error}"))
+}
+
+fn size(flags: &Flags, name: &str) -> Result<usize, String> {
+    usize::try_from(flags.unsigned(name)).map_err(|_| format!("--{name} is too large"))
+}
+
+/// A count of which 0 means the default.
+fn or_default(flags: &Flags, name: &str, default: u64) -> u64 {
+    match flags.unsigned(name) {
+        0 => {
+            info!(
+                "flag-name" = name,
+                "updated-value" = default,
+                "0 means the default"
+            );
+            default
+        }
+        count => count,
+    }
+}
+
+fn quota(flags: &Flags) -> i64 {
+    let quota = flags.signed("quota-backend-bytes");
+    if quota > QUOTA_BYTES_RECOMMENDED {
+        warn!(
+            "quota-size-bytes" = quota,
+            "quota-maximum-size-bytes" = QUOTA_BYTES_RECOMMENDED,
+            "quota exceeds the maximum value"
+        );
+    }
+    if quota == 0 { QUOTA_BYTES_DEFAULT } else { quota }
+}
+
+fn request_bytes(flags: &Flags) -> Result<usize, String> {
+    let bytes = flags.unsigned("max-request-bytes");
+    if bytes > REQUEST_BYTES_RECOMMENDED {
+        warn!(
+            "max-request-bytes" = bytes,
+            "recommended-request-bytes" = REQUEST_BYTES_RECOMMENDED,
+            "exceeded recommended request limit"
+        );
+    }
+    // A request has to fit into a frame between members.
+    let most = limits::PEER_FRAME_BYTES_MAX / 2;
+    match size(flags, "max-request-bytes")? {
+        bytes if bytes > most => Err(format!("--max-request-bytes[{bytes}] must be at most {most}")),
+        bytes => Ok(bytes),
+    }
+}
+
+fn watch_progress_interval(flags: &Flags) -> Duration {
+    let nanos = flags.duration("watch-progress-notify-interval");
+    let asked = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+    if asked < WATCH_PROGRESS_INTERVAL_MIN {
+        warn!(
+            "min-watch-progress-notify-interval" = ?WATCH_PROGRESS_INTERVAL_MIN,
+            "adjusting watch progress notify interval to minimum period"
+        );
+    }
+    asked.max(WATCH_PROGRESS_INTERVAL_MIN)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Command lines to configurations and refusals. The texts are what etcd 3.7.1 logs as the `error` of
+//! `failed to verify flags` (or of `discovery failed`); `tests/flags.rs` compares with the real one.
+
+use super::super::flags::{Parsed, parse};
+use super::*;
+
+fn flags(line: &str) -> Flags {
+    let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    match parse(&arguments) {
+        Parsed::Flags(flags) => flags,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn configure(line: &str) -> Result<Config, String> {
+    let flags = flags(line);
+    verify_early(&flags)?;
+    verify(&flags)?;
+    unsupported(&flags).map_or(Ok(()), Err)?;
+    build(&flags)
+}
+
+fn check_refusals(table: &[(&str, &str)]) {
+    for (line, expected) in table {
+        assert_eq!(configure(line).err().as_deref(), Some(*expected), "{line}");
+    }
+}
+
+#[test]
+fn no_flags_are_the_defaults_of_the_node() {
+    let built = configure("").unwrap();
+    assert_eq!(format!("{built:?}"), format!("{:?}", Config::default()));
+}
+
+#[test]
+fn checks_are_etcds() {
+    check_refusals(&[
+        (
+            "--discovery-fallback=proxy",
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
+        ),
+        ("--logger=foo", "unknown logger option \"foo\""),
+        (
+            "--enable-log-rotation",
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (
+            "--heartbeat-interval=0",
+            "--heartbeat-interval must be >0 (set to 0ms)",
+        ),
+        (
+            "--election-timeout=400",
+            "--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+        ),
+        (
+            "--election-timeout=60000",
+            "--election-timeout[60000ms] is too long, and should be set less than 50000ms",
+        ),
+        ("--listen-client-urls=http://127.0.0.1:1", UNSET_ADVERTISE),
+        ("--listen-client-urls=", UNSET_ADVERTISE),
+        (
+            "--listen-peer-urls=http://example.com:2380",
+            "expected IP in URL for binding (http://example.com:2380)",
+        ),
+        (
+            "--listen-metrics-urls=http://foo.bar:333",
+            "expected IP in URL for binding (http://foo.bar:333)",
+        ),
+        (
+            "--auto-compaction-mode=foo",
+            "unknown auto-compaction-mode \"foo\"",
+        ),
+        (
+            "--auto-compaction-retention=foo",
+            "error parsing CompactionRetention: time: invalid duration \"foo\"",
+        ),
+        (
+            "--compact-hash-check-time=0",
+            "--compact-hash-check-time must be >0 (set to 0s)",
+        ),
+        (
+            "--tls-min-version=foo",
+            "unexpected TLS version \"foo\" (must be one of: TLS1.2, TLS1.3)",
+        ),
+        (
+            "--tls-min-version=TLS1.3 --tls-max-version=TLS1.2",
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (
+            "--tls-min-version=TLS1.3 --cipher-suites=x",
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+        ),
+        (
+            "--discovery-token=a",
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (
+            "--discovery-endpoints=a",
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (
+            "--discovery-srv=a --initial-cluster=a=http://localhost:2380",
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+        ),
+        (
+            "--feature-gates=LeaseCheckpointPersist=true",
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
+        (
+            "--initial-cluster=a=http://localhost:2380",
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
+        (
+            "--initial-cluster=",
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
+        (
+            "--name=",
+            "couldn't find local name \"\" in the initial cluster configuration",
+        ),
+        (
+            "--initial-cluster=foo",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ",
+        ),
+        (
+            "--name a --initial-cluster=a=http://localhost:2380,b=http://localhost:2380",
+            "initial cluster a=http://localhost:2380,b=http://localhost:2380 has duplicate url",
+        ),
+        (
+            "--initial-cluster=default=http://localhost:3380",
+            "--initial-cluster has default=http://localhost:3380 but missing from --initial-advertise-peer-urls=http://localhost:2380",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_missing_stops_the_start() {
+    check_refusals(&[
+        ("--cert-file=/x", "--cert-file is not supported yet"),
+        (
+            "--cert-file=/x --key-file=/y",
+            "not supported yet: --cert-file, --key-file",
+        ),
+        (
+            "--feature-gates=InitialCorruptCheck=true",
+            "--feature-gates=InitialCorruptCheck=true is not supported yet",
+        ),
+        (
+            "--auto-compaction-retention=1",
+            "--auto-compaction-retention is not supported yet",
+        ),
+        ("--config-file=/x", "--config-file is not supported yet"),
+        (
+            "--listen-peer-urls=https://127.0.0.1:1",
+            "--listen-peer-urls: https is not supported yet (https://127.0.0.1:1)",
+        ),
+        (
+            "--listen-client-urls=unix://a:1 --advertise-client-urls=http://localhost:1",
+            "--listen-client-urls: unix sockets are not supported yet (unix://a:1)",
+        ),
+        (
+            "--listen-client-urls=http://127.0.0.1:99999 --advertise-client-urls=http://127.0.0.1:1",
+            "--listen-client-urls: address 99999: invalid port",
+        ),
+        (
+            "--max-request-bytes=33554433",
+            "--max-request-bytes[33554433] must be at most 33554432",
+        ),
+    ]);
+}
+
+#[test]
+fn defaults_and_zeros_ask_for_nothing_that_is_missing() {
+    for line in [
+        "--cert-file= --client-cert-auth=false --auth-token=simple --bcrypt-cost=10 --cors=*",
+        "--auto-compaction-mode=revision --auto-compaction-retention=0h",
+        "--feature-gates=FastLeaseKeepAlive=true,InitialCorruptCheck=false",
+    ] {
+        assert!(configure(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn flags_without_effect_are_told() {
+    let line = "--max-wals=3 --backend-batch-limit=0 --v --snapshot-count=5";
+    assert_eq!(inert(&flags(line)), ["v", "max-wals"]);
+    assert!(configure(line).is_ok());
+}
+
+#[test]
+fn a_name_alone_is_a_cluster_of_that_name() {
+    let config = configure("--name a").unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("a.etcd"));
+    assert_eq!(
+        config.initial_cluster,
+        [("a".to_owned(), vec!["http://localhost:2380".to_owned()])]
+    );
+}
+
+#[test]
+fn a_member_of_three() {
+    let config = configure(
+        "--name b --data-dir /d --wal-dir /w --initial-cluster-token t --initial-cluster-state=new \
+         --initial-cluster c=http://10.0.0.3:2380,a=http://10.0.0.1:2380,b=http://10.0.0.2:2380 \
+         --initial-advertise-peer-urls http://10.0.0.2:2380 --listen-peer-urls http://0.0.0.0:2380 \
+         --listen-client-urls http://0.0.0.0:2379,http://[::1]:2379 --advertise-client-urls http://10.0.0.2:2379 \
+         --listen-metrics-urls http://127.0.0.1:0 --heartbeat-interval=50 --election-timeout=500 \
+         --quota-backend-bytes=-1 --watch-progress-notify-interval=5s --snapshot-count=0",
+    )
+    .unwrap();
+    let names: Vec<_> = config
+        .initial_cluster
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(config.listen_client, ["0.0.0.0:2379", "[::1]:2379"]);
+    assert_eq!(config.listen_peer, ["0.0.0.0:2380"]);
+    assert_eq!(config.listen_metrics, ["127.0.0.1:0"]);
+    assert_eq!(config.wal_dir, Some(PathBuf::from("/w")));
+    assert_eq!(config.election_timeout, Duration::from_millis(500));
+    assert_eq!(config.watch_progress_interval, Duration::from_secs(5));
+    assert_eq!((config.quota_bytes, config.snapshot_count), (-1, 10_000));
+}
+
+#[test]
+fn localhost_is_an_address() {
+    let line = "--initial-advertise-peer-urls=http://127.0.0.1:2380";
+    assert!(configure(line).is_ok());
+}

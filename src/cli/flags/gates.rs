@@ -1,0 +1,122 @@
+//! Feature gates: `--feature-gates Name=true,Name=false`.
+//!
+//! The names and defaults are etcd's. None of the gates that are off by default exists here yet, so
+//! switching one on is refused; the two that are on describe what this server always does, so switching
+//! one of those off is refused as well. Nothing is accepted and then not done.
+
+use super::value;
+
+/// Name and default of each gate.
+const GATES: &[(&str, bool)] = &[
+    ("CompactHashCheck", false),
+    ("FastLeaseKeepAlive", true),
+    ("InitialCorruptCheck", false),
+    ("LeaseCheckpoint", false),
+    ("LeaseCheckpointPersist", false),
+    ("PriorityRequest", false),
+    ("SetMemberLocalAddr", false),
+    ("StopGRPCServiceOnDefrag", false),
+    ("TxnModeWriteWithSharedBuffer", true),
+];
+
+/// Sets every gate whose default is off, or on.
+const ALL_ALPHA: &str = "AllAlpha";
+const ALL_BETA: &str = "AllBeta";
+
+/// The gates that a list sets, in order, with etcd's words for what is wrong with it.
+pub fn parse(text: &str) -> Result<Vec<(String, bool)>, String> {
+    let mut set = Vec::new();
+    for item in text.split(',').filter(|item| !item.is_empty()) {
+        let Some((name, wanted)) = item.split_once('=') else {
+            return Err(format!("missing bool value for {}", item.trim()));
+        };
+        let (name, wanted) = (name.trim(), wanted.trim());
+        let Some(on) = value::boolean(wanted) else {
+            return Err(format!(
+                "invalid value of {name}={wanted}, err: strconv.ParseBool: parsing {wanted:?}: invalid syntax"
+            ));
+        };
+        set.push((name.to_owned(), on));
+    }
+    let known = |name: &str| name == ALL_ALPHA || name == ALL_BETA || GATES.iter().any(|gate| gate.0 == name);
+    match set.iter().find(|(name, _)| !known(name)) {
+        Some((name, _)) => Err(format!("unrecognized feature gate: {name}")),
+        None => Ok(set),
+    }
+}
+
+/// Which gates are on after applying a list to the defaults.
+fn effective(set: &[(String, bool)]) -> Vec<(&'static str, bool, bool)> {
+    let state = |&(name, default): &(&'static str, bool)| {
+        let group = if default { ALL_BETA } else { ALL_ALPHA };
+        let named = set.iter().rev().find(|(gate, _)| gate == name);
+        let grouped = set.iter().rev().find(|(gate, _)| gate == group);
+        let on = named.or(grouped).map_or(default, |(_, on)| *on);
+        (name, default, on)
+    };
+    GATES.iter().map(state).collect()
+}
+
+/// etcd's rule between gates.
+pub fn verify(set: &[(String, bool)]) -> Result<(), String> {
+    let on = |name| effective(set).iter().any(|gate| gate.0 == name && gate.2);
+    if on("LeaseCheckpointPersist") && !on("LeaseCheckpoint") {
+        let text =
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint";
+        return Err(text.to_owned());
+    }
+    Ok(())
+}
+
+/// The gates that would have to differ from their defaults.
+pub fn unsupported(set: &[(String, bool)]) -> Vec<String> {
+    let changed = effective(set).into_iter().filter(|gate| gate.1 != gate.2);
+    changed.map(|(name, _, on)| format!("{name}={on}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_parsed_as_etcd_does() {
+        let check = |text: &str, expected: Result<usize, &str>| {
+            assert_eq!(
+                parse(text).map(|set| set.len()).map_err(|error| error.clone()),
+                expected.map_err(str::to_owned)
+            );
+        };
+        check("", Ok(0));
+        check("InitialCorruptCheck=true, LeaseCheckpoint=0", Ok(2));
+        check("AllAlpha=false", Ok(1));
+        check("Foo=true", Err("unrecognized feature gate: Foo"));
+        check("Foo", Err("missing bool value for Foo"));
+        check(
+            "LeaseCheckpoint=x",
+            Err(r#"invalid value of LeaseCheckpoint=x, err: strconv.ParseBool: parsing "x": invalid syntax"#),
+        );
+    }
+
+    #[test]
+    fn only_a_change_is_unsupported() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(unsupported(&parse(text).unwrap()), expected);
+        check("", &[]);
+        check(
+            "InitialCorruptCheck=false,FastLeaseKeepAlive=true,AllBeta=true",
+            &[],
+        );
+        check("InitialCorruptCheck=true", &["InitialCorruptCheck=true"]);
+        check("FastLeaseKeepAlive=false", &["FastLeaseKeepAlive=false"]);
+        check(
+            "AllBeta=false,FastLeaseKeepAlive=true",
+            &["TxnModeWriteWithSharedBuffer=false"],
+        );
+    }
+
+    #[test]
+    fn persistence_needs_checkpoints() {
+        let verify = |text: &str| verify(&parse(text).unwrap());
+        assert!(verify("LeaseCheckpointPersist=true").is_err());
+        assert!(verify("LeaseCheckpointPersist=true,LeaseCheckpoint=true").is_ok());
+    }
+}

@@ -1,0 +1,221 @@
+//! The command line: from arguments and `ETCD_*` variables to a running member.
+//!
+//! ```text
+//!   arguments, variables ─► flags (what was typed) ─► config (what it means) ─► serve ─► Node::start
+//!                                                └─► logging
+//! ```
+//!
+//! A drop-in for `etcd`: flags, variables, texts and exit codes are its own (0; 1 for a configuration that
+//! cannot be served; 2 for a flag that cannot be understood). Nothing below this folder knows that there
+//! are flags.
+
+pub mod config;
+pub mod flags;
+pub mod logging;
+pub mod serve;
+pub mod urls;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use tracing::{error, info, warn};
+
+use crate::node::Config;
+use flags::{Flags, Parsed, environment, help};
+use logging::{FATAL, Logger};
+
+/// The exit code for a flag that cannot be understood.
+const MISUSE: u8 = 2;
+
+/// Runs the program; `arguments` begin with its name.
+pub fn main(arguments: Vec<String>) -> ExitCode {
+    let typed = arguments.get(1..).unwrap_or_default();
+    let parsed = flags::parse(typed);
+    match &parsed {
+        Parsed::Help => {
+            print(&mut io::stdout(), &help::all_flags());
+            print(&mut io::stderr(), help::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Parsed::Misuse(text) => {
+            print(&mut io::stderr(), &format!("{text}\n{}", help::USAGE));
+            return ExitCode::from(MISUSE);
+        }
+        Parsed::Flags(flags) if flags.boolean("version") => {
+            print(&mut io::stdout(), &help::version());
+            return ExitCode::SUCCESS;
+        }
+        Parsed::Flags(_) | Parsed::Stray(_) => {}
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print(&mut io::stderr(), &format!("cannot start the runtime: {error}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        let env = crate::runtime::tokio::env();
+        let logger = Logger::install(&env);
+        let config = configure(parsed, &logger);
+        if !matches!(config, Err(Refusal::Logged)) {
+            info!(args = ?arguments, "Running: ");
+        }
+        match config {
+            Ok(config) => {
+                log_start(&config);
+                serve::run(env, config).await
+            }
+            Err(Refusal::Verify(error)) => {
+                warn!(error, "failed to verify flags");
+                if error == config::UNSET_ADVERTISE {
+                    warn!(error, "advertise client URLs are not set");
+                }
+                ExitCode::FAILURE
+            }
+            Err(Refusal::Logged) => ExitCode::FAILURE,
+        }
+    })
+}
+
+/// Why there is no configuration.
+enum Refusal {
+    /// The log says it already.
+    Logged,
+    /// What is wrong with the flags.
+    Verify(String),
+}
+
+impl From<String> for Refusal {
+    fn from(error: String) -> Self {
+        Refusal::Verify(error)
+    }
+}
+
+/// Everything between what was typed and the configuration of the member, and the log's set-up.
+fn configure(parsed: Parsed, logger: &Logger) -> Result<Config, Refusal> {
+    let mut flags = match parsed {
+        Parsed::Flags(flags) => flags,
+        Parsed::Stray(argument) => return Err(Refusal::Verify(format!("{argument:?} is not a valid flag"))),
+        Parsed::Help | Parsed::Misuse(_) => return Err(Refusal::Logged),
+    };
+    read_environment(&mut flags)?;
+    config::verify_early(&flags)?;
+    let text = |name| flags.text(name);
+    logger.configure(&text("log-level"), &text("log-format"), &text("log-outputs"))?;
+    config::verify(&flags)?;
+    config::unsupported(&flags).map_or(Ok(()), Err)?;
+    for name in config::inert(&flags) {
+        warn!("flag-name" = name, "the flag has no effect on this server");
+    }
+    let config = config::build(&flags)?;
+    if flags.text("name") == "default" {
+        warn!(
+            name = config.name,
+            "it isn't recommended to use default name, please set a value for --name. Note that etcd might \
+             run into issue when multiple members have the same default name"
+        );
+    }
+    if flags.text("data-dir").is_empty() {
+        warn!("data-dir" = %config.data_dir.display(), "'data-dir' was empty; using default");
+    }
+    // A member with data ignores how its cluster began.
+    if flags.text("initial-cluster-state") == "existing" && is_empty(&config) {
+        let text = "--initial-cluster-state=existing is not supported yet for a member without data";
+        return Err(Refusal::Verify(text.to_owned()));
+    }
+    Ok(config)
+}
+
+fn read_environment(flags: &mut Flags) -> Result<(), Refusal> {
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .collect();
+    let version = variables
+        .iter()
+        .find(|(name, _)| name == environment::VERSION_VARIABLE);
+    if let Some((key, value)) = version.filter(|(_, value)| !value.is_empty()) {
+        warn!(key, value, "cannot set special environment variable");
+    }
+    let report = environment::apply(flags, &variables);
+    for (name, value) in &report.used {
+        info!(
+            "variable-name" = name,
+            "variable-value" = value,
+            "recognized and used environment variable"
+        );
+    }
+    for variable in &report.unrecognized {
+        warn!(
+            "environment-variable" = variable,
+            "unrecognized environment variable"
+        );
+    }
+    if let Some(variable) = report.conflict {
+        error!(
+            target: FATAL,
+            { "environment-variable" = variable },
+            "conflicting environment variable is shadowed by corresponding command-line flag (either unset \
+             environment variable or disable flag))"
+        );
+        return Err(Refusal::Logged);
+    }
+    report.error.map_or(Ok(()), |error| Err(Refusal::Verify(error)))
+}
+
+/// Whether the member has no data yet.
+fn is_empty(config: &Config) -> bool {
+    match std::fs::read_dir(config.data_dir.join("member")) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => true,
+    }
+}
+
+/// etcd's line about what is started, as far as there is something behind its fields.
+fn log_start(config: &Config) {
+    let dir_type = if is_empty(config) { "empty" } else { "member" };
+    let cluster: Vec<String> = config
+        .initial_cluster
+        .iter()
+        .flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")))
+        .collect();
+    info!(
+        "etcd-version" = help::ETCD_VERSION,
+        "server-version" = env!("CARGO_PKG_VERSION"),
+        "go-os" = std::env::consts::OS,
+        "go-arch" = help::go_architecture(),
+        "member-initialized" = dir_type == "member",
+        name = config.name,
+        "data-dir" = %config.data_dir.display(),
+        "wal-dir" = config.wal_dir.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default(),
+        "heartbeat-interval" = ?config.heartbeat_interval,
+        "election-timeout" = ?config.election_timeout,
+        "snapshot-count" = config.snapshot_count,
+        "snapshot-catchup-entries" = config.snapshot_catchup_entries,
+        "initial-advertise-peer-urls" = ?config.advertise_peer_urls,
+        "listen-peer-addresses" = ?config.listen_peer,
+        "advertise-client-urls" = ?config.advertise_client_urls,
+        "listen-client-addresses" = ?config.listen_client,
+        "listen-metrics-addresses" = ?config.listen_metrics,
+        "initial-cluster" = cluster.join(","),
+        "initial-cluster-token" = config.initial_cluster_token,
+        "quota-backend-bytes" = config.quota_bytes,
+        "max-request-bytes" = config.max_request_bytes,
+        "max-concurrent-streams" = config.max_concurrent_streams,
+        "pre-vote" = config.pre_vote,
+        "starting an etcd server"
+    );
+    if config.unsafe_no_fsync {
+        warn!("--unsafe-no-fsync: acknowledged writes may be lost at a power failure");
+    }
+}
+
+/// Writes what it can: nobody may be reading.
+fn print(to: &mut dyn Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}

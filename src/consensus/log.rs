@@ -1,0 +1,148 @@
+//! openraft's log storage on the write-ahead log.
+//!
+//! The log keeps what raft must not forget: entries, the vote, the purge mark. An entry's payload is
+//! encoded here and is bytes below. `append` hands its entries over in order and reports each as flushed
+//! only when the group that holds them is synced: that report is what lets a leader count itself.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, RaftLogReader};
+
+use super::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id};
+use crate::runtime::Env;
+use crate::state::Position;
+use crate::storage::wal::{LogId as Place, LogRecord, Wal};
+use crate::transport::{decode, encode};
+
+/// Bytes that one read for replication may bring into memory.
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// In standard raft a term has one leader, so log ids do not name it.
+const NO_NODE: u64 = 0;
+
+/// See the module. Clones share the log.
+#[derive(Clone)]
+pub struct LogStore {
+    env: Env,
+    wal: Wal,
+}
+
+fn place(id: &LogId) -> Place {
+    Place {
+        term: id.leader_id.term,
+        node: NO_NODE,
+        index: id.index,
+    }
+}
+
+fn raft_id(place: Place) -> LogId {
+    log_id(Position {
+        term: place.term,
+        index: place.index,
+    })
+}
+
+fn decode_entry(record: LogRecord) -> io::Result<Entry> {
+    let payload: Payload = decode(&record.payload)?;
+    Ok(Entry {
+        log_id: raft_id(record.id()),
+        payload,
+    })
+}
+
+impl LogStore {
+    pub fn new(env: Env, wal: Wal) -> Self {
+        LogStore { env, wal }
+    }
+
+    async fn read(&self, range: impl RangeBounds<u64>, bytes_max: Option<usize>) -> io::Result<Vec<Entry>> {
+        let from = match range.start_bound() {
+            Bound::Included(&index) => index,
+            Bound::Excluded(&index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(&index) => index + 1,
+            Bound::Excluded(&index) => index,
+            Bound::Unbounded => u64::MAX,
+        };
+        let records = self.wal.read(from, to, bytes_max).await?;
+        records.into_iter().map(decode_entry).collect()
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        self.read(range, None).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start..end, Some(READ_BYTES_MAX)).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        self.wal.state().vote.map(|vote| decode(&vote)).transpose()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.wal.state();
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(raft_id),
+            last_log_id: state.last.map(raft_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        Ok(self.wal.save_vote(encode(vote).into()).await?)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(committed) = committed {
+            self.wal.save_committed(place(&committed));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.wal.state().committed.map(raft_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let record = |entry: Entry| LogRecord {
+            term: entry.log_id.leader_id.term,
+            node: NO_NODE,
+            index: entry.log_id.index,
+            payload: encode(&entry.payload).into(),
+        };
+        let durable = self.wal.append(entries.into_iter().map(record).collect());
+        self.env
+            .spawn(async move { callback.io_completed(durable.await.map_err(io::Error::from)) });
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        Ok(self.wal.truncate_after(last.as_ref().map(place)).await?)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        Ok(self.wal.purge(place(&upto)).await?)
+    }
+}

@@ -1,0 +1,372 @@
+//! openraft's state machine: committed entries into [`State`] and engine, snapshots out of them.
+//!
+//! ```text
+//!   committed entries ─► State::apply ─► one engine batch ─► observer (watches) ─► who waits (propose)
+//!                        \_____________ under the write lock ______________/
+//! ```
+//!
+//! Every batch carries the log id it brings the engine to, so the engine always knows where it stands.
+//! Nothing is synced per batch, since the log replays; [`SnapshotBuilder`] syncs first and only then names
+//! the log id up to which raft may purge.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::alias::SnapshotOf;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{Membership, Snapshot};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use super::SharedObserver;
+use super::lessor::Lessor;
+use super::propose::Proposals;
+use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
+use crate::base::kv::{Read, Space};
+use crate::base::{Broken, LeaseId};
+use crate::proto::command::{Command, command::Request};
+use crate::runtime::signal;
+use crate::state::{Outcome, Pending, State};
+use crate::storage::{Engine, Install, Store};
+use crate::transport::{decode, encode};
+
+/// Where the engine keeps the log id and the membership it stands at.
+const RAFT_KEY: &[u8] = b"raft";
+/// Entries applied under one lock and written in one engine batch.
+const APPLY_CHUNK_ENTRIES: usize = 64;
+
+/// Where the state stands in the log, as written with every batch.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Standing {
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+struct Inner {
+    state: State,
+    engine: Arc<dyn Engine>,
+    standing: Standing,
+}
+
+/// The replicated state of this member, shared by raft (which writes) and the server (which reads).
+pub struct Core {
+    inner: RwLock<Inner>,
+    store: Store,
+    /// The log id up to which reads see everything.
+    applied: signal::Sender<Option<LogId>>,
+    pub(super) proposals: Proposals,
+    pub(super) lessor: Lessor,
+    observer: SharedObserver,
+}
+
+/// An outcome with the request that led to it, for those who follow what is applied.
+struct Effect {
+    request: Request,
+    outcome: Outcome,
+}
+
+impl Core {
+    /// Rebuilds the state from the store.
+    pub fn open(
+        store: Store,
+        proposals: Proposals,
+        lessor: Lessor,
+        observer: SharedObserver,
+    ) -> Result<Core, Broken> {
+        let inner = Inner::open(store.engine())?;
+        let (applied, _) = signal::channel(inner.standing.applied);
+        lessor.replaced(inner.leases());
+        Ok(Core {
+            inner: RwLock::new(inner),
+            store,
+            applied,
+            proposals,
+            lessor,
+            observer,
+        })
+    }
+
+    fn lock_read(&self) -> RwLockReadGuard<'_, Inner> {
+        // A panic under the lock ends the process; nobody lives to see the poison.
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn read<T>(&self, look: impl FnOnce(&State, &dyn Read) -> T) -> T {
+        let inner = self.lock_read();
+        look(&inner.state, &*inner.engine)
+    }
+
+    pub fn applied(&self) -> Option<LogId> {
+        *self.applied.borrow()
+    }
+
+    pub fn applied_signal(&self) -> signal::Receiver<Option<LogId>> {
+        self.applied.subscribe()
+    }
+
+    /// Bytes of the engine on disk: allocated and in use.
+    pub fn engine_bytes(&self) -> (u64, u64) {
+        self.lock_read().engine.bytes()
+    }
+
+    pub fn membership(&self) -> StoredMembership {
+        self.lock_read().standing.membership.clone()
+    }
+
+    /// Makes everything applied durable; the log id it covers.
+    pub async fn sync(&self) -> Result<Option<LogId>, Broken> {
+        let (engine, applied) = {
+            let inner = self.lock_read();
+            (inner.engine.clone(), inner.standing.applied)
+        };
+        engine.sync().await?;
+        Ok(applied)
+    }
+
+    /// A place to receive a snapshot into.
+    pub async fn begin_install(&self) -> Result<Install, Broken> {
+        self.store.begin_install().await
+    }
+
+    /// Applies entries that follow each other, and answers who waits for them.
+    fn apply(&self, entries: Vec<Entry>) -> Result<(), Broken> {
+        let mut batches = Vec::new();
+        let last = {
+            let mut inner = self.lock_write();
+            let Inner {
+                state,
+                engine,
+                standing,
+            } = &mut *inner;
+            let mut pending = Pending::new(&**engine);
+            for entry in entries {
+                standing.applied = Some(entry.log_id);
+                let at = position(&entry.log_id);
+                match entry.payload {
+                    Payload::Blank => state.advance(at, &mut pending),
+                    Payload::Membership(membership) => {
+                        standing.membership = stored(entry.log_id, membership);
+                        state.advance(at, &mut pending);
+                    }
+                    Payload::Normal(batch) => {
+                        let effects = apply_batch(state, at, &batch, &mut pending)?;
+                        batches.push((batch, effects));
+                    }
+                }
+            }
+            state.seal(&mut pending);
+            let mut changes = pending.into_batch();
+            changes.put(Space::Meta, RAFT_KEY, encode(standing));
+            engine.write(changes)?;
+            let dead = state.dead_records();
+            if !dead.is_empty() {
+                engine.discard(dead);
+            }
+            for effect in batches.iter().flat_map(|(_, effects)| effects) {
+                self.observe(state, effect);
+            }
+            standing.applied
+        };
+        self.applied.send(last);
+        for (batch, effects) in batches {
+            self.proposals
+                .applied(&batch, effects.into_iter().map(|effect| effect.outcome));
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Offers again what was offered in terms that are over.
+    pub fn settle(&self) {
+        if let Some(applied) = self.applied() {
+            self.proposals.settled(applied.leader_id.term);
+        }
+    }
+
+    /// Tells watches and the lessor what a command did.
+    fn observe(&self, state: &State, effect: &Effect) {
+        let Ok(_) = &effect.outcome.answer else { return };
+        if !effect.outcome.events.is_empty() {
+            self.observer
+                .applied(effect.outcome.revision, &effect.outcome.events);
+        }
+        match &effect.request {
+            Request::LeaseGrant(request) => self.lessor.granted(request.id, request.ttl),
+            Request::LeaseRevoke(request) => self.lessor.revoked(request.id),
+            Request::Compaction(_) => self.observer.compacted(state.compact_revision()),
+            _ => {}
+        }
+    }
+
+    /// Replaces the state by a received snapshot.
+    async fn install(&self, meta: &SnapshotMeta, install: Install) -> Result<(), Broken> {
+        let engine = install.commit().await?;
+        let fresh = Inner::open(engine)?;
+        if fresh.standing.applied != meta.last_log_id {
+            return Err(Broken::new(format!(
+                "installed snapshot stands at {:?}, announced was {:?}",
+                fresh.standing.applied, meta.last_log_id
+            )));
+        }
+        let applied = fresh.standing.applied;
+        {
+            let mut inner = self.lock_write();
+            *inner = fresh;
+            self.lessor.replaced(inner.leases());
+            self.observer.installed(inner.state.revision());
+        }
+        self.applied.send(applied);
+        self.proposals
+            .lost(applied.map_or(0, |applied| applied.leader_id.term));
+        Ok(())
+    }
+
+    /// The state as it stands: the membership and log id, and a consistent view of the engine.
+    fn snapshot(&self) -> SnapshotOf<TypeConfig, SnapshotData> {
+        let inner = self.lock_read();
+        let meta = SnapshotMeta {
+            last_log_id: inner.standing.applied,
+            last_membership: inner.standing.membership.clone(),
+        };
+        Snapshot {
+            meta,
+            snapshot: SnapshotData::View(inner.engine.view()),
+        }
+    }
+}
+
+impl Inner {
+    fn open(engine: Arc<dyn Engine>) -> Result<Inner, Broken> {
+        let standing = match engine.get(Space::Meta, RAFT_KEY)? {
+            Some(bytes) => {
+                decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?
+            }
+            None => Standing::default(),
+        };
+        let mut state = State::open(&*engine)?;
+        engine.discard(state.dead_records());
+        Ok(Inner {
+            state,
+            engine,
+            standing,
+        })
+    }
+
+    /// Every lease and its TTL.
+    fn leases(&self) -> BTreeMap<LeaseId, i64> {
+        self.state.leases().map(|(id, lease)| (id, lease.ttl)).collect()
+    }
+}
+
+fn stored(log_id: LogId, membership: Membership<u64, super::types::Peer>) -> StoredMembership {
+    StoredMembership::new(Some(log_id), membership)
+}
+
+fn apply_batch(
+    state: &mut State,
+    at: crate::state::Position,
+    batch: &Batch,
+    pending: &mut Pending<'_>,
+) -> Result<Vec<Effect>, Broken> {
+    let apply = |encoded: &Bytes| {
+        let request = decode_command(at.index, encoded)?;
+        let outcome = state.apply(at, &request, pending)?;
+        Ok(Effect { request, outcome })
+    };
+    batch.commands.iter().map(apply).collect()
+}
+
+/// A command that cannot be decoded was written by a newer version, or is damage that every checksum
+/// missed: either way this member cannot go on.
+fn decode_command(index: u64, encoded: &Bytes) -> Result<Request, Broken> {
+    let command = Command::decode(encoded.clone())
+        .map_err(|error| Broken::new(format!("entry {index} holds an unreadable command: {error}")))?;
+    command.request.ok_or_else(|| {
+        Broken::new(format!(
+            "entry {index} holds a command this version does not know"
+        ))
+    })
+}
+
+/// What raft passes around as a snapshot: a view to send, or a received one to install.
+pub enum SnapshotData {
+    View(Box<dyn crate::storage::View>),
+    Received(Install),
+}
+
+/// openraft's handle on the state.
+#[derive(Clone)]
+pub struct Machine(pub Arc<Core>);
+
+/// Makes the state durable and says up to which log id.
+pub struct SnapshotBuilder(Arc<Core>);
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        // The snapshot is taken before the sync, so the sync covers all that it names.
+        let snapshot = self.0.snapshot();
+        self.0.sync().await?;
+        Ok(snapshot)
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let inner = self.0.lock_read();
+        Ok((inner.standing.applied, inner.standing.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        let mut chunk = Vec::new();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            chunk.push(entry);
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+            if chunk.len() == APPLY_CHUNK_ENTRIES {
+                self.0.apply(std::mem::take(&mut chunk))?;
+            }
+        }
+        if !chunk.is_empty() {
+            self.0.apply(chunk)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder(self.0.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
+        match data {
+            SnapshotData::Received(install) => Ok(self.0.install(meta, install).await?),
+            // Our own view is never ahead of the state it was taken from.
+            SnapshotData::View(_) => Ok(()),
+        }
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
+        let snapshot = self.0.snapshot();
+        // What a follower gets from us, or raft purges behind, must not vanish from our own disk.
+        self.0.sync().await?;
+        Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
+    }
+}

@@ -1,0 +1,47 @@
+//! What members say to each other besides streams of entries and snapshots.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::LeaseTtl;
+use super::types::{
+    AppendRequest, AppendResponse, LogId, TransferRequest, TransferResponse, VoteRequest, VoteResponse,
+};
+use crate::base::LeaseId;
+
+#[derive(Clone, Serialize, Deserialize)]
+pub enum PeerRequest {
+    Vote(VoteRequest),
+    PreVote(VoteRequest),
+    Heartbeat(AppendRequest),
+    TransferLeader(TransferRequest),
+    /// Append this encoded batch, if you lead in `term`.
+    Forward {
+        term: u64,
+        batch: Bytes,
+    },
+    /// The log id up to which a read must wait to be linearizable.
+    ReadIndex,
+    LeaseKeepAlive(LeaseId),
+    LeaseTimeToLive {
+        id: LeaseId,
+        keys: bool,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum PeerResponse {
+    Vote(VoteResponse),
+    Heartbeat(AppendResponse),
+    TransferLeader(TransferResponse),
+    /// Whether the batch was handed to raft; if not, it will never be appended.
+    Forward {
+        taken: bool,
+    },
+    ReadIndex(Option<LogId>),
+    /// The new TTL, 0 for an unknown lease.
+    LeaseKeepAlive(i64),
+    LeaseTimeToLive(Option<LeaseTtl>),
+    /// Not now, or not by this member: try again.
+    Refused(String),
+}

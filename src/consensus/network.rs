@@ -1,0 +1,302 @@
+//! openraft's network: how this member reaches the others.
+//!
+//! Each purpose has its own connection: votes and heartbeats, entries, snapshots. Entries are pipelined:
+//! requests go out as the log grows, answers come back in order on the same connection.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use futures_util::stream::{BoxStream, Stream, StreamExt, unfold};
+use openraft::AnyError;
+use openraft::alias::SnapshotOf;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::StreamAppendResult;
+use tokio::sync::Semaphore;
+
+use super::machine::SnapshotData;
+use super::message::{PeerRequest, PeerResponse};
+use super::types::{
+    AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig,
+    Vote, VoteRequest, VoteResponse,
+};
+use crate::base::MemberId;
+use crate::runtime::{BoxFuture, Env, Task};
+use crate::storage::snapshot::SnapshotEncoder;
+use crate::transport::{Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode};
+
+/// Requests of entries that may be under way to one follower.
+const APPENDS_UNDER_WAY_MAX: usize = 64;
+
+type RpcError = RPCError<TypeConfig>;
+
+/// Makes clients for each peer.
+#[derive(Clone)]
+pub struct Network {
+    pub env: Env,
+    pub identity: Identity,
+    /// How long a connection attempt, and a silence while an answer is due, may take.
+    pub timeout: Duration,
+}
+
+impl Network {
+    pub fn dialer(&self, peer: MemberId, addresses: Vec<String>) -> Dialer {
+        Dialer {
+            env: self.env.clone(),
+            identity: self.identity,
+            peer,
+            addresses,
+            timeout: self.timeout,
+        }
+    }
+}
+
+/// "host:port" of a peer URL.
+pub fn url_address(url: &str) -> Option<String> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let address = rest.trim_end_matches('/');
+    address.contains(':').then(|| address.to_owned())
+}
+
+pub fn addresses(peer: &Peer) -> Vec<String> {
+    peer.peer_urls.iter().filter_map(|url| url_address(url)).collect()
+}
+
+/// A client of one peer, for one of raft's purposes.
+pub struct PeerClient {
+    dialer: Dialer,
+    control: RpcClient,
+    /// Entries go out as they come; else one request at a time, on the control connection (heartbeats).
+    pipelined: bool,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: MemberId, node: &Peer) -> PeerClient {
+        let dialer = self.dialer(target, addresses(node));
+        PeerClient {
+            control: RpcClient::new(dialer.clone(), Purpose::Control),
+            dialer,
+            pipelined: true,
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: MemberId, node: &Peer) -> PeerClient {
+        PeerClient {
+            pipelined: false,
+            ..self.new_client(target, node).await
+        }
+    }
+}
+
+fn unreachable(error: &io::Error) -> Unreachable<TypeConfig> {
+    Unreachable::new(error)
+}
+
+/// Refused connections and time-outs mean an unreachable peer (wait a little); the rest is a broken call.
+fn rpc_error(error: io::Error) -> RpcError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => RPCError::Network(NetworkError::new(&error)),
+        _ => RPCError::Unreachable(unreachable(&error)),
+    }
+}
+
+fn unexpected() -> RpcError {
+    RPCError::Network(NetworkError::new(&AnyError::error(
+        "the peer answered another question",
+    )))
+}
+
+impl PeerClient {
+    async fn call(&self, request: PeerRequest, option: &RPCOption) -> Result<PeerResponse, RpcError> {
+        let response = self
+            .control
+            .call(encode(&request), option.hard_ttl())
+            .await
+            .map_err(rpc_error)?;
+        decode(&response).map_err(rpc_error)
+    }
+
+    async fn ask_vote(&self, request: PeerRequest, option: &RPCOption) -> Result<VoteResponse, RpcError> {
+        match self.call(request, option).await? {
+            PeerResponse::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendRequest,
+        option: RPCOption,
+    ) -> Result<AppendResponse, RpcError> {
+        match self.call(PeerRequest::Heartbeat(request), &option).await? {
+            PeerResponse::Heartbeat(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
+    {
+        if !self.pipelined {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let (reader, writer) = self.dialer.dial(Purpose::Append).await.map_err(rpc_error)?;
+            let under_way = Arc::new(Semaphore::new(APPENDS_UNDER_WAY_MAX));
+            let send = self
+                .dialer
+                .env
+                .spawn(send_appends(input, writer, under_way.clone()));
+            let answers = Answers {
+                env: self.dialer.env.clone(),
+                reader,
+                under_way,
+                send,
+                timeout: self.dialer.timeout,
+            };
+            Ok(answers.into_stream().boxed())
+        })
+    }
+
+    async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
+        self.ask_vote(PeerRequest::Vote(request), &option).await
+    }
+
+    async fn pre_vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
+        self.ask_vote(PeerRequest::PreVote(request), &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse, StreamingError<TypeConfig>> {
+        let sent = pin!(send_snapshot(&self.dialer, vote, snapshot));
+        match select(sent, pin!(cancel)).await {
+            Either::Left((Ok(response), _)) => Ok(response),
+            Either::Left((Err(error), _)) => Err(StreamingError::Unreachable(unreachable(&error))),
+            Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferRequest,
+        option: RPCOption,
+    ) -> Result<TransferResponse, RpcError> {
+        match self.call(PeerRequest::TransferLeader(request), &option).await? {
+            PeerResponse::TransferLeader(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        None
+    }
+}
+
+/// Sends requests as they come, as long as not too many are unanswered.
+async fn send_appends<S>(mut input: S, mut writer: FrameWriter, under_way: Arc<Semaphore>)
+where
+    S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
+{
+    while let Some(request) = input.next().await {
+        let Ok(permit) = under_way.acquire().await else {
+            return;
+        };
+        permit.forget();
+        if writer.send(&encode(&request)).await.is_err() {
+            return;
+        }
+    }
+    // The answers still due come before the peer closes its side.
+    let _ = writer.close().await;
+}
+
+/// The answers of one stream of entries.
+struct Answers {
+    env: Env,
+    reader: FrameReader,
+    under_way: Arc<Semaphore>,
+    send: Task<()>,
+    timeout: Duration,
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.send.abort();
+    }
+}
+
+impl Answers {
+    fn into_stream(self) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, RpcError>> + Send {
+        unfold(Some(self), |answers| async move {
+            let mut answers = answers?;
+            match answers.next().await {
+                Ok(None) => None,
+                Ok(Some(answer)) => {
+                    let goes_on = answer.is_ok();
+                    Some((Ok(answer), goes_on.then_some(answers)))
+                }
+                Err(error) => Some((Err(rpc_error(error)), None)),
+            }
+        })
+    }
+
+    fn is_answer_due(&self) -> bool {
+        self.under_way.available_permits() < APPENDS_UNDER_WAY_MAX
+    }
+
+    /// The next answer; `None` when all requests are answered and no more come.
+    async fn next(&mut self) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
+        loop {
+            match self.env.timeout(self.timeout, self.reader.next()).await {
+                Ok(Ok(None)) if !self.is_answer_due() => return Ok(None),
+                Ok(frame) => {
+                    let frame = frame?.ok_or(io::ErrorKind::UnexpectedEof)?;
+                    self.under_way.add_permits(1);
+                    return decode(&frame).map(Some);
+                }
+                // Silence is an error only while an answer is due. The cut-off read is not resumed.
+                Err(elapsed) if self.is_answer_due() => return Err(elapsed.into()),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Streams a view in chunks; the answer comes when the peer has installed it.
+async fn send_snapshot(
+    dialer: &Dialer,
+    vote: Vote,
+    data: SnapshotOf<TypeConfig, SnapshotData>,
+) -> io::Result<SnapshotResponse> {
+    let SnapshotData::View(view) = data.snapshot else {
+        return Err(io::Error::other("a received snapshot is not sent on"));
+    };
+    let (mut reader, mut writer) = dialer.dial(Purpose::Snapshot).await?;
+    writer.send(&encode(&(vote, data.meta))).await?;
+    let mut chunks = SnapshotEncoder::new(view);
+    while let Some(chunk) = chunks.next_chunk()? {
+        writer.send(&chunk).await?;
+    }
+    let answer = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    decode(&answer)
+}

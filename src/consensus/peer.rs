@@ -1,0 +1,156 @@
+//! What this member does for the others: votes, heartbeats, entries, snapshots, forwarded proposals.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::unfold;
+use openraft::Snapshot;
+use openraft::errors::{Fatal, RaftError};
+
+use super::Consensus;
+use super::machine::SnapshotData;
+use super::message::{PeerRequest, PeerResponse};
+use super::types::{AppendRequest, SnapshotMeta, TypeConfig, Vote};
+use crate::base::MemberId;
+use crate::runtime::BoxFuture;
+use crate::storage::snapshot::SnapshotDecoder;
+use crate::transport::{FrameReader, FrameWriter, PeerHandler, decode, encode};
+
+/// Serves the peers of one member.
+pub struct Peers(pub Consensus);
+
+impl PeerHandler for Peers {
+    fn request(&self, from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes> {
+        let consensus = self.0.clone();
+        Box::pin(async move {
+            let response = match decode(&request) {
+                Ok(request) => consensus.answer(from, request).await,
+                Err(error) => PeerResponse::Refused(error.to_string()),
+            };
+            encode(&response).into()
+        })
+    }
+
+    fn append(
+        &self,
+        _from: MemberId,
+        reader: FrameReader,
+        writer: FrameWriter,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(serve_appends(self.0.clone(), reader, writer))
+    }
+
+    fn snapshot(
+        &self,
+        from: MemberId,
+        reader: FrameReader,
+        writer: FrameWriter,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(receive_snapshot(self.0.clone(), from, reader, writer))
+    }
+}
+
+fn refused<E>(error: RaftError<TypeConfig, E>) -> PeerResponse
+where
+    RaftError<TypeConfig, E>: std::fmt::Display,
+{
+    PeerResponse::Refused(error.to_string())
+}
+
+impl Consensus {
+    async fn answer(&self, _from: MemberId, request: PeerRequest) -> PeerResponse {
+        let raft = self.raft();
+        match request {
+            PeerRequest::Vote(request) => raft.vote(request).await.map_or_else(refused, PeerResponse::Vote),
+            PeerRequest::PreVote(request) => raft
+                .pre_vote(request)
+                .await
+                .map_or_else(refused, PeerResponse::Vote),
+            PeerRequest::Heartbeat(request) => raft
+                .append_entries(request)
+                .await
+                .map_or_else(refused, PeerResponse::Heartbeat),
+            PeerRequest::TransferLeader(request) => match raft.handle_transfer_leader(request).await {
+                Ok(response) => PeerResponse::TransferLeader(response),
+                Err(error) => PeerResponse::Refused(error.to_string()),
+            },
+            PeerRequest::Forward { term, batch } => self.take_forwarded(term, &batch).await,
+            PeerRequest::ReadIndex => match self.read_index_as_leader().await {
+                Ok(index) => PeerResponse::ReadIndex(index),
+                Err(why) => PeerResponse::Refused(why),
+            },
+            PeerRequest::LeaseKeepAlive(id) => match self.renew_as_leader(id).await {
+                Some(ttl) => PeerResponse::LeaseKeepAlive(ttl),
+                None => PeerResponse::Refused("not the leader".into()),
+            },
+            PeerRequest::LeaseTimeToLive { id, keys } => match self.time_to_live_as_leader(id, keys).await {
+                Some(found) => PeerResponse::LeaseTimeToLive(found),
+                None => PeerResponse::Refused("not the leader".into()),
+            },
+        }
+    }
+
+    async fn take_forwarded(&self, term: u64, batch: &[u8]) -> PeerResponse {
+        let status = self.status();
+        if status.leader != Some(self.member_id()) || status.term != term {
+            return PeerResponse::Forward { taken: false };
+        }
+        match decode(batch) {
+            Ok(batch) => PeerResponse::Forward {
+                taken: self.append_in_term(batch, term).await,
+            },
+            Err(error) => PeerResponse::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Feeds a leader's entries to raft and answers in order, until either side has enough.
+async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: FrameWriter) -> io::Result<()> {
+    let requests = unfold(reader, |mut reader| async move {
+        let frame = reader.next().await.ok()??;
+        let request: AppendRequest = decode(&frame).ok()?;
+        Some((request, reader))
+    });
+    let mut answers = Box::pin(consensus.raft().stream_append(requests));
+    while let Some(answer) = answers.next().await {
+        let answer = answer.map_err(io::Error::other)?;
+        writer.send(&encode(&answer)).await?;
+        if answer.is_err() {
+            break;
+        }
+    }
+    writer.close().await
+}
+
+/// Receives a snapshot into a fresh generation of the store and hands it to raft.
+async fn receive_snapshot(
+    consensus: Consensus,
+    from: MemberId,
+    mut reader: FrameReader,
+    mut writer: FrameWriter,
+) -> io::Result<()> {
+    let head = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (vote, meta): (Vote, SnapshotMeta) = decode(&head)?;
+    tracing::info!(from = format!("{from:x}"), last = ?meta.last_log_id, "receiving a snapshot");
+    let install = consensus.core().begin_install().await?;
+    let mut decoder = SnapshotDecoder::new();
+    while decoder.finish().is_err() {
+        let chunk = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        install.write(decoder.next_chunk(chunk).map_err(io::Error::other)?)?;
+    }
+    let data = SnapshotData::Received(install);
+    let installed = consensus
+        .raft()
+        .install_full_snapshot(vote, Snapshot { meta, snapshot: data })
+        .await;
+    let response = installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))?;
+    writer.send(&encode(&response)).await?;
+    writer.close().await
+}
+
+/// The handler as the transport takes it.
+pub fn handler(consensus: Consensus) -> Arc<dyn PeerHandler> {
+    Arc::new(Peers(consensus))
+}

@@ -1,0 +1,138 @@
+//! The task that offers batches to the leader, and [`Consensus::propose`].
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Consensus;
+use super::message::{PeerRequest, PeerResponse};
+use super::propose::Proposal;
+use super::types::Batch;
+use crate::base::{Denied, MemberId, limits};
+use crate::proto::command::{Command, command::Request};
+use crate::state::Outcome;
+use crate::transport::encode;
+
+/// Batches that may be under way: enough that one is logged while another is applied; few, so that
+/// commands which arrive meanwhile share a batch.
+const FLIGHTS_MAX: usize = 4;
+/// Pause before a leader that would not take a batch is asked again.
+const RETRY: Duration = Duration::from_millis(20);
+
+impl Consensus {
+    /// Replicates a command and waits until this member has applied it. Works on every member.
+    ///
+    /// `TIMEOUT…` errors leave open whether the command will be applied; any other refusal is final.
+    pub async fn propose(&self, request: Request) -> Result<Outcome, Denied> {
+        self.propose_bound(request, None).await
+    }
+
+    /// [`propose`](Self::propose), but only in `term`, by its leader: for decisions of that leader's clock.
+    pub(super) async fn propose_in_term(&self, request: Request, term: u64) -> Result<Outcome, Denied> {
+        self.propose_bound(request, Some(term)).await
+    }
+
+    async fn propose_bound(&self, request: Request, only_in_term: Option<u64>) -> Result<Outcome, Denied> {
+        let command: Bytes = Command {
+            request: Some(request),
+        }
+        .encode_to_vec()
+        .into();
+        let proposals = &self.core().proposals;
+        let status = self.status();
+        let lagging = status.committed.saturating_sub(status.applied) > limits::APPLY_LAG_ENTRIES_MAX;
+        if lagging || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX {
+            return Err(Denied::TOO_MANY_REQUESTS);
+        }
+        let deadline = self.env().now() + self.request_timeout();
+        let (answer, outcome) = oneshot::channel();
+        proposals.push(Proposal {
+            command,
+            deadline,
+            only_in_term,
+            answer,
+        });
+        match self.env().timeout_at(deadline, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(if only_in_term.is_some() {
+                Denied::NOT_LEADER
+            } else {
+                Denied::STOPPED
+            }),
+            Err(_) => Err(self.why_late(status.term)),
+        }
+    }
+
+    /// etcd's text for a proposal that ran out of time.
+    fn why_late(&self, term_then: u64) -> Denied {
+        let status = self.status();
+        match status.leader {
+            None => Denied::CONTEXT_DEADLINE_EXCEEDED,
+            Some(_) if status.term != term_then => Denied::TIMEOUT_LEADER_FAILURE,
+            Some(_) => Denied::TIMEOUT,
+        }
+    }
+
+    /// Offers what is in line, whenever there is something, room for it, and a leader.
+    pub(super) async fn run_proposals(self, mut woken: mpsc::Receiver<()>) {
+        while woken.recv().await.is_some() {
+            while self.core().proposals.flights() < FLIGHTS_MAX {
+                let status = self.status();
+                let Some(leader) = status.leader else { break };
+                let Some(batch) = self.core().proposals.next_batch(status.term, self.env().now()) else {
+                    break;
+                };
+                self.offer(leader, status.term, batch).await;
+                // A term may have been settled just before the batch was registered in an earlier one.
+                self.core().settle();
+            }
+        }
+    }
+
+    async fn offer(&self, leader: MemberId, term: u64, batch: Batch) {
+        let sequence = batch.sequence;
+        if leader == self.member_id() {
+            if !self.append_in_term(batch, term).await {
+                self.core().proposals.refused(sequence);
+            }
+            return;
+        }
+        let request = PeerRequest::Forward {
+            term,
+            batch: encode(&batch).into(),
+        };
+        let consensus = self.clone();
+        self.env()
+            .spawn(async move { consensus.forward(leader, sequence, request).await });
+    }
+
+    async fn forward(&self, leader: MemberId, sequence: u64, request: PeerRequest) {
+        match self.ask_peer(leader, request, self.election_timeout()).await {
+            Ok(PeerResponse::Forward { taken: true }) => {}
+            Err(error) if error.kind() != std::io::ErrorKind::NotConnected => {
+                // The leader may or may not have it. A new leader settles that; if none comes, the clients
+                // learn that nothing is known before etcd's would.
+                self.env().sleep(2 * self.election_timeout()).await;
+                self.core()
+                    .proposals
+                    .abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST);
+            }
+            _ => {
+                self.env().sleep(RETRY).await;
+                self.core().proposals.refused(sequence);
+            }
+        }
+    }
+
+    /// Hands a batch to raft; it is appended if this member leads in `term`, else never. `false`: raft has
+    /// stopped, nothing is appended.
+    pub(super) async fn append_in_term(&self, batch: Batch, term: u64) -> bool {
+        self.raft()
+            .write(batch)
+            .with_leader(super::types::leader_of(term))
+            .await
+            .is_ok()
+    }
+}

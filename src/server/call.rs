@@ -1,0 +1,200 @@
+//! What every call passes through: who may call, how long it may take, and counting.
+//!
+//! tonic's transport is absent, so the client's deadline (`grpc-timeout`) is enforced here, around the handler,
+//! where grpc-go's interceptors would be. Handlers know nothing of metadata; they return
+//! [`Denied`] and leave codes to [`super::status`].
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::Stream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use super::rpc::Rpc;
+use super::status::status;
+use super::streams::Guarded;
+use crate::base::Denied;
+
+/// What a call may do, from its metadata.
+struct Admission {
+    needs_leader: bool,
+    timeout: Option<Duration>,
+}
+
+/// Counts the end of a unary call, also of one whose client gave up.
+struct Counted<'a> {
+    api: &'a Api,
+    rpc: Rpc,
+    code: tonic::Code,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.api.metrics.rpc(self.rpc).handled(self.code);
+    }
+}
+
+impl Api {
+    /// Runs a unary call. `on_learner`: whether a learner serves this very request.
+    pub(super) async fn unary<Req, Res, F>(
+        &self,
+        rpc: Rpc,
+        on_learner: bool,
+        request: Request<Req>,
+        handle: impl FnOnce(Req) -> F,
+    ) -> Result<Response<Res>, Status>
+    where
+        F: Future<Output = Result<Res, Denied>>,
+    {
+        let counters = self.metrics.rpc(rpc);
+        counters.started.inc();
+        counters.msg_received.inc();
+        let mut counted = Counted {
+            api: self,
+            rpc,
+            code: tonic::Code::Cancelled,
+        };
+        let result = match self.admit(rpc, on_learner, request.metadata()) {
+            Err(denied) => Err(denied),
+            Ok(Admission { timeout: None, .. }) => handle(request.into_inner()).await,
+            Ok(Admission {
+                timeout: Some(timeout),
+                ..
+            }) => {
+                let call = self.env.timeout(timeout, handle(request.into_inner()));
+                call.await.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED))
+            }
+        };
+        match result {
+            Ok(answer) => {
+                counted.code = tonic::Code::Ok;
+                counters.msg_sent.inc();
+                Ok(Response::new(answer))
+            }
+            Err(denied) => {
+                let status = status(denied);
+                counted.code = status.code();
+                Err(status)
+            }
+        }
+    }
+
+    /// Opens a stream of answers.
+    pub(super) fn stream<Req, T, S>(
+        &self,
+        rpc: Rpc,
+        on_learner: bool,
+        request: Request<Req>,
+        open: impl FnOnce(Req) -> Result<S, Denied>,
+    ) -> Result<Response<Guarded<S>>, Status>
+    where
+        S: Stream<Item = Result<T, Status>>,
+    {
+        let counters = self.metrics.rpc(rpc);
+        counters.started.inc();
+        let opened = self
+            .admit(rpc, on_learner, request.metadata())
+            .and_then(|admission| {
+                let stream = open(request.into_inner())?;
+                Ok((admission, stream))
+            });
+        match opened {
+            Ok((admission, stream)) => {
+                let deadline = admission.timeout.map(|timeout| self.env.sleep(timeout));
+                let metrics = self.metrics.clone();
+                let needs_leader = admission.needs_leader;
+                Ok(Response::new(Guarded::new(
+                    &self.streams,
+                    metrics,
+                    rpc,
+                    needs_leader,
+                    deadline,
+                    stream,
+                )))
+            }
+            Err(denied) => {
+                let status = status(denied);
+                counters.handled(status.code());
+                Err(status)
+            }
+        }
+    }
+
+    /// In etcd's order: learner, client version, leader.
+    fn admit(&self, rpc: Rpc, on_learner: bool, metadata: &MetadataMap) -> Result<Admission, Denied> {
+        if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Denied::STOPPED);
+        }
+        if self.standing.is_learner() && !on_learner {
+            return Err(Denied::NOT_SUPPORTED_FOR_LEARNER);
+        }
+        let version = metadata
+            .get("client-api-version")
+            .map(|value| std::str::from_utf8(value.as_encoded_bytes()));
+        let version = version
+            .transpose()
+            .map_err(|_| Denied::INVALID_CLIENT_API_VERSION)?;
+        let (_, _, kind) = rpc.describe();
+        self.metrics.client_request(version, kind.is_stream());
+        let needs_leader = metadata
+            .get("hasleader")
+            .is_some_and(|value| value.as_encoded_bytes() == b"true");
+        if needs_leader && self.standing.leader().is_none() {
+            return Err(Denied::NO_LEADER);
+        }
+        let timeout = metadata
+            .get("grpc-timeout")
+            .and_then(|value| parse_timeout(value.as_encoded_bytes()));
+        Ok(Admission {
+            needs_leader,
+            timeout,
+        })
+    }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit. An unreadable one counts as absent.
+fn parse_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("5S", Some(Duration::from_secs(5))),
+            ("4999m", Some(Duration::from_millis(4999))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("1n", Some(Duration::from_nanos(1))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("", None),
+            ("S", None),
+            ("5", None),
+            ("5s", None),
+            ("-1S", None),
+            ("1.5S", None),
+            ("123456789S", None),
+        ] {
+            assert_eq!(parse_timeout(text.as_bytes()), expected, "{text}");
+        }
+    }
+}

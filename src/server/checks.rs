@@ -1,0 +1,128 @@
+//! Health: what `/health`, `/livez` and `/readyz` look at, and how they say it.
+//!
+//! ```text
+//!   /livez   serializable_read
+//!   /readyz  data_corruption, serializable_read, linearizable_read, non_learner
+//!   /health  alarms, leader, linearizable read: one JSON object
+//! ```
+//!
+//! Orchestrators restart members by these answers, so names, texts and status codes are etcd's.
+
+use std::fmt::Write;
+
+use super::Api;
+use crate::base::Denied;
+use crate::proto::etcdserverpb::{AlarmType, RangeRequest};
+
+/// One look at one aspect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Check {
+    DataCorruption,
+    SerializableRead,
+    LinearizableRead,
+    NonLearner,
+}
+
+impl Check {
+    pub const LIVE: &[Check] = &[Check::SerializableRead];
+    pub const READY: &[Check] = &[
+        Check::DataCorruption,
+        Check::SerializableRead,
+        Check::LinearizableRead,
+        Check::NonLearner,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Check::DataCorruption => "data_corruption",
+            Check::SerializableRead => "serializable_read",
+            Check::LinearizableRead => "linearizable_read",
+            Check::NonLearner => "non_learner",
+        }
+    }
+}
+
+impl Api {
+    async fn check(&self, check: Check) -> Result<(), String> {
+        match check {
+            Check::DataCorruption => {
+                let alarms = self.consensus.read(|state, _| state.alarms());
+                let corrupt = alarms.iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt);
+                if corrupt {
+                    Err("alarm activated: CORRUPT".into())
+                } else {
+                    Ok(())
+                }
+            }
+            Check::SerializableRead => self.probe(true).await.map_err(error_text),
+            Check::LinearizableRead => self.probe(false).await.map_err(error_text),
+            Check::NonLearner if self.standing.is_learner() => Err("not supported for learner".into()),
+            Check::NonLearner => Ok(()),
+        }
+    }
+
+    /// Reads one key, as a client would.
+    async fn probe(&self, serializable: bool) -> Result<(), Denied> {
+        let request = RangeRequest {
+            key: "a".into(),
+            limit: 1,
+            serializable,
+            ..RangeRequest::default()
+        };
+        let range = self.range(request);
+        let probed = self.env.timeout(self.consensus.request_timeout(), range).await;
+        probed.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED)).map(drop)
+    }
+
+    /// Runs `checks` without the `excluded`: whether all passed, and the text.
+    pub async fn run_checks(&self, checks: &[Check], excluded: &[String], verbose: bool) -> (bool, String) {
+        let (mut passed, mut text) = (true, String::new());
+        for &check in checks {
+            let name = check.name();
+            if excluded.iter().any(|excluded| excluded == name) {
+                continue;
+            }
+            // Writing to memory cannot fail.
+            let _ = match self.check(check).await {
+                Ok(()) => writeln!(text, "[+]{name} ok"),
+                Err(why) => {
+                    passed = false;
+                    tracing::warn!(check = name, why, "health check failed");
+                    writeln!(text, "[-]{name} failed: {why}")
+                }
+            };
+        }
+        if passed && !verbose {
+            text.clear();
+        }
+        if passed {
+            text.push_str("ok\n");
+        }
+        (passed, text)
+    }
+
+    /// `/health`: the reason why not, empty if healthy.
+    pub async fn health(&self, excluded_alarms: &[String], serializable: bool) -> Result<(), String> {
+        let alarms = self.consensus.read(|state, _| state.alarms());
+        for alarm in alarms {
+            let name = match AlarmType::try_from(alarm.alarm) {
+                Ok(AlarmType::Nospace) => "NOSPACE",
+                Ok(AlarmType::Corrupt) => "CORRUPT",
+                _ => "UNKNOWN",
+            };
+            if !excluded_alarms.iter().any(|excluded| excluded == name) {
+                return Err(format!("ALARM {name}"));
+            }
+        }
+        if !serializable && self.consensus.status().leader.is_none() {
+            return Err("RAFT NO LEADER".into());
+        }
+        self.probe(serializable)
+            .await
+            .map_err(|denied| format!("RANGE ERROR:{denied}"))
+    }
+}
+
+fn error_text(denied: Denied) -> String {
+    format!("range error: {denied}")
+}

@@ -1,0 +1,54 @@
+//! The standard health service of gRPC. Only the empty name is registered, and it serves from the moment gRPC does.
+
+use futures_util::{StreamExt, stream};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::Api;
+use super::kv::Answers;
+use super::rpc::Rpc;
+use super::streams::Guarded;
+use crate::base::Denied;
+use crate::proto::health::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server::Health,
+};
+
+#[async_trait]
+impl Health for Api {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        self.unary(Rpc::HealthCheck, false, request, |request| async move {
+            if request.service.is_empty() {
+                Ok(HealthCheckResponse {
+                    status: ServingStatus::Serving.into(),
+                })
+            } else {
+                Err(Denied::UNKNOWN_SERVICE)
+            }
+        })
+        .await
+    }
+
+    type WatchStream = Guarded<Answers<HealthCheckResponse>>;
+
+    /// The status now, and then silence: it does not change before the server stops.
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.stream(Rpc::HealthWatch, false, request, |request| {
+            self.metrics.rpc(Rpc::HealthWatch).msg_received.inc();
+            let known = request.service.is_empty();
+            let status = if known {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::ServiceUnknown
+            };
+            let first = HealthCheckResponse {
+                status: status.into(),
+            };
+            Ok(Box::pin(stream::iter([Ok(first)]).chain(stream::pending())) as Answers<_>)
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! Plain HTTP: health, metrics and version, as etcd's clients and probes expect them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use tonic::body::Body;
+
+use super::checks::Check;
+use super::front::Role;
+use super::{Api, STORAGE_VERSION, VERSION};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The exposition format of Prometheus.
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers one request that is not gRPC. Its body, if any, is not read.
+pub async fn answer<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<Body> {
+    let path = request.uri().path();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let get = request.method() == Method::GET;
+    match path {
+        "/health" if get => health(api, &query).await,
+        "/livez" | "/readyz" if get => {
+            let checks = if path == "/livez" {
+                Check::LIVE
+            } else {
+                Check::READY
+            };
+            verdict(api, checks, &query).await
+        }
+        "/metrics" => {
+            let text = api.metrics.render(&api.sample(), VERSION);
+            respond(StatusCode::OK, METRICS_TEXT, text)
+        }
+        "/version" if role == Role::Clients && get => version(api),
+        "/health" | "/livez" | "/readyz" => not_allowed(),
+        "/version" if role == Role::Clients => not_allowed(),
+        _ => match single_check(path) {
+            Some(check) if get => verdict(api, &[check], &query).await,
+            Some(_) => not_allowed(),
+            None => error(StatusCode::NOT_FOUND, "404 page not found\n"),
+        },
+    }
+}
+
+/// The check that a path like `/readyz/linearizable_read` names.
+fn single_check(path: &str) -> Option<Check> {
+    let (checks, name) = match (path.strip_prefix("/livez/"), path.strip_prefix("/readyz/")) {
+        (Some(name), _) => (Check::LIVE, name),
+        (_, Some(name)) => (Check::READY, name),
+        _ => return None,
+    };
+    checks.iter().copied().find(|check| check.name() == name)
+}
+
+async fn health(api: &Api, query: &Query) -> Response<Body> {
+    let verdict = api
+        .health(&query.all("exclude"), query.is("serializable", "true"))
+        .await;
+    let (status, counter) = match verdict {
+        Ok(()) => (StatusCode::OK, &api.metrics.health_success),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, &api.metrics.health_failures),
+    };
+    counter.inc();
+    let healthy = if verdict.is_ok() { "true" } else { "false" };
+    let body = serde_json::json!({ "health": healthy, "reason": verdict.err().unwrap_or_default() });
+    respond(status, TEXT, body.to_string())
+}
+
+async fn verdict(api: &Api, checks: &[Check], query: &Query) -> Response<Body> {
+    let (passed, text) = api
+        .run_checks(checks, &query.all("exclude"), query.has("verbose"))
+        .await;
+    let status = if passed {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    nosniff(respond(status, TEXT, text))
+}
+
+fn version(api: &Api) -> Response<Body> {
+    let cluster = api
+        .consensus
+        .read(|state, _| state.cluster_version().map(str::to_owned));
+    let storage = if cluster.is_some() {
+        STORAGE_VERSION
+    } else {
+        "unknown"
+    };
+    let cluster = cluster.unwrap_or_else(|| "not_decided".into());
+    // Field order is part of what scripts see, so it is written out.
+    let body = format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
+    respond(StatusCode::OK, "application/json", body)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(body.into())));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn nosniff(mut response: Response<Body>) -> Response<Body> {
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+fn error(status: StatusCode, text: &'static str) -> Response<Body> {
+    nosniff(respond(status, TEXT, text))
+}
+
+fn not_allowed() -> Response<Body> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+/// The parameters of a query, in order. Names and values that matter here need no escapes.
+#[derive(Debug, PartialEq, Eq)]
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: &str) -> Query {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let split = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        Query(pairs.map(split).collect())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(found, _)| found == name)
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.0
+            .iter()
+            .find(|(found, _)| found == name)
+            .is_some_and(|(_, found)| found == value)
+    }
+
+    fn all(&self, name: &str) -> Vec<String> {
+        self.0
+            .iter()
+            .filter(|(found, _)| found == name)
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_may_repeat_a_name() {
+        let query = Query::parse("verbose&exclude=a&exclude=b&serializable=true");
+        assert!(query.has("verbose") && !query.has("a"));
+        assert_eq!(query.all("exclude"), ["a", "b"]);
+        assert!(query.is("serializable", "true") && !query.is("exclude", "b"));
+        assert_eq!(Query::parse(""), Query(vec![]));
+    }
+
+    #[test]
+    fn a_path_may_name_one_check() {
+        assert_eq!(
+            single_check("/livez/serializable_read"),
+            Some(Check::SerializableRead)
+        );
+        assert_eq!(single_check("/livez/linearizable_read"), None);
+        assert_eq!(
+            single_check("/readyz/linearizable_read"),
+            Some(Check::LinearizableRead)
+        );
+        assert_eq!(single_check("/readyz/"), None);
+    }
+}

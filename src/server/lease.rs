@@ -1,0 +1,179 @@
+//! The Lease service. Time is the leader's: renewals and remaining times are asked of it.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, stream};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::kv::Shared;
+use super::rpc::Rpc;
+use super::status::{of_request, status};
+use super::streams::Guarded;
+use super::{Api, mismatch, quota};
+use crate::base::{Denied, LeaseId, limits};
+use crate::proto::command::command::Request as Command;
+use crate::proto::etcdserverpb::{self as pb, lease_server::Lease};
+use crate::state::Answer;
+
+type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
+
+#[async_trait]
+impl Lease for Api {
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        self.unary(Rpc::LeaseGrant, false, request, |request| {
+            self.lease_grant(request)
+        })
+        .await
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        self.unary(Rpc::LeaseRevoke, false, request, |request| {
+            self.lease_revoke(request)
+        })
+        .await
+    }
+
+    type LeaseKeepAliveStream = Guarded<KeepAlives>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        self.stream(Rpc::LeaseKeepAlive, false, request, |requests| {
+            Ok(Box::pin(keep_alives(self.shared(), requests)) as KeepAlives)
+        })
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        self.unary(Rpc::LeaseTimeToLive, false, request, |request| {
+            self.lease_time_to_live(request)
+        })
+        .await
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        self.unary(Rpc::LeaseLeases, false, request, |_| async {
+            let leases = self
+                .consensus
+                .leases()
+                .into_iter()
+                .map(|id| pb::LeaseStatus { id })
+                .collect();
+            Ok(pb::LeaseLeasesResponse {
+                header: Some(self.header_now()),
+                leases,
+            })
+        })
+        .await
+    }
+}
+
+impl Api {
+    async fn lease_grant(
+        &self,
+        mut request: pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, Denied> {
+        self.reserve(quota::LEASE_BYTES).await?;
+        if request.ttl > limits::LEASE_TTL_SECONDS_MAX {
+            return Err(Denied::LEASE_TTL_TOO_LARGE);
+        }
+        // Raised silently, as etcd: a lease must outlast an election.
+        request.ttl = request.ttl.max(self.consensus.lease_ttl_min());
+        while request.id == 0 {
+            request.id = random_id(self.env.random_u64());
+        }
+        match self.propose(Command::LeaseGrant(request)).await? {
+            (Answer::LeaseGrant { id, ttl }, revision) => {
+                self.metrics.leases_granted.inc();
+                let header = Some(self.header(revision));
+                Ok(pb::LeaseGrantResponse {
+                    header,
+                    id,
+                    ttl,
+                    error: String::new(),
+                })
+            }
+            (other, _) => mismatch(&other),
+        }
+    }
+
+    async fn lease_revoke(&self, request: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Denied> {
+        match self.propose(Command::LeaseRevoke(request)).await? {
+            (Answer::LeaseRevoke, revision) => {
+                self.metrics.leases_revoked.inc();
+                Ok(pb::LeaseRevokeResponse {
+                    header: Some(self.header(revision)),
+                })
+            }
+            (other, _) => mismatch(&other),
+        }
+    }
+
+    /// An unknown lease is no error: its TTL is -1.
+    async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Denied> {
+        let found = self
+            .consensus
+            .lease_time_to_live(request.id, request.keys)
+            .await?;
+        let mut response = pb::LeaseTimeToLiveResponse {
+            id: request.id,
+            ttl: -1,
+            ..pb::LeaseTimeToLiveResponse::default()
+        };
+        if let Some(found) = found {
+            response.ttl = found.remaining;
+            response.granted_ttl = found.granted;
+            response.keys = found.keys;
+        }
+        response.header = Some(self.header_now());
+        Ok(response)
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<pb::LeaseKeepAliveResponse, Denied> {
+        // Before the renewal: a client must not take this revision for one that saw the lease alive.
+        let header = Some(self.header_now());
+        let ttl = self.consensus.lease_keep_alive(id).await?;
+        if ttl > 0 {
+            self.metrics.leases_renewed.inc();
+        }
+        Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
+    }
+}
+
+/// A positive number, and not one that JavaScript or a sign could spoil: etcd too clears the top bit.
+fn random_id(random: u64) -> LeaseId {
+    LeaseId::try_from(random >> 1).expect("63 bits are a positive number")
+}
+
+/// One answer per request, in order; a refusal ends the stream.
+fn keep_alives(
+    api: Shared,
+    requests: Streaming<pb::LeaseKeepAliveRequest>,
+) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send {
+    stream::unfold((api, requests), |(api, mut requests)| async move {
+        let answer = match requests.message().await {
+            Ok(None) => return None,
+            Err(error) => Err(of_request(error)),
+            Ok(Some(request)) => {
+                api.metrics.rpc(Rpc::LeaseKeepAlive).msg_received.inc();
+                api.keep_alive(request.id).await.map_err(status)
+            }
+        };
+        Some((answer, (api, requests)))
+    })
+}

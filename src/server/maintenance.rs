@@ -1,0 +1,146 @@
+//! The Maintenance service: status, alarms, hashes, leadership. Snapshots, the hash of etcd's file and
+//! downgrades are not implemented yet.
+
+use futures_util::stream;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::kv::Answers;
+use super::rpc::Rpc;
+use super::streams::Guarded;
+use super::{Api, STORAGE_VERSION, VERSION, mismatch, quota};
+use crate::base::Denied;
+use crate::proto::command::command::Request as Command;
+use crate::proto::etcdserverpb::{self as pb, maintenance_server::Maintenance};
+use crate::state::Answer;
+
+#[async_trait]
+impl Maintenance for Api {
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        self.unary(Rpc::Alarm, false, request, |request| async move {
+            match self.propose(Command::Alarm(request)).await? {
+                (Answer::Alarm(alarms), revision) => Ok(pb::AlarmResponse {
+                    header: Some(self.header(revision)),
+                    alarms,
+                }),
+                (other, _) => mismatch(&other),
+            }
+        })
+        .await
+    }
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        self.unary(Rpc::Status, true, request, |_| async { Ok(self.member_status()) })
+            .await
+    }
+
+    /// The store needs none: it compacts itself, and sizes are logical. etcd's answer has no header.
+    async fn defragment(
+        &self,
+        request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.unary(Rpc::Defragment, false, request, |_| async {
+            Ok(pb::DefragmentResponse::default())
+        })
+        .await
+    }
+
+    async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        self.unimplemented(Rpc::Hash, request).await
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.unary(Rpc::HashKv, false, request, |request| {
+            self.hash_kv(request.revision)
+        })
+        .await
+    }
+
+    type SnapshotStream = Guarded<Answers<pb::SnapshotResponse>>;
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.stream(Rpc::Snapshot, true, request, |_| {
+            self.metrics.rpc(Rpc::Snapshot).msg_received.inc();
+            let refused = super::status::status(Denied::NOT_IMPLEMENTED);
+            Ok(Box::pin(stream::once(async { Err(refused) })) as Answers<_>)
+        })
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        self.unary(Rpc::MoveLeader, false, request, |request| async move {
+            self.consensus.move_leader(request.target_id).await?;
+            Ok(pb::MoveLeaderResponse::default())
+        })
+        .await
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        self.unimplemented(Rpc::Downgrade, request).await
+    }
+}
+
+impl Api {
+    fn member_status(&self) -> pb::StatusResponse {
+        let status = self.consensus.status();
+        let (alarms, (all, in_use)) = self
+            .consensus
+            .read(|state, _| (state.alarms(), state.logical_bytes()));
+        let mut errors = Vec::new();
+        if status.leader.is_none() {
+            errors.push(Denied::NO_LEADER.text.to_owned());
+        }
+        let alarm = |alarm: pb::AlarmMember| {
+            format!(
+                "memberID:{} alarm:{}",
+                alarm.member_id,
+                alarm.alarm().as_str_name()
+            )
+        };
+        errors.extend(alarms.into_iter().map(alarm));
+        pb::StatusResponse {
+            header: Some(self.header_now()),
+            version: VERSION.into(),
+            db_size: i64::try_from(all).unwrap_or(i64::MAX),
+            db_size_in_use: i64::try_from(in_use).unwrap_or(i64::MAX),
+            leader: status.leader.unwrap_or(0),
+            raft_index: status.committed,
+            raft_applied_index: status.applied,
+            raft_term: status.term,
+            errors,
+            is_learner: status.is_learner,
+            storage_version: STORAGE_VERSION.into(),
+            db_size_quota: quota::effective(self.options.quota_bytes),
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }
+    }
+
+    /// Reads all of history under one look, off the tasks that serve others. Writes wait meanwhile, as they do
+    /// for etcd's.
+    async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, Denied> {
+        let consensus = self.consensus.clone();
+        let look = self
+            .env
+            .run_blocking(move || consensus.read(|state, store| state.hash_kv(revision, store)));
+        let found = look.await.map_err(|broken| self.broken(&broken))??;
+        Ok(pb::HashKvResponse {
+            header: Some(self.header_now()),
+            hash: found.hash,
+            compact_revision: found.compact_revision,
+            hash_revision: found.hash_revision,
+        })
+    }
+}

@@ -1,0 +1,275 @@
+//! Open streams, and what ends them from the server's side: a stop, a lost leader, the client's deadline.
+//!
+//! ```text
+//!   Guarded ── polls ──► its End (stopped? no leader? deadline?) ──► then the stream itself
+//!      │
+//!      └── counts what was sent, and the code it ended with (Canceled if the client left)
+//! ```
+//!
+//! Ending is a flag and a wake-up per stream, so that a stream pays nothing for it while it runs.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use futures_util::task::AtomicWaker;
+use tonic::Status;
+
+use super::metrics::Metrics;
+use super::rpc::Rpc;
+use super::status::status;
+use crate::base::Denied;
+use crate::runtime::BoxFuture;
+
+/// The server's hold on one stream.
+#[derive(Default)]
+struct End {
+    needs_leader: bool,
+    why: OnceLock<Denied>,
+    waker: AtomicWaker,
+}
+
+impl End {
+    fn end(&self, why: Denied) {
+        // The first reason counts.
+        let _ = self.why.set(why);
+        self.waker.wake();
+    }
+}
+
+/// Every open stream of a server.
+#[derive(Default)]
+pub struct Streams {
+    open: Mutex<BTreeMap<u64, Arc<End>>>,
+    next: AtomicU64,
+    /// Set by the first [`end_all`](Self::end_all): later streams end at once.
+    closed: OnceLock<Denied>,
+}
+
+impl Streams {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<End>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, needs_leader: bool) -> (u64, Arc<End>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let end = Arc::new(End {
+            needs_leader,
+            ..End::default()
+        });
+        self.lock().insert(number, end.clone());
+        // Looked at after the insertion, so that a stop between the two is seen by one of both.
+        if let Some(&why) = self.closed.get() {
+            end.end(why);
+        }
+        (number, end)
+    }
+
+    /// Ends the streams whose clients demanded a leader.
+    pub fn end_leaderless(&self, why: Denied) {
+        self.lock()
+            .values()
+            .filter(|end| end.needs_leader)
+            .for_each(|end| end.end(why));
+    }
+
+    /// Ends every stream, also those that are opened later.
+    pub fn end_all(&self, why: Denied) {
+        let _ = self.closed.set(why);
+        self.lock().values().for_each(|end| end.end(why));
+    }
+}
+
+/// A stream of answers with everything that may end it.
+pub struct Guarded<S> {
+    stream: Option<Pin<Box<S>>>,
+    end: Arc<End>,
+    number: u64,
+    streams: Arc<Streams>,
+    deadline: Option<BoxFuture<'static, ()>>,
+    metrics: Arc<Metrics>,
+    rpc: Rpc,
+}
+
+impl<S> Guarded<S> {
+    pub fn new(
+        streams: &Arc<Streams>,
+        metrics: Arc<Metrics>,
+        rpc: Rpc,
+        needs_leader: bool,
+        deadline: Option<BoxFuture<'static, ()>>,
+        stream: S,
+    ) -> Self {
+        let (number, end) = streams.open(needs_leader);
+        Guarded {
+            stream: Some(Box::pin(stream)),
+            end,
+            number,
+            streams: streams.clone(),
+            deadline,
+            metrics,
+            rpc,
+        }
+    }
+
+    /// The stream is over: counts it, once, and lets go of all it held.
+    fn finish(&mut self, code: tonic::Code) {
+        if self.stream.take().is_some() {
+            self.streams.lock().remove(&self.number);
+            self.metrics.rpc(self.rpc).handled(code);
+        }
+    }
+}
+
+impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(stream) = this.stream.as_mut() else {
+            return Poll::Ready(None);
+        };
+        this.end.waker.register(cx.waker());
+        let mut why = this.end.why.get().copied();
+        if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            why = Some(Denied::CONTEXT_DEADLINE_EXCEEDED);
+        }
+        if let Some(why) = why {
+            let status = status(why);
+            this.finish(status.code());
+            return Poll::Ready(Some(Err(status)));
+        }
+        let next = std::task::ready!(stream.as_mut().poll_next(cx));
+        match &next {
+            Some(Ok(_)) => this.metrics.rpc(this.rpc).msg_sent.inc(),
+            Some(Err(status)) => {
+                let code = status.code();
+                this.finish(code);
+            }
+            None => this.finish(tonic::Code::Ok),
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl<S> Drop for Guarded<S> {
+    fn drop(&mut self) {
+        // The client went away in the middle.
+        self.finish(tonic::Code::Cancelled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt, stream};
+
+    use super::*;
+
+    type Item = Result<u32, Status>;
+
+    fn guarded<S: Stream<Item = Item>>(
+        streams: &Arc<Streams>,
+        needs_leader: bool,
+        deadline: Option<BoxFuture<'static, ()>>,
+        stream: S,
+    ) -> (Guarded<S>, Arc<Metrics>) {
+        let metrics = Metrics::new();
+        (
+            Guarded::new(
+                streams,
+                metrics.clone(),
+                Rpc::Watch,
+                needs_leader,
+                deadline,
+                stream,
+            ),
+            metrics,
+        )
+    }
+
+    fn end<S: Stream<Item = Item>>(stream: &mut Guarded<S>) -> Option<Option<(tonic::Code, String)>> {
+        let next = stream.next().now_or_never()?;
+        Some(next.map(|item| {
+            let status = item.expect_err("the stream should end");
+            (status.code(), status.message().to_owned())
+        }))
+    }
+
+    #[test]
+    fn only_streams_that_demand_a_leader_end_without_one() {
+        let streams = Arc::new(Streams::default());
+        let (mut strict, _) = guarded(&streams, true, None, stream::pending());
+        let (mut lax, _) = guarded(&streams, false, None, stream::pending());
+        assert_eq!(end(&mut strict), None);
+        streams.end_leaderless(Denied::NO_LEADER);
+        assert_eq!(
+            end(&mut strict),
+            Some(Some((tonic::Code::Unavailable, "etcdserver: no leader".into())))
+        );
+        assert_eq!(end(&mut strict), Some(None), "nothing follows the status");
+        assert_eq!(end(&mut lax), None);
+        assert_eq!(streams.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_stop_ends_every_stream_also_a_late_one() {
+        let streams = Arc::new(Streams::default());
+        let (mut early, _) = guarded(&streams, false, None, stream::pending());
+        streams.end_all(Denied::STOPPED);
+        let (mut late, _) = guarded(&streams, false, None, stream::pending());
+        let stopped = Some(Some((
+            tonic::Code::Unavailable,
+            "etcdserver: server stopped".into(),
+        )));
+        assert_eq!(end(&mut early), stopped);
+        assert_eq!(end(&mut late), stopped);
+    }
+
+    #[test]
+    fn a_deadline_ends_its_stream() {
+        let streams = Arc::new(Streams::default());
+        let deadline = futures_util::future::ready(()).boxed();
+        let (mut stream, _) = guarded(&streams, false, Some(deadline), stream::pending());
+        assert_eq!(
+            end(&mut stream),
+            Some(Some((
+                tonic::Code::DeadlineExceeded,
+                "context deadline exceeded".into()
+            )))
+        );
+    }
+
+    #[test]
+    fn a_stream_is_counted_once_with_its_code() {
+        let streams = Arc::new(Streams::default());
+        let (mut whole, metrics) = guarded(&streams, false, None, stream::iter([Ok(1), Ok(2)]));
+        while whole.next().now_or_never().flatten().is_some() {}
+        drop(whole);
+        let (left, left_metrics) = guarded(&streams, false, None, stream::pending());
+        drop(left);
+        let sample = super::super::metrics::Sample::default();
+        let count = |metrics: &Metrics, code: &str| {
+            let text = String::from_utf8(metrics.render(&sample, "x")).expect("text");
+            let name = format!("grpc_server_handled_total{{grpc_code=\"{code}\"");
+            text.lines()
+                .filter(|line| line.starts_with(&name))
+                .map(|line| line.ends_with(" 1"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(metrics.rpc(Rpc::Watch).msg_sent.get(), 2);
+        assert_eq!(
+            (count(&metrics, "OK"), count(&metrics, "Canceled")),
+            (vec![true], vec![])
+        );
+        assert_eq!(
+            (count(&left_metrics, "OK"), count(&left_metrics, "Canceled")),
+            (vec![], vec![true])
+        );
+        assert!(streams.lock().is_empty());
+    }
+}

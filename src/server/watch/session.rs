@@ -1,0 +1,431 @@
+//! One watch stream: requests in, responses out, made where they are sent.
+//!
+//! The stream does its work when it is polled, so a client that does not read costs what is queued and no more:
+//! neither its requests nor history are read until it takes what is ready. Each turn looks at every
+//! source (requests, feed, history, the progress ticker), so none starves another.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use prost::Message;
+use tonic::Status;
+
+use super::feed::{Delivery, Feed, Watcher, Wishes};
+use super::registry::Keys;
+use super::{Source, WatchHub};
+use crate::base::{Denied, Revision};
+use crate::proto::etcdserverpb::{
+    ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
+    watch_request::RequestUnion,
+};
+use crate::proto::mvccpb::{Event, event::EventType};
+use crate::runtime::BoxFuture;
+use crate::state::check::RangeEnd;
+
+/// Requests that are taken in one turn.
+const REQUESTS_PER_TURN: usize = 16;
+/// The watch id of a refusal, and of progress on behalf of all watches.
+const NO_WATCH: i64 = -1;
+const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
+/// What a stream needs of its server.
+pub struct Setup {
+    pub hub: Arc<WatchHub>,
+    pub source: Arc<dyn Source>,
+    /// Completes a header around a revision.
+    pub header: Box<dyn Fn(Revision) -> ResponseHeader + Send>,
+    /// Resolves when progress is due; asked again each time.
+    pub tick: Box<dyn Fn() -> BoxFuture<'static, ()> + Send>,
+    /// The encoded size from which a response is cut, if its watch wants fragments.
+    pub fragment_bytes: usize,
+}
+
+/// A watch as its stream knows it.
+pub(super) struct Watch {
+    pub watcher: Arc<Watcher>,
+    /// Whether the client wants progress, and had no response since the last tick.
+    progress_due: Option<bool>,
+    /// Compacted away under the watch; its id stays taken until the client cancels it.
+    pub dead: bool,
+}
+
+/// See the module.
+pub struct Session<R> {
+    pub(super) setup: Setup,
+    requests: R,
+    number: u64,
+    feed: Arc<Feed>,
+    pub(super) watches: BTreeMap<i64, Watch>,
+    next_id: i64,
+    /// Watches that read history, in turn.
+    pub(super) behind: VecDeque<Arc<Watcher>>,
+    ready: VecDeque<WatchResponse>,
+    tick: BoxFuture<'static, ()>,
+    /// The client will ask nothing more.
+    ended: bool,
+}
+
+impl<R> Session<R> {
+    pub fn new(setup: Setup, requests: R) -> Self {
+        let (number, feed) = setup.hub.open();
+        Session {
+            requests,
+            number,
+            feed,
+            watches: BTreeMap::new(),
+            next_id: 0,
+            behind: VecDeque::new(),
+            ready: VecDeque::new(),
+            tick: (setup.tick)(),
+            ended: false,
+            setup,
+        }
+    }
+
+    fn header(&self, revision: Revision) -> Option<ResponseHeader> {
+        Some((self.setup.header)(revision))
+    }
+
+    fn request(&mut self, request: WatchRequest, waker: &Waker) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => self.create(request),
+            Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => self.progress_of_all(waker),
+            None => {}
+        }
+    }
+
+    fn create(&mut self, request: WatchCreateRequest) {
+        if request.start_revision < 0 {
+            return self.refuse(Denied::COMPACTED.text);
+        }
+        let Some(keys) = keys(request.key.clone(), &request.range_end) else {
+            return self.refuse(EMPTY_RANGE);
+        };
+        let id = match request.watch_id {
+            0 => self.pick_id(),
+            id if self.watches.contains_key(&id) => return self.refuse(DUPLICATE_ID),
+            id => id,
+        };
+        let filtered = |kind: FilterType| request.filters.contains(&i32::from(kind));
+        let wishes = Wishes {
+            id,
+            keys,
+            no_put: filtered(FilterType::Noput),
+            no_delete: filtered(FilterType::Nodelete),
+            prev_kv: request.prev_kv,
+            fragment: request.fragment,
+            start: request.start_revision,
+        };
+        let (watcher, synced, revision) = self.setup.hub.watch(wishes, &self.feed);
+        if !synced {
+            self.behind.push_back(watcher.clone());
+        }
+        let progress_due = request.progress_notify.then_some(true);
+        self.watches.insert(
+            id,
+            Watch {
+                watcher,
+                progress_due,
+                dead: false,
+            },
+        );
+        let header = self.header(revision);
+        self.ready.push_back(WatchResponse {
+            header,
+            watch_id: id,
+            created: true,
+            ..WatchResponse::default()
+        });
+    }
+
+    /// The lowest id from where the last was picked that is not taken.
+    fn pick_id(&mut self) -> i64 {
+        while self.watches.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    fn refuse(&mut self, why: &str) {
+        let response = WatchResponse {
+            header: self.header(self.setup.hub.revision()),
+            watch_id: NO_WATCH,
+            created: true,
+            canceled: true,
+            cancel_reason: why.to_owned(),
+            ..WatchResponse::default()
+        };
+        self.ready.push_back(response);
+    }
+
+    fn cancel(&mut self, id: i64) {
+        let Some(watch) = self.watches.remove(&id) else {
+            return;
+        };
+        self.setup.hub.unwatch(&watch.watcher);
+        self.behind
+            .retain(|watcher| !Arc::ptr_eq(watcher, &watch.watcher));
+        let header = self.header(self.setup.hub.revision());
+        self.ready.push_back(WatchResponse {
+            header,
+            watch_id: id,
+            canceled: true,
+            ..WatchResponse::default()
+        });
+    }
+
+    /// Makes responses of all that was applied, and says which revision that reaches.
+    fn settle(&mut self, waker: &Waker) -> Revision {
+        let feed = self.feed.clone();
+        let (revision, taken) = self.setup.hub.settle(|revision| (revision, feed.take(waker)));
+        self.deliver(taken);
+        revision
+    }
+
+    /// Whether progress at `revision` may be told for a watch: all its events up to there were sent.
+    fn has_reached(watch: &Watch, revision: Revision) -> bool {
+        !watch.dead && watch.watcher.is_synced() && watch.watcher.start <= revision
+    }
+
+    /// Manual progress: for all watches or, if one is not there yet, not at all.
+    fn progress_of_all(&mut self, waker: &Waker) {
+        let revision = self.settle(waker);
+        let mut watches = self.watches.values();
+        if !self.watches.is_empty() && watches.all(|watch| Self::has_reached(watch, revision)) {
+            self.progress(NO_WATCH, revision);
+        }
+    }
+
+    fn progress(&mut self, watch_id: i64, revision: Revision) {
+        let header = self.header(revision);
+        self.ready.push_back(WatchResponse {
+            header,
+            watch_id,
+            ..WatchResponse::default()
+        });
+    }
+
+    /// The ticker: progress for each watch that wants it and had nothing since the last tick.
+    fn tick(&mut self, waker: &Waker) {
+        if self.watches.values().all(|watch| watch.progress_due.is_none()) {
+            return;
+        }
+        let revision = self.settle(waker);
+        let mut idle = Vec::new();
+        for (&id, watch) in &mut self.watches {
+            let Some(due) = &mut watch.progress_due else {
+                continue;
+            };
+            if std::mem::replace(due, true) && Self::has_reached(watch, revision) {
+                idle.push(id);
+            }
+        }
+        idle.into_iter().for_each(|id| self.progress(id, revision));
+    }
+
+    /// Makes responses of what a feed held.
+    fn deliver(&mut self, (queue, behind): (VecDeque<Delivery>, Vec<Arc<Watcher>>)) {
+        let mut batches = Vec::with_capacity(queue.len());
+        for delivery in queue {
+            if self.is_current(&delivery.watcher) {
+                let events = delivery.events();
+                batches.push((delivery.watcher, delivery.revision, events));
+            }
+        }
+        self.send(batches);
+        for watcher in behind {
+            if self.is_current(&watcher) {
+                self.behind.push_back(watcher);
+            }
+        }
+    }
+
+    /// Whether a watch is still the one that its id names.
+    pub(super) fn is_current(&self, watcher: &Arc<Watcher>) -> bool {
+        self.watches
+            .get(&watcher.id)
+            .is_some_and(|watch| Arc::ptr_eq(&watch.watcher, watcher))
+    }
+
+    /// Makes a response of each batch: its watch, the header's revision, its events.
+    pub(super) fn send(&mut self, mut batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
+        self.look_up_prev_kvs(&mut batches);
+        for (watcher, revision, events) in batches {
+            if let Some(Watch {
+                progress_due: Some(due),
+                ..
+            }) = self.watches.get_mut(&watcher.id)
+            {
+                *due = false;
+            }
+            self.setup.hub.metrics.events.inc_by(events.len() as u64);
+            let header = self.header(revision);
+            let response = WatchResponse {
+                header,
+                watch_id: watcher.id,
+                events,
+                ..WatchResponse::default()
+            };
+            if watcher.fragment {
+                fragment(response, self.setup.fragment_bytes, &mut self.ready);
+            } else {
+                self.ready.push_back(response);
+            }
+        }
+    }
+
+    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) {
+        if batches.iter().all(|(watcher, ..)| !watcher.prev_kv) {
+            return;
+        }
+        self.setup.source.look(&mut |state, store| {
+            let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
+            for event in wanting.flat_map(|(.., events)| events) {
+                let Some(kv) = &event.kv else { continue };
+                let creation =
+                    event.r#type == i32::from(EventType::Put) && kv.create_revision == kv.mod_revision;
+                if creation {
+                    continue;
+                }
+                match state.prev_kv(&kv.key, kv.mod_revision, store) {
+                    Ok(prev_kv) => event.prev_kv = prev_kv,
+                    Err(broken) => tracing::error!(%broken, "the pair before an event cannot be read"),
+                }
+            }
+        });
+    }
+
+    /// The first watch of a compacted past, and what tells its client.
+    pub(super) fn compacted(&mut self, watcher: &Arc<Watcher>, compact_revision: Revision) {
+        if let Some(watch) = self.watches.get_mut(&watcher.id) {
+            watch.dead = true;
+        }
+        self.setup.hub.unwatch(watcher);
+        let response = WatchResponse {
+            // etcd leaves the revision out of this header.
+            header: self.header(0),
+            watch_id: watcher.id,
+            canceled: true,
+            compact_revision,
+            ..WatchResponse::default()
+        };
+        self.ready.push_back(response);
+    }
+}
+
+impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
+    /// Takes requests that have arrived; true if there were some.
+    fn take_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
+        let mut worked = false;
+        for _ in 0..REQUESTS_PER_TURN {
+            if self.ended {
+                break;
+            }
+            match Pin::new(&mut self.requests).poll_next(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.ended = true,
+                Poll::Ready(Some(Err(status))) => return Err(status),
+                Poll::Ready(Some(Ok(request))) => self.request(request, cx.waker()),
+            }
+            worked = true;
+        }
+        Ok(worked)
+    }
+}
+
+impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Session<R> {
+    type Item = Result<WatchResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(response) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(response)));
+            }
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            let asked = match this.take_requests(cx) {
+                Ok(asked) => asked,
+                Err(status) => return Poll::Ready(Some(Err(status))),
+            };
+            let taken = this.feed.take(cx.waker());
+            this.deliver(taken);
+            let caught_up = !this.behind.is_empty();
+            if caught_up && let Err(status) = this.catch_up() {
+                return Poll::Ready(Some(Err(status)));
+            }
+            let ticked = this.tick.as_mut().poll(cx).is_ready();
+            if ticked {
+                this.tick = (this.setup.tick)();
+                this.tick(cx.waker());
+            }
+            if !this.ready.is_empty() || asked || ticked {
+                continue;
+            }
+            if caught_up {
+                // There may be much history without a single event for us: others' turn.
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
+    }
+}
+
+impl<R> Drop for Session<R> {
+    fn drop(&mut self) {
+        self.setup
+            .hub
+            .close(self.number, self.watches.values().map(|watch| &watch.watcher));
+    }
+}
+
+/// The keys that a request means; `None` if it means none.
+fn keys(key: Bytes, range_end: &Bytes) -> Option<Keys> {
+    let key = if key.is_empty() {
+        Bytes::from_static(&[0])
+    } else {
+        key
+    };
+    match RangeEnd::of(range_end) {
+        RangeEnd::Single => Some(Keys::One(key)),
+        RangeEnd::Open => Some(Keys::Range(key, None)),
+        RangeEnd::Before(end) if key < end => Some(Keys::Range(key, Some(range_end.clone()))),
+        RangeEnd::Before(_) => None,
+    }
+}
+
+/// Cuts a response so that each part with more than one event stays below `bytes_max`.
+fn fragment(response: WatchResponse, bytes_max: usize, out: &mut VecDeque<WatchResponse>) {
+    if response.events.len() < 2 || response.encoded_len() < bytes_max {
+        out.push_back(response);
+        return;
+    }
+    let empty = WatchResponse {
+        events: Vec::new(),
+        fragment: true,
+        ..response.clone()
+    };
+    let mut part = empty.clone();
+    let mut bytes = part.encoded_len();
+    for event in response.events {
+        // Tag and length of a field come on top of the event itself.
+        let length = event.encoded_len();
+        let event_bytes = 1 + prost::length_delimiter_len(length) + length;
+        if !part.events.is_empty() && bytes + event_bytes >= bytes_max {
+            out.push_back(std::mem::replace(&mut part, empty.clone()));
+            bytes = empty.encoded_len();
+        }
+        bytes += event_bytes;
+        part.events.push(event);
+    }
+    part.fragment = false;
+    out.push_back(part);
+}

@@ -1,0 +1,193 @@
+//! Checks of a request that need no state: its shape, its size, what it may touch twice.
+//!
+//! They run at the front, before anything is proposed, in etcd's order; the texts are etcd's.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::base::Denied;
+use crate::proto::etcdserverpb::{
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortOrder,
+    range_request::SortTarget, request_op::Request,
+};
+
+/// How the end of a range is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RangeEnd<'a> {
+    /// Exactly the one key.
+    Single,
+    /// Every key from the start on.
+    Open,
+    /// Keys below this.
+    Before(&'a [u8]),
+}
+
+impl<'a> RangeEnd<'a> {
+    pub fn of(end: &'a [u8]) -> Self {
+        match end {
+            [] => RangeEnd::Single,
+            [0] => RangeEnd::Open,
+            end => RangeEnd::Before(end),
+        }
+    }
+}
+
+pub fn range(request: &RangeRequest) -> Result<(), Denied> {
+    if request.key.is_empty() {
+        return Err(Denied::EMPTY_KEY);
+    }
+    let known =
+        SortOrder::try_from(request.sort_order).is_ok() && SortTarget::try_from(request.sort_target).is_ok();
+    if known {
+        Ok(())
+    } else {
+        Err(Denied::INVALID_SORT_OPTION)
+    }
+}
+
+/// What RangeStream leaves out: sort orders other than the keys', and revision filters.
+pub fn range_stream(request: &RangeRequest) -> Result<(), Denied> {
+    let natural = match request.sort_order() {
+        SortOrder::None => request.sort_target() == SortTarget::Key,
+        SortOrder::Ascend => request.sort_target() == SortTarget::Key,
+        SortOrder::Descend => false,
+    };
+    if !natural {
+        return Err(Denied::RANGE_STREAM_SORT);
+    }
+    if has_revision_filter(request) {
+        return Err(Denied::RANGE_STREAM_FILTER);
+    }
+    Ok(())
+}
+
+pub fn has_revision_filter(request: &RangeRequest) -> bool {
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    bounds.iter().any(|&bound| bound != 0)
+}
+
+pub fn put(request: &PutRequest) -> Result<(), Denied> {
+    if request.key.is_empty() {
+        return Err(Denied::EMPTY_KEY);
+    }
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(Denied::VALUE_PROVIDED);
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(Denied::LEASE_PROVIDED);
+    }
+    Ok(())
+}
+
+pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), Denied> {
+    if request.key.is_empty() {
+        Err(Denied::EMPTY_KEY)
+    } else {
+        Ok(())
+    }
+}
+
+/// Shape, number of operations, and keys that a path may write twice.
+pub fn txn(request: &TxnRequest, ops_max: usize) -> Result<(), Denied> {
+    txn_shape(request, ops_max)?;
+    path(&request.success)?;
+    path(&request.failure)?;
+    Ok(())
+}
+
+fn txn_shape(request: &TxnRequest, ops_max: usize) -> Result<(), Denied> {
+    let ops = request
+        .compare
+        .len()
+        .max(request.success.len())
+        .max(request.failure.len());
+    if ops > ops_max {
+        return Err(Denied::TOO_MANY_OPS);
+    }
+    if request.compare.iter().any(|compare| compare.key.is_empty()) {
+        return Err(Denied::EMPTY_KEY);
+    }
+    for op in request.success.iter().chain(&request.failure) {
+        match &op.request {
+            Some(Request::RequestRange(request)) => range(request)?,
+            Some(Request::RequestPut(request)) => put(request)?,
+            Some(Request::RequestDeleteRange(request)) => delete_range(request)?,
+            Some(Request::RequestTxn(request)) => txn_shape(request, ops_max - ops)?,
+            None => return Err(Denied::KEY_NOT_FOUND),
+        }
+    }
+    Ok(())
+}
+
+/// What a path of operations writes.
+#[derive(Default)]
+struct Writes {
+    puts: BTreeSet<Bytes>,
+    deletes: Vec<(Bytes, Bytes)>,
+}
+
+impl Writes {
+    /// etcd's check does not take a single zero byte for an open end, and neither does this one.
+    fn deletes_key(&self, key: &[u8]) -> bool {
+        self.deletes.iter().any(|(start, end)| match end.as_ref() {
+            [] => start.as_ref() == key,
+            end => start.as_ref() <= key && key < end,
+        })
+    }
+}
+
+/// Refuses a put of a key that the same path puts or deletes elsewhere. Returns what the path writes.
+fn path(ops: &[RequestOp]) -> Result<Writes, Denied> {
+    let mut writes = Writes::default();
+    for op in ops {
+        if let Some(Request::RequestDeleteRange(delete)) = &op.request {
+            writes
+                .deletes
+                .push((delete.key.clone(), delete.range_end.clone()));
+        }
+    }
+    // Nested transactions first: what they put meets the deletes of this level, and each other's puts.
+    for op in ops {
+        let Some(Request::RequestTxn(nested)) = &op.request else {
+            continue;
+        };
+        let (then, otherwise) = (path(&nested.success)?, path(&nested.failure)?);
+        let mut puts = then.puts;
+        // The same key may stand in both branches, of which only one runs.
+        puts.extend(otherwise.puts);
+        for key in puts {
+            if writes.deletes_key(&key) || !writes.puts.insert(key) {
+                return Err(Denied::DUPLICATE_KEY);
+            }
+        }
+        let nested_deletes = then.deletes.into_iter().chain(otherwise.deletes);
+        writes.deletes.extend(nested_deletes);
+    }
+    for op in ops {
+        let Some(Request::RequestPut(put)) = &op.request else {
+            continue;
+        };
+        if writes.deletes_key(&put.key) || !writes.puts.insert(put.key.clone()) {
+            return Err(Denied::DUPLICATE_KEY);
+        }
+    }
+    Ok(writes)
+}
+
+/// All operations of both branches are ranges: served without raft.
+pub fn is_read_only(request: &TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| matches!(op.request, Some(Request::RequestRange(_))))
+}
+
+/// All ranges are serializable: served without asking the leader. True, as in etcd, without any range.
+pub fn is_serializable(request: &TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
+}

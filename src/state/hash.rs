@@ -1,0 +1,87 @@
+//! HashKV: etcd's checksum over the records, bit for bit, so that members, and tools of etcd, can compare.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::State;
+use super::record::Record;
+use crate::base::kv::{Read, Space, Visit};
+use crate::base::{Broken, Denied, Revision, RevisionAt};
+
+/// An answer of HashKV.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KvHash {
+    pub hash: u32,
+    pub compact_revision: Revision,
+    pub hash_revision: Revision,
+}
+
+impl State {
+    /// CRC-32C over the bucket's name `key`, then the stored key and the marshalled KeyValue of every record up to
+    /// `revision` (0: the current) that a compaction at the present compact revision would keep.
+    pub fn hash_kv(&self, revision: Revision, store: &dyn Read) -> Result<Result<KvHash, Denied>, Broken> {
+        let revision = if revision == 0 { self.revision } else { revision };
+        if revision > self.revision {
+            return Ok(Err(Denied::FUTURE_REVISION));
+        }
+        if revision < self.compact_revision {
+            return Ok(Err(Denied::COMPACTED));
+        }
+        let kept = self.kept_below_compaction();
+        let mut hash = crc32c::crc32c(b"key");
+        let mut damaged = None;
+        let end = RevisionAt::new(revision.saturating_add(1), 0).to_bytes();
+        store.scan(Space::Records, &[], Some(&end), &mut |key, value| {
+            let Some(at) = RevisionAt::from_bytes(key) else {
+                return Visit::Continue;
+            };
+            if at.main <= self.compact_revision && !kept.contains(&at) {
+                return Visit::Continue;
+            }
+            match Record::decode(at, value) {
+                Ok(record) => {
+                    hash = crc32c::crc32c_append(hash, &etcd_key(at, record.tombstone));
+                    hash = crc32c::crc32c_append(hash, &record.kv.encode_to_vec());
+                    Visit::Continue
+                }
+                Err(broken) => {
+                    damaged = Some(broken);
+                    Visit::Stop
+                }
+            }
+        })?;
+        match damaged {
+            Some(broken) => Err(broken),
+            None => Ok(Ok(KvHash {
+                hash,
+                compact_revision: self.compact_revision,
+                hash_revision: revision,
+            })),
+        }
+    }
+
+    /// Of each key the newest change up to the compact revision, tombstones only at that revision itself.
+    fn kept_below_compaction(&self) -> BTreeSet<RevisionAt> {
+        let mut kept = BTreeSet::new();
+        self.index.visit(&[], None, |entry| {
+            let newest = entry.at(self.compact_revision);
+            kept.extend(
+                newest
+                    .filter(|past| !past.is_tombstone() || past.at.main == self.compact_revision)
+                    .map(|past| past.at),
+            );
+            true
+        });
+        kept
+    }
+}
+
+/// A revision as etcd's bucket keys it: `main _ sub`, and a `t` behind a tombstone's.
+fn etcd_key(at: RevisionAt, tombstone: bool) -> Bytes {
+    let bytes = at.to_bytes();
+    let (main, sub) = bytes.split_at(8);
+    let mark: &[u8] = if tombstone { b"t" } else { b"" };
+    [main, b"_", sub, mark].concat().into()
+}

@@ -1,0 +1,234 @@
+//! Tests of the state machine: rules and quirks as data, and a naive model beside it on random commands.
+
+mod model;
+mod rules;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{Answer, Outcome, Pending, Position, State};
+use crate::base::kv::{Batch, Read, Space, Visit};
+use crate::base::{Broken, Denied};
+use crate::proto::command::command::Request;
+use crate::proto::etcdserverpb as pb;
+use crate::proto::etcdserverpb::{request_op, response_op};
+
+/// A store in memory.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Maps(BTreeMap<(Space, Bytes), Bytes>);
+
+impl Maps {
+    pub fn write(&mut self, batch: Batch) {
+        for change in batch.changes {
+            match change.value {
+                Some(value) => self.0.insert((change.space, change.key), value),
+                None => self.0.remove(&(change.space, change.key)),
+            };
+        }
+    }
+}
+
+impl Read for Maps {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
+        Ok(self.0.get(&(space, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), Broken> {
+        for ((_, key), value) in self.0.range((space, Bytes::copy_from_slice(from))..) {
+            let past =
+                |(found, key): (Space, &Bytes)| found != space || to.is_some_and(|to| key.as_ref() >= to);
+            if self.0.get(&(space, key.clone())).is_none() || past((space, key)) {
+                break;
+            }
+            if visit(key, value.clone()) == Visit::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A state with its store.
+pub struct Machine {
+    pub state: State,
+    pub store: Maps,
+    index: u64,
+}
+
+impl Machine {
+    pub fn new() -> Machine {
+        let store = Maps::default();
+        Machine {
+            state: State::open(&store).unwrap(),
+            store,
+            index: 0,
+        }
+    }
+
+    /// The same, rebuilt from the store.
+    pub fn reopened(&self) -> Machine {
+        Machine {
+            state: State::open(&self.store).unwrap(),
+            store: self.store.clone(),
+            index: self.index,
+        }
+    }
+
+    /// Applies requests as one batch.
+    pub fn batch(&mut self, requests: &[Request]) -> Vec<Outcome> {
+        let mut pending = Pending::new(&self.store);
+        let mut outcomes = Vec::new();
+        for request in requests {
+            self.index += 1;
+            let at = Position {
+                term: 1,
+                index: self.index,
+            };
+            outcomes.push(self.state.apply(at, request, &mut pending).unwrap());
+        }
+        self.state.seal(&mut pending);
+        let batch = pending.into_batch();
+        self.store.write(batch);
+        outcomes
+    }
+
+    pub fn apply(&mut self, request: Request) -> Outcome {
+        self.batch(&[request]).remove(0)
+    }
+
+    pub fn ok(&mut self, request: Request) -> Answer {
+        self.apply(request).answer.unwrap()
+    }
+
+    pub fn put(&mut self, key: &str, value: &str) -> i64 {
+        self.apply(put(key, value)).revision
+    }
+
+    pub fn delete(&mut self, key: &str, end: &str) -> i64 {
+        let Answer::DeleteRange(response) = self.ok(delete(key, end)) else {
+            panic!("another answer")
+        };
+        response.deleted
+    }
+
+    pub fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Denied> {
+        self.state.range(&request, &self.store).unwrap()
+    }
+
+    /// "key=value" of a range, in the order of the answer.
+    pub fn pairs(&self, request: pb::RangeRequest) -> Vec<String> {
+        self.range(request)
+            .unwrap()
+            .kvs
+            .iter()
+            .map(|kv| format!("{}={}", text(&kv.key), text(&kv.value)))
+            .collect()
+    }
+
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.range(range(key, ""))
+            .unwrap()
+            .kvs
+            .first()
+            .map(|kv| text(&kv.value))
+    }
+}
+
+pub fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub fn range(key: &str, end: &str) -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: bytes(key),
+        range_end: bytes(end),
+        ..Default::default()
+    }
+}
+
+pub fn put_request(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest {
+        key: bytes(key),
+        value: bytes(value),
+        ..Default::default()
+    }
+}
+
+pub fn put(key: &str, value: &str) -> Request {
+    Request::Put(put_request(key, value))
+}
+
+pub fn delete(key: &str, end: &str) -> Request {
+    let (key, range_end) = (bytes(key), bytes(end));
+    Request::DeleteRange(pb::DeleteRangeRequest {
+        key,
+        range_end,
+        prev_kv: false,
+    })
+}
+
+pub fn compact(revision: i64) -> Request {
+    Request::Compaction(pb::CompactionRequest {
+        revision,
+        physical: false,
+    })
+}
+
+pub fn op(request: request_op::Request) -> pb::RequestOp {
+    pb::RequestOp {
+        request: Some(request),
+    }
+}
+
+pub fn put_op(key: &str, value: &str) -> pb::RequestOp {
+    op(request_op::Request::RequestPut(put_request(key, value)))
+}
+
+pub fn range_op(key: &str, end: &str) -> pb::RequestOp {
+    op(request_op::Request::RequestRange(range(key, end)))
+}
+
+pub fn delete_op(key: &str, end: &str) -> pb::RequestOp {
+    let (key, range_end) = (bytes(key), bytes(end));
+    op(request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest {
+        key,
+        range_end,
+        prev_kv: false,
+    }))
+}
+
+pub fn txn_op(txn: pb::TxnRequest) -> pb::RequestOp {
+    op(request_op::Request::RequestTxn(txn))
+}
+
+pub fn then(success: Vec<pb::RequestOp>) -> pb::TxnRequest {
+    pb::TxnRequest {
+        success,
+        ..Default::default()
+    }
+}
+
+pub fn responses(answer: Answer) -> (bool, Vec<response_op::Response>) {
+    let Answer::Txn(response) = answer else {
+        panic!("another answer")
+    };
+    (
+        response.succeeded,
+        response
+            .responses
+            .into_iter()
+            .map(|one| one.response.unwrap())
+            .collect(),
+    )
+}

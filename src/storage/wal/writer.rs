@@ -1,0 +1,336 @@
+//! The one task that writes the log.
+//!
+//! Whatever was queued while a group was on its way becomes the next group: under load groups grow by
+//! themselves, without load nobody waits. It alone knows where the next group goes, and what the groups
+//! written so far amount to.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::oneshot;
+
+use super::mirror::Place;
+use super::segment::{Keeper, Segment};
+use super::{Held, Inner, Records, Shared, WalOptions, WalState};
+use crate::base::{Broken, limits};
+use crate::storage::failed;
+use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_len, record_len};
+
+pub(super) struct Writer {
+    pub shared: Arc<Shared>,
+    pub options: WalOptions,
+    pub keeper: Keeper,
+    pub segment: Arc<Segment>,
+    /// Where the next group goes.
+    pub offset: u64,
+    /// The next group's sequence number.
+    pub sequence: u64,
+    /// The segment after this one.
+    pub next: Next,
+    /// What the groups written so far amount to: the first records of the next segment.
+    pub written: WalState,
+    /// The buffer of the last group, if it could be had back.
+    pub buffer: BytesMut,
+}
+
+pub(super) enum Next {
+    Ready(Segment),
+    Asked(oneshot::Receiver<Result<Segment, Broken>>),
+}
+
+/// What was taken from the queue for one group.
+struct Taken {
+    records: Vec<Records>,
+    /// Bytes of these records in the group.
+    bytes: usize,
+    committed: Option<LogId>,
+    /// Who is told when the group is durable.
+    done: Vec<oneshot::Sender<Result<(), Broken>>>,
+}
+
+/// Where an entry of a group lies.
+struct Placed {
+    index: u64,
+    ticket: u64,
+    place: Place,
+}
+
+fn stopped<E>(_: E) -> Broken {
+    Broken::new("the log's segment keeper has stopped")
+}
+
+/// The first segment of a new log.
+pub(super) async fn first_segment(keeper: &Keeper) -> Result<Arc<Segment>, Broken> {
+    Ok(Arc::new(keeper.prepare(1, 0).await.map_err(stopped)??))
+}
+
+impl Writer {
+    pub async fn run(mut self) {
+        loop {
+            let Some(taken) = self.take() else {
+                if self.shared.lock().closed {
+                    return;
+                }
+                self.shared.wake.notified().await;
+                continue;
+            };
+            let result = if taken.bytes == 0 {
+                // Nothing to add to what is durable already.
+                Ok(())
+            } else {
+                self.write(taken.records, taken.bytes, taken.committed).await
+            };
+            if let Err(broken) = &result {
+                tracing::error!("the log is broken: {broken}");
+                self.poison(broken);
+            }
+            for done in taken.done {
+                // The caller may have stopped waiting.
+                let _ = done.send(result.clone());
+            }
+            if result.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what is queued, up to a group's size; `None` if nothing is.
+    fn take(&self) -> Option<Taken> {
+        let room = limits::LOG_GROUP_BYTES_MAX.min(self.options.segment_bytes as usize / 4);
+        let mut inner = self.shared.lock();
+        let Inner { queue, committed, .. } = &mut *inner;
+        let mut taken = Taken {
+            records: Vec::with_capacity(queue.len()),
+            bytes: 0,
+            committed: None,
+            done: Vec::with_capacity(queue.len()),
+        };
+        while let Some(job) = queue.front_mut() {
+            let Some((records, bytes)) = take_records(&mut job.records, room, taken.bytes) else {
+                break;
+            };
+            taken.records.push(records);
+            taken.bytes += bytes;
+            if let Records::Nothing = job.records {
+                let job = queue.pop_front().expect("just seen");
+                taken.done.push(job.done);
+            }
+        }
+        if taken.done.is_empty() && taken.records.is_empty() {
+            return None;
+        }
+        if taken.bytes > 0
+            && let Some(committed) = committed.take()
+        {
+            taken.committed = Some(committed);
+            taken.bytes += record_len(0);
+        }
+        Some(taken)
+    }
+
+    async fn write(
+        &mut self,
+        records: Vec<Records>,
+        bytes: usize,
+        committed: Option<LogId>,
+    ) -> Result<(), Broken> {
+        let with_checkpoint = SEGMENT_HEADER + group_len(bytes + self.checkpoint_len());
+        let fits = if self.offset == SEGMENT_HEADER as u64 {
+            with_checkpoint as u64 <= self.segment.length
+        } else {
+            self.offset + group_len(bytes) as u64 <= self.segment.length
+        };
+        if !fits {
+            self.roll(with_checkpoint as u64).await?;
+        }
+        let (group, placed) = self.encode(records, committed);
+        let (segment, end) = (self.segment.clone(), self.offset + group.len() as u64);
+        let cannot = failed("could not write log segment", &segment.path);
+        let written = if self.options.sync {
+            segment.file.write_and_sync(self.offset, group.clone()).await
+        } else {
+            segment.file.write_at(self.offset, group.clone()).await
+        };
+        written.map_err(&cannot)?;
+        self.offset = end;
+        self.sequence += 1;
+        // Nobody else holds the group any more, unless the disk keeps what it was given.
+        self.buffer = group.try_into_mut().unwrap_or_default();
+        self.note(&placed);
+        Ok(())
+    }
+
+    fn checkpoint_len(&self) -> usize {
+        let vote = self.written.vote.as_ref().map_or(0, Bytes::len);
+        4 * record_len(0) + vote
+    }
+
+    /// Builds the group; in a new segment, what the segments before it amount to comes first.
+    fn encode(&mut self, records: Vec<Records>, committed: Option<LogId>) -> (Bytes, Vec<Placed>) {
+        let mut group = GroupBuilder::new(std::mem::take(&mut self.buffer));
+        if self.offset == SEGMENT_HEADER as u64 {
+            let before = &self.written;
+            if let Some(vote) = &before.vote {
+                group.push(Record::Vote(vote));
+            }
+            if let Some(committed) = before.committed {
+                group.push(Record::Committed(committed));
+            }
+            if let Some(purged) = before.purged {
+                group.push(Record::Purge(purged));
+            }
+            group.push(Record::Start(before.last));
+        }
+        let mut placed = Vec::new();
+        for records in records {
+            self.encode_records(records, &mut group, &mut placed);
+        }
+        if let Some(committed) = committed {
+            group.push(Record::Committed(committed));
+            self.written.committed = Some(committed);
+        }
+        (group.finish(self.segment.epoch, self.sequence), placed)
+    }
+
+    fn encode_records(&mut self, records: Records, group: &mut GroupBuilder, placed: &mut Vec<Placed>) {
+        match records {
+            Records::Entries(records, first_ticket) => {
+                placed.reserve(records.len());
+                for (record, ticket) in records.zip(first_ticket..) {
+                    let at = group.push(Record::Entry(record.id(), &record.payload));
+                    let place = Place {
+                        segment: self.segment.number,
+                        offset: self.offset + at as u64,
+                        checksum: crc32c::crc32c(&record.payload),
+                    };
+                    placed.push(Placed {
+                        index: record.index,
+                        ticket,
+                        place,
+                    });
+                    self.written.last = Some(record.id());
+                }
+            }
+            Records::Vote(vote) => {
+                group.push(Record::Vote(&vote));
+                self.written.vote = Some(vote);
+            }
+            Records::Truncate(end) => {
+                group.push(Record::Truncate(end));
+                self.written.last = end;
+            }
+            Records::Purge(upto) => {
+                group.push(Record::Purge(upto));
+                self.written.purged = Some(upto);
+            }
+            Records::Reset(upto) => {
+                group.push(Record::Reset(upto));
+                self.written.purged = Some(upto);
+                self.written.last = Some(upto);
+            }
+            Records::Nothing => {}
+        }
+    }
+
+    /// Goes on in a new segment of at least `length` bytes.
+    async fn roll(&mut self, length: u64) -> Result<(), Broken> {
+        if self.offset == SEGMENT_HEADER as u64 {
+            // Nothing was written to this one: a larger one takes its place.
+            let larger = self.keeper.prepare(self.segment.number, length);
+            return self.enter(larger.await.map_err(stopped)??);
+        }
+        let number = self.segment.number + 1;
+        let after = Next::Asked(oneshot::channel().1);
+        let ready = match std::mem::replace(&mut self.next, after) {
+            Next::Ready(segment) => Ok(segment),
+            Next::Asked(reply) => reply.await.map_err(stopped)?,
+        };
+        let segment = match ready {
+            Ok(segment) if segment.length >= length => segment,
+            // A disk that was full when the segment was to be made may have room now.
+            _ => self.keeper.prepare(number, length).await.map_err(stopped)??,
+        };
+        self.next = Next::Asked(self.keeper.prepare(number + 1, 0));
+        self.enter(segment)
+    }
+
+    fn enter(&mut self, segment: Segment) -> Result<(), Broken> {
+        self.segment = Arc::new(segment);
+        self.offset = SEGMENT_HEADER as u64;
+        let held = Held {
+            segment: self.segment.clone(),
+            last_index: None,
+        };
+        self.shared.lock().segments.insert(self.segment.number, held);
+        Ok(())
+    }
+
+    /// A group is durable: its entries may leave the cache, and segments below a purge their place.
+    fn note(&self, placed: &[Placed]) {
+        let mut retired = Vec::new();
+        let mut inner = self.shared.lock();
+        let Inner { mirror, segments, .. } = &mut *inner;
+        for entry in placed {
+            mirror.placed(entry.index, entry.ticket, entry.place);
+        }
+        mirror.evict(self.options.cache_bytes);
+        if let Some(held) = segments.get_mut(&self.segment.number) {
+            let newest = placed.iter().map(|entry| entry.index).max();
+            held.last_index = held.last_index.max(newest);
+        }
+        let purged = self.written.purged.map(|purged| purged.index);
+        while let Some(oldest) = segments.first_entry() {
+            // `None` is below every index: a segment without entries is not needed either.
+            if *oldest.key() == self.segment.number || oldest.get().last_index > purged {
+                break;
+            }
+            retired.push(oldest.remove().segment);
+        }
+        drop(inner);
+        for segment in retired {
+            self.keeper.retire(segment);
+        }
+    }
+
+    /// After a failed write or sync nothing is known about the pages (fsyncgate): never try again.
+    fn poison(&self, broken: &Broken) {
+        let mut inner = self.shared.lock();
+        inner.broken = Some(broken.clone());
+        let queue = std::mem::take(&mut inner.queue);
+        drop(inner);
+        for job in queue {
+            let _ = job.done.send(Err(broken.clone()));
+        }
+    }
+}
+
+/// Takes from a job what fits into a group that already holds `bytes`; leaves [`Records::Nothing`] if
+/// that was all. `None`: nothing fits.
+fn take_records(job: &mut Records, room: usize, bytes: usize) -> Option<(Records, usize)> {
+    let Records::Entries(entries, ticket) = job else {
+        let length = match job {
+            Records::Nothing => 0,
+            Records::Vote(vote) => record_len(vote.len()),
+            _ => record_len(0),
+        };
+        return Some((std::mem::replace(job, Records::Nothing), length));
+    };
+    let (mut count, mut length) = (0, 0);
+    for entry in entries.as_slice() {
+        let next = length + record_len(entry.payload.len());
+        if bytes + next > room && bytes + length > 0 {
+            break;
+        }
+        (count, length) = (count + 1, next);
+    }
+    if count == 0 {
+        return None;
+    }
+    if count == entries.len() {
+        return Some((std::mem::replace(job, Records::Nothing), length));
+    }
+    let part: Vec<_> = entries.by_ref().take(count).collect();
+    let first = *ticket;
+    *ticket += count as u64;
+    Some((Records::Entries(part.into_iter(), first), length))
+}

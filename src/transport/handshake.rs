@@ -1,0 +1,146 @@
+//! The first frame in each direction: who speaks, to whom, in which cluster, for what.
+//!
+//! A stranger is refused with a text that says why: another protocol version, another cluster (the
+//! classic mistake of two clusters that share an address), or an address that belongs to another member.
+
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::{self, FrameReader, FrameWriter};
+use super::{decode, encode, malformed};
+use crate::base::{ClusterId, MemberId};
+use crate::runtime::{Env, Stream};
+
+const MAGIC: [u8; 4] = *b"QRM\x01";
+const PROTOCOL_VERSION: u16 = 1;
+
+/// What a connection carries, from its first frame to its last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Votes and heartbeats: small, urgent.
+    Control,
+    /// Forwarded proposals, read indexes, leases.
+    Request,
+    /// One leader's entries to one follower, answered in order.
+    Append,
+    /// One snapshot.
+    Snapshot,
+}
+
+/// Who this member is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub cluster: ClusterId,
+    pub member: MemberId,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    magic: [u8; 4],
+    version: u16,
+    cluster: ClusterId,
+    from: MemberId,
+    to: MemberId,
+    purpose: Purpose,
+}
+
+#[derive(Serialize, Deserialize)]
+enum HelloReply {
+    Welcome,
+    Refused(String),
+}
+
+/// Opens connections to one peer.
+#[derive(Clone)]
+pub struct Dialer {
+    pub env: Env,
+    pub identity: Identity,
+    pub peer: MemberId,
+    /// "host:port", tried in turn.
+    pub addresses: Vec<String>,
+    pub timeout: Duration,
+}
+
+impl Dialer {
+    /// A connection with the handshake done, within the dialer's time-out.
+    pub async fn dial(&self, purpose: Purpose) -> io::Result<(FrameReader, FrameWriter)> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "no peer address");
+        for address in &self.addresses {
+            match self
+                .env
+                .timeout(self.timeout, self.dial_address(address, purpose))
+                .await
+            {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = error,
+                Err(elapsed) => last = elapsed.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn dial_address(&self, address: &str, purpose: Purpose) -> io::Result<(FrameReader, FrameWriter)> {
+        let (mut reader, mut writer) = frame::split(self.env.connect(address).await?);
+        let Identity { cluster, member } = self.identity;
+        let hello = Hello {
+            magic: MAGIC,
+            version: PROTOCOL_VERSION,
+            cluster,
+            from: member,
+            to: self.peer,
+            purpose,
+        };
+        writer.send(&encode(&hello)).await?;
+        let reply = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        match decode(&reply)? {
+            HelloReply::Welcome => Ok((reader, writer)),
+            HelloReply::Refused(why) => {
+                tracing::warn!(%address, peer = format!("{:x}", self.peer), %why, "peer refused the connection");
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+            }
+        }
+    }
+}
+
+/// The accepting side's half: who calls, and for what.
+pub(super) async fn welcome(
+    identity: Identity,
+    stream: Stream,
+) -> io::Result<(MemberId, Purpose, FrameReader, FrameWriter)> {
+    let (mut reader, mut writer) = frame::split(stream);
+    let first = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let hello: Hello = decode(&first)?;
+    if hello.magic != MAGIC {
+        return Err(malformed("not a member's handshake"));
+    }
+    if let Some(why) = refusal(identity, &hello) {
+        writer.send(&encode(&HelloReply::Refused(why.clone()))).await?;
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    writer.send(&encode(&HelloReply::Welcome)).await?;
+    Ok((hello.from, hello.purpose, reader, writer))
+}
+
+fn refusal(identity: Identity, hello: &Hello) -> Option<String> {
+    if hello.version != PROTOCOL_VERSION {
+        return Some(format!(
+            "peer protocol version {} is not {PROTOCOL_VERSION}",
+            hello.version
+        ));
+    }
+    if hello.cluster != identity.cluster {
+        return Some(format!(
+            "cluster ID mismatch: {:x} is not {:x}",
+            hello.cluster, identity.cluster
+        ));
+    }
+    if hello.to != identity.member {
+        return Some(format!(
+            "this is member {:x}, not {:x}",
+            identity.member, hello.to
+        ));
+    }
+    None
+}

@@ -1,0 +1,149 @@
+//! The accepting side: a handshake, then the handler's work, one task per connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+
+use super::handshake::{self, Identity, Purpose};
+use super::rpc::split_id;
+use super::{FrameReader, FrameWriter};
+use crate::base::MemberId;
+use crate::runtime::{BoxFuture, Env, Listener, Stream, Task};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: out of file descriptors, most likely.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Requests of one connection that may be under way.
+const REQUESTS_UNDER_WAY_MAX: usize = 256;
+
+/// What a member does with its peers' connections.
+pub trait PeerHandler: Send + Sync + 'static {
+    /// Answers one request; requests of a connection are answered as they finish.
+    fn request(&self, from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes>;
+    /// Serves a leader's stream of entries until it ends.
+    fn append(
+        &self,
+        from: MemberId,
+        reader: FrameReader,
+        writer: FrameWriter,
+    ) -> BoxFuture<'static, io::Result<()>>;
+    /// Receives a snapshot.
+    fn snapshot(
+        &self,
+        from: MemberId,
+        reader: FrameReader,
+        writer: FrameWriter,
+    ) -> BoxFuture<'static, io::Result<()>>;
+}
+
+/// Connections that end with the task that accepted them.
+#[derive(Default)]
+struct Connections {
+    tasks: Vec<Task<()>>,
+    /// Finished ones are looked for when this many are held.
+    look_at: usize,
+}
+
+impl Connections {
+    fn add(&mut self, task: Task<()>) {
+        if self.tasks.len() >= self.look_at {
+            self.tasks.retain_mut(|task| task.now_or_never().is_none());
+            self.look_at = 2 * self.tasks.len() + 16;
+        }
+        self.tasks.push(task);
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(Task::abort);
+    }
+}
+
+/// Accepts peers until the task is aborted, and ends their connections then.
+pub async fn accept(
+    env: Env,
+    identity: Identity,
+    listener: Box<dyn Listener>,
+    handler: Arc<dyn PeerHandler>,
+) {
+    let mut connections = Connections::default();
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let (task_env, handler) = (env.clone(), handler.clone());
+                connections.add(env.spawn(async move {
+                    let peer = stream.peer.clone();
+                    if let Err(error) = serve(task_env, identity, stream, handler).await {
+                        tracing::debug!(%peer, %error, "peer connection ended");
+                    }
+                }));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a peer connection");
+                env.sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    env: Env,
+    identity: Identity,
+    stream: Stream,
+    handler: Arc<dyn PeerHandler>,
+) -> io::Result<()> {
+    let hello = env
+        .timeout(HANDSHAKE_TIMEOUT, handshake::welcome(identity, stream))
+        .await?;
+    let (from, purpose, reader, writer) = hello?;
+    match purpose {
+        Purpose::Control | Purpose::Request => answer(env, from, reader, writer, handler).await,
+        Purpose::Append => handler.append(from, reader, writer).await,
+        Purpose::Snapshot => handler.snapshot(from, reader, writer).await,
+    }
+}
+
+/// Reads requests, works on them side by side, writes responses as they come.
+async fn answer(
+    env: Env,
+    from: MemberId,
+    mut reader: FrameReader,
+    mut writer: FrameWriter,
+    handler: Arc<dyn PeerHandler>,
+) -> io::Result<()> {
+    let (responses, mut finished) = mpsc::channel::<(u64, Bytes)>(REQUESTS_UNDER_WAY_MAX);
+    let write = env.spawn(async move {
+        while let Some((id, response)) = finished.recv().await {
+            writer.push(&id.to_le_bytes(), &response);
+            while let Ok((id, response)) = finished.try_recv() {
+                writer.push(&id.to_le_bytes(), &response);
+            }
+            if writer.flush().await.is_err() {
+                return;
+            }
+        }
+    });
+    let result = loop {
+        let frame = match reader.next().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
+        let (id, request) = split_id(frame)?;
+        // A place in the response queue is a place among the requests under way.
+        let Ok(place) = responses.clone().reserve_owned().await else {
+            break Ok(());
+        };
+        let response = handler.request(from, request);
+        env.spawn(async move {
+            place.send((id, response.await));
+        });
+    };
+    write.abort();
+    result
+}

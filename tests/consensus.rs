@@ -1,0 +1,297 @@
+//! Three members in one process, on loopback and real files: agreement without the client-facing server.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate::base::{Denied, ids};
+use quorate::consensus::{Consensus, Options, Peer, Status};
+use quorate::proto::command::command::Request;
+use quorate::proto::etcdserverpb as pb;
+use quorate::runtime::{Env, Listener, tokio::env};
+use quorate::storage::wal::{Wal, WalOptions};
+use quorate::storage::{EngineKind, Store};
+use quorate::transport::Identity;
+
+struct Cluster {
+    env: Env,
+    dir: tempfile::TempDir,
+    options: Vec<Options>,
+    addresses: Vec<String>,
+    members: Vec<Option<Consensus>>,
+}
+
+async fn listen(env: &Env, address: &str) -> Box<dyn Listener> {
+    // A port that was just closed may need a moment.
+    for _ in 0..100 {
+        match env.listen(address).await {
+            Ok(listener) => return listener,
+            Err(_) => env.sleep(Duration::from_millis(20)).await,
+        }
+    }
+    panic!("cannot listen on {address}");
+}
+
+impl Cluster {
+    async fn start(size: usize, snapshot_count: u64) -> Cluster {
+        let env = env();
+        let mut listeners = Vec::new();
+        for _ in 0..size {
+            listeners.push(listen(&env, "127.0.0.1:0").await);
+        }
+        let addresses: Vec<String> = listeners
+            .iter()
+            .map(|listener| listener.local_address())
+            .collect();
+        let peer = |(at, address): (usize, &String)| {
+            let urls = vec![format!("http://{address}")];
+            (
+                ids::member_id(&urls, "test", None),
+                Peer {
+                    name: format!("m{at}"),
+                    peer_urls: urls,
+                },
+            )
+        };
+        let initial_members: BTreeMap<u64, Peer> = addresses.iter().enumerate().map(peer).collect();
+        let cluster = ids::cluster_id(initial_members.keys().copied());
+        let options = addresses.iter().map(|address| Options {
+            identity: Identity {
+                cluster,
+                member: ids::member_id(&[format!("http://{address}")], "test", None),
+            },
+            initial_members: initial_members.clone(),
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout: Duration::from_millis(500),
+            request_timeout: Duration::from_secs(6),
+            pre_vote: true,
+            snapshot_count,
+            snapshot_catchup_entries: snapshot_count / 2,
+        });
+        let options = options.collect();
+        let dir = tempfile::tempdir().unwrap();
+        let mut this = Cluster {
+            env,
+            dir,
+            options,
+            addresses,
+            members: (0..size).map(|_| None).collect(),
+        };
+        for (at, listener) in listeners.into_iter().enumerate() {
+            this.start_member(at, listener).await;
+        }
+        this
+    }
+
+    async fn start_member(&mut self, at: usize, listener: Box<dyn Listener>) {
+        let dir = self.dir.path().join(at.to_string());
+        let (wal, store) = open(&self.env, &dir).await;
+        let options = self.options[at].clone();
+        let started = Consensus::start(
+            self.env.clone(),
+            options,
+            wal,
+            store,
+            vec![listener],
+            Arc::new(()),
+        )
+        .await;
+        self.members[at] = Some(started.unwrap());
+    }
+
+    fn member(&self, at: usize) -> &Consensus {
+        self.members[at].as_ref().unwrap()
+    }
+
+    async fn leader(&self) -> usize {
+        for _ in 0..500 {
+            let leads = |(at, member): (usize, &Option<Consensus>)| {
+                let member = member.as_ref()?;
+                (member.status().leader == Some(member.member_id())).then_some(at)
+            };
+            if let Some(leader) = self.members.iter().enumerate().find_map(leads) {
+                return leader;
+            }
+            self.env.sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no leader: {:?}", self.statuses());
+    }
+
+    fn statuses(&self) -> Vec<Option<Status>> {
+        self.members
+            .iter()
+            .map(|member| member.as_ref().map(Consensus::status))
+            .collect()
+    }
+
+    async fn stop(&mut self, at: usize) {
+        self.members[at].take().unwrap().stop().await;
+    }
+
+    async fn digests_agree(&self) {
+        let mut seen = Vec::new();
+        for _ in 0..500 {
+            seen = self
+                .members
+                .iter()
+                .flatten()
+                .map(|member| member.read(|state, _| (state.position(), state.revision(), state.digest())))
+                .collect();
+            if seen.iter().all(|one| Some(one) == seen.first()) {
+                return;
+            }
+            self.env.sleep(Duration::from_millis(20)).await;
+        }
+        panic!("digests differ: {seen:?} {:?}", self.statuses());
+    }
+}
+
+async fn open(env: &Env, dir: &Path) -> (Wal, Store) {
+    let options = WalOptions {
+        segment_bytes: 1 << 20,
+        ..WalOptions::new([7; 16])
+    };
+    let wal = Wal::open(env, &dir.join("wal"), options).await.unwrap();
+    (wal, Store::open(env, dir, EngineKind::Fjall).await.unwrap())
+}
+
+fn put(key: &str, value: &str) -> Request {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    Request::Put(pb::PutRequest {
+        key,
+        value,
+        ..pb::PutRequest::default()
+    })
+}
+
+fn get(member: &Consensus, key: &str) -> Option<String> {
+    let request = pb::RangeRequest {
+        key: key.to_owned().into(),
+        ..pb::RangeRequest::default()
+    };
+    let response = member
+        .read(|state, store| state.range(&request, store))
+        .unwrap()
+        .unwrap();
+    response
+        .kvs
+        .first()
+        .map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_keeps_what_it_acknowledged() {
+    let mut cluster = Cluster::start(1, 1000).await;
+    cluster.leader().await;
+    for round in 0..50 {
+        let outcome = cluster
+            .member(0)
+            .propose(put("k", &round.to_string()))
+            .await
+            .unwrap();
+        assert_eq!(outcome.revision, round + 2);
+    }
+    cluster.stop(0).await;
+    let listener = listen(&cluster.env, &cluster.addresses[0].clone()).await;
+    cluster.start_member(0, listener).await;
+    cluster.member(0).read_barrier().await.unwrap();
+    assert_eq!(get(cluster.member(0), "k").as_deref(), Some("49"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_member_writes_and_reads() {
+    let cluster = Cluster::start(3, 1000).await;
+    cluster.leader().await;
+    for round in 0..30 {
+        let (writer, reader) = (round % 3, (round + 1) % 3);
+        let value = round.to_string();
+        cluster.member(writer).propose(put("k", &value)).await.unwrap();
+        cluster.member(reader).read_barrier().await.unwrap();
+        assert_eq!(get(cluster.member(reader), "k"), Some(value));
+    }
+    let refused = cluster
+        .member(0)
+        .propose(Request::LeaseRevoke(pb::LeaseRevokeRequest { id: 1 }))
+        .await;
+    assert_eq!(refused.unwrap().answer, Err(Denied::LEASE_NOT_FOUND));
+    cluster.digests_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_survive_the_leader_and_a_lagging_member_gets_a_snapshot() {
+    let mut cluster = Cluster::start(3, 100).await;
+    let leader = cluster.leader().await;
+    cluster
+        .member((leader + 1) % 3)
+        .propose(put("a", "1"))
+        .await
+        .unwrap();
+    cluster.stop(leader).await;
+    let survivor = (leader + 1) % 3;
+    // In flight while nobody leads: answered by the next leader.
+    cluster.member(survivor).propose(put("b", "2")).await.unwrap();
+    for round in 0..500 {
+        cluster
+            .member(survivor)
+            .propose(put(&format!("k{}", round % 40), &round.to_string()))
+            .await
+            .unwrap();
+    }
+    let listener = listen(&cluster.env, &cluster.addresses[leader].clone()).await;
+    cluster.start_member(leader, listener).await;
+    cluster.member(leader).read_barrier().await.unwrap();
+    assert_eq!(get(cluster.member(leader), "b").as_deref(), Some("2"));
+    cluster.digests_agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_moves_on_request() {
+    let cluster = Cluster::start(3, 1000).await;
+    let leader = cluster.leader().await;
+    let target = cluster.member((leader + 1) % 3).member_id();
+    assert_eq!(
+        cluster.member((leader + 1) % 3).move_leader(target).await,
+        Err(Denied::NOT_LEADER)
+    );
+    assert_eq!(
+        cluster.member(leader).move_leader(4711).await,
+        Err(Denied::BAD_LEADER_TRANSFEREE)
+    );
+    cluster.member(leader).move_leader(target).await.unwrap();
+    cluster.member(leader).propose(put("k", "v")).await.unwrap();
+    assert_eq!(cluster.member(leader).status().leader, Some(target));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_on_the_leaders_clock_and_takes_its_keys_along() {
+    let cluster = Cluster::start(3, 1000).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.member((leader + 1) % 3);
+    follower
+        .propose(Request::LeaseGrant(pb::LeaseGrantRequest { id: 7, ttl: 1 }))
+        .await
+        .unwrap();
+    let key: bytes::Bytes = "leased".into();
+    follower
+        .propose(Request::Put(pb::PutRequest {
+            key: key.clone(),
+            lease: 7,
+            ..pb::PutRequest::default()
+        }))
+        .await
+        .unwrap();
+    assert_eq!(follower.lease_keep_alive(7).await, Ok(1));
+    assert_eq!(follower.lease_keep_alive(8).await, Ok(0));
+    let ttl = follower.lease_time_to_live(7, true).await.unwrap().unwrap();
+    assert_eq!((ttl.granted, ttl.keys), (1, vec![key]));
+    for _ in 0..500 {
+        follower.read_barrier().await.unwrap();
+        if get(follower, "leased").is_none() {
+            assert_eq!(follower.lease_time_to_live(7, true).await, Ok(None));
+            return;
+        }
+        cluster.env.sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the lease never ended");
+}

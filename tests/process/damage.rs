@@ -1,0 +1,138 @@
+//! Damage, and starts that must not happen: each gives a clear error and exit code 1.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::support::{Cluster, Member, files_below, free_port, run};
+
+/// A node that has written `count` keys and was killed.
+fn stopped_after(count: usize) -> Cluster {
+    let mut cluster = Cluster::start(1, &[]);
+    run(async |env| {
+        let mut client = cluster.members[0].connect(&env).await;
+        for n in 0..count {
+            client
+                .put(&env, &format!("key-{n}"), &format!("value-number-{n}-of-the-log"))
+                .await;
+        }
+    });
+    cluster.members[0].kill();
+    cluster
+}
+
+/// The log's files: those that contain a value that was written early.
+fn place_in_log(member: &Member, text: &str) -> (PathBuf, u64) {
+    let log = files_below(&member.data_dir)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "log"));
+    let mut places = log.filter_map(|path| {
+        let content = fs::read(&path).expect("the log can be read");
+        let at = content
+            .windows(text.len())
+            .position(|window| window == text.as_bytes())?;
+        Some((path, at as u64))
+    });
+    places.next().expect("the value is in the log")
+}
+
+/// Starts a member that must refuse, and checks that the log says why.
+fn assert_refuses(member: &mut Member, words: &[&str]) {
+    let (code, log) = member.run_to_end();
+    assert_eq!(code, Some(1), "{log}");
+    let last = log.lines().rfind(|line| line.contains("\"level\":\"fatal\""));
+    let last = last.unwrap_or_else(|| panic!("no fatal line:\n{log}"));
+    for word in words {
+        assert!(last.contains(word), "no {word:?} in {last}");
+    }
+    assert!(!log.contains(super::support::READY), "it served:\n{log}");
+}
+
+#[test]
+fn a_flipped_byte_in_the_middle_of_the_log_is_refused() {
+    let mut cluster = stopped_after(40);
+    let (path, at) = place_in_log(&cluster.members[0], "value-number-7-of-the-log");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at + 3).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at + 3).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    assert_refuses(&mut cluster.members[0], &[&name, "offset"]);
+}
+
+#[test]
+fn a_truncated_segment_is_refused() {
+    let mut cluster = stopped_after(40);
+    let (path, at) = place_in_log(&cluster.members[0], "value-number-20-of-the-log");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(at).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    assert_refuses(&mut cluster.members[0], &[&name]);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
+    let mut cluster = stopped_after(40);
+    // A group of which only the start reached the disk, right behind the last: bytes that are no group.
+    let (path, at) = place_in_log(&cluster.members[0], "value-number-39-of-the-log");
+    let content = fs::read(&path).unwrap();
+    let end = at as usize + content[at as usize..].iter().position(|byte| *byte == 0).unwrap();
+    let next_sector = end.next_multiple_of(512) as u64;
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"QGRP and no more", next_sector + 512).unwrap();
+    cluster.members[0].start();
+    run(async |env| {
+        let mut client = cluster.members[0].connect(&env).await;
+        for n in 0..40 {
+            let value = client.get(&env, &format!("key-{n}")).await;
+            assert_eq!(value, Some(format!("value-number-{n}-of-the-log")));
+        }
+        client.put(&env, "more", "x").await;
+    });
+}
+
+/// The vote was in the log: a member without it could vote twice in one term. This also is what a forgotten
+/// `--wal-dir` looks like.
+#[test]
+fn a_log_that_is_gone_is_refused() {
+    let mut cluster = stopped_after(5);
+    let (path, _) = place_in_log(&cluster.members[0], "value-number-2-of-the-log");
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert_refuses(&mut cluster.members[0], &["log"]);
+}
+
+#[test]
+fn another_clusters_data_is_refused() {
+    let mut cluster = stopped_after(1);
+    let member = &mut cluster.members[0];
+    member.flags.push("--initial-cluster-token=another".into());
+    assert_refuses(member, &["cluster"]);
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused() {
+    let cluster = Cluster::start(1, &[]);
+    let (client, peer) = (free_port(), free_port());
+    let mut intruder = cluster.intruder(|flag| match flag.split_once('=') {
+        // The same member, so that only the directory is in its way.
+        Some(("--listen-client-urls", _)) => format!("--listen-client-urls=http://127.0.0.1:{client}"),
+        Some(("--listen-peer-urls", _)) => format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+        _ => flag.to_owned(),
+    });
+    assert_refuses(&mut intruder, &["another process uses this data directory"]);
+    run(async |env| {
+        let mut client = cluster.members[0].connect(&env).await;
+        client.put(&env, "still", "served").await;
+    });
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let cluster = Cluster::start(1, &[]);
+    let elsewhere = cluster.members[0].data_dir.with_extension("elsewhere");
+    let mut intruder = cluster.intruder(|flag| match flag.split_once('=') {
+        Some(("--data-dir", _)) => format!("--data-dir={}", elsewhere.display()),
+        _ => flag.to_owned(),
+    });
+    assert_refuses(&mut intruder, &["ddress", "in use"]);
+}

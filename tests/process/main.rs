@@ -1,0 +1,17 @@
+//! The built binary as its users meet it: real processes, disks, sockets and signals.
+//!
+//! * `single`: what one node serves, and what it keeps over restarts and `kill -9`;
+//! * `cluster`: three processes, the death of a leader, a member that is far behind;
+//! * `damage`: data that must not be served, and processes that must not start;
+//! * `etcdctl`: etcd's own tool, and its outputs against a real etcd (skipped without them).
+//!
+//! The tests themselves can be tested: `QUORATE_TEST_BINARY=etcd cargo test --test process -- single:: cluster::`
+//! runs them against a real etcd.
+//!
+//! The simulator looks for rare interleavings; these tests show that what it simulates is what runs.
+
+mod cluster;
+mod damage;
+mod etcdctl;
+mod single;
+mod support;

@@ -1,0 +1,449 @@
+//! The rules of the repository, checked: the direction of dependencies, the quarantine of foreign names,
+//! and a few habits.
+//!
+//! ```text
+//!   cli ─► node ─► server ─► consensus ─► state, storage, transport ─► proto ─► runtime ─► base
+//!                                                          client ───────┘
+//! ```
+//!
+//! It reads the sources: every path that is written (`use` trees are flattened, comments and texts left
+//! out) is resolved to a layer or to a foreign crate. What macros expand to it does not see. clippy.toml
+//! holds the bans of single functions; here are the bans of whole crates and folders.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which layers a layer may name.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    ("cli", &["node", "runtime", "base"]),
+    (
+        "node",
+        &[
+            "server",
+            "consensus",
+            "state",
+            "storage",
+            "transport",
+            "proto",
+            "runtime",
+            "base",
+        ],
+    ),
+    ("server", &["consensus", "state", "proto", "runtime", "base"]),
+    (
+        "consensus",
+        &["state", "storage", "transport", "proto", "runtime", "base"],
+    ),
+    ("state", &["proto", "base"]),
+    ("storage", &["runtime", "base"]),
+    ("transport", &["proto", "runtime", "base"]),
+    ("client", &["proto", "runtime", "base"]),
+    ("proto", &["base"]),
+    ("runtime", &["base"]),
+    ("base", &[]),
+];
+
+/// Plain data that a lower layer may name all the same.
+const SHARED_DATA: &[&str] = &["crate::node::Config"];
+
+/// Foreign names, and the only files (or folders) of the product that may say them.
+const QUARANTINE: &[(&str, &[&str])] = &[
+    ("openraft", &["src/consensus/"]),
+    ("fjall", &["src/storage/fjall.rs"]),
+    ("rustls", &["src/runtime/tls.rs"]),
+    ("prometheus", &["src/server/"]),
+    ("hyper", &["src/server/", "src/client.rs"]),
+    ("hyper_util", &["src/server/", "src/client.rs"]),
+    ("rustix", &["src/runtime/tokio.rs"]),
+    // openraft's runtime trait names a type of rand's; the numbers come from `Env`.
+    ("rand", &["src/runtime/tokio.rs", "src/consensus/runtime.rs"]),
+    ("signal_hook", &["src/cli/serve.rs"]),
+    ("madsim", &[]),
+    ("tokio::fs", &["src/runtime/tokio.rs"]),
+    ("tokio::net", &["src/runtime/tokio.rs"]),
+    ("tokio::process", &[]),
+    ("tokio::runtime", &["src/runtime/tokio.rs", "src/cli/mod.rs"]),
+    ("tokio::signal", &["src/cli/serve.rs"]),
+    ("tokio::spawn", &["src/runtime/tokio.rs"]),
+    ("tokio::task", &["src/runtime/tokio.rs"]),
+    ("tokio::time", &["src/runtime/tokio.rs"]),
+    ("tokio::sync::watch", &[]),
+    (
+        "std::fs",
+        &["src/runtime/tokio.rs", "src/storage/fjall.rs", "src/cli/"],
+    ),
+    ("std::net::TcpListener", &["src/runtime/tokio.rs"]),
+    ("std::net::TcpStream", &["src/runtime/tokio.rs"]),
+    ("std::process", &["src/main.rs", "src/cli/"]),
+    ("std::thread", &["src/runtime/tokio.rs"]),
+    ("std::time::Instant", &["src/runtime/tokio.rs"]),
+    ("std::time::SystemTime", &["src/runtime/tokio.rs"]),
+];
+
+/// What may be used of the product by the black-box suite, which must not share code with what it judges.
+const JEPSEN_MAY_KNOW: &[&str] = &["client", "proto", "runtime"];
+
+const LINES_MAX: usize = 700;
+/// Files that may be longer, each with its reason.
+const LONG_FILES: &[&str] = &[];
+
+/// Texts that must not be in any source. Written in two parts, so that this file passes its own test.
+const FORBIDDEN: &[(&str, &str)] = &[
+    (concat!("to", "do!("), "what is missing is refused with a message"),
+    (
+        concat!("unimple", "mented!("),
+        "what is missing is refused with a message",
+    ),
+    (concat!("db", "g!("), "left behind"),
+    (concat!("#[ig", "nore"), "a test that does not run proves nothing"),
+    (concat!("/ho", "me/"), "a path of somebody's machine"),
+    (concat!("/ro", "ot/"), "a path of somebody's machine"),
+    (concat!("/Us", "ers/"), "a path of somebody's machine"),
+    (concat!("/wo", "rk/"), "a path of somebody's machine"),
+];
+
+/// Whether a file is test code: it may name tokio's runtime, and its subject's file has the header.
+fn is_test(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.ends_with("tests.rs") || name.starts_with("fake_")
+}
+
+/// A source file: its path from the repository's root, with '/' between folders.
+struct Source {
+    path: String,
+    text: String,
+}
+
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    while let Some(folder) = open.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.expect("a folder can be read").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source can be read");
+                let path = path
+                    .strip_prefix(root)
+                    .expect("below the root")
+                    .to_string_lossy()
+                    .replace('\\', "/");
+                found.push(Source { path, text });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// The code without comments, texts and characters.
+fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if let Some(raw) = rest.strip_prefix("r#\"") {
+            raw.find("\"#").map_or(rest.len(), |end| end + 5)
+        } else if next == '"' {
+            text_length(rest)
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\") {
+            rest[2..].find('\'').map_or(rest.len(), |end| end + 3)
+        } else {
+            code.push(next);
+            rest = &rest[next.len_utf8()..];
+            continue;
+        };
+        code.push(' ');
+        rest = &rest[skipped..];
+    }
+    code
+}
+
+/// Length of the string literal at the start.
+fn text_length(rest: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in rest.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// Every path in the code, `use` trees flattened: "crate::state::State", "tokio::sync::mpsc".
+fn paths(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut rest = code;
+    while let Some(at) = rest.find(|c: char| c.is_alphabetic() || c == '_') {
+        rest = &rest[at..];
+        let end = rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+            .unwrap_or(rest.len());
+        let (path, tail) = rest.split_at(end);
+        match path.strip_suffix("::") {
+            Some(prefix) if tail.starts_with('{') => {
+                let tree = &tail[..tree_length(tail)];
+                flatten(prefix, &tree[1..tree.len() - 1], &mut found);
+                rest = &tail[tree.len()..];
+            }
+            _ => {
+                if path.contains("::") {
+                    found.insert(path.trim_end_matches(':').to_owned());
+                }
+                rest = tail;
+            }
+        }
+    }
+    found
+}
+
+/// Length of the braces at the start, with what is in them.
+fn tree_length(text: &str) -> usize {
+    let mut depth = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => continue,
+        }
+        if depth == 0 {
+            return at + 1;
+        }
+    }
+    panic!("unbalanced braces in {text}")
+}
+
+/// The items of a `use` tree with their prefix.
+fn flatten(prefix: &str, tree: &str, found: &mut BTreeSet<String>) {
+    let mut item = String::new();
+    let mut rest = tree;
+    while let Some(next) = rest.chars().next() {
+        if next == '{' {
+            let length = tree_length(rest);
+            let inner = format!("{prefix}::{}", item.trim().trim_end_matches(':'));
+            flatten(&inner, &rest[1..length - 1], found);
+            item.clear();
+            rest = &rest[length..];
+            continue;
+        }
+        if next == ',' {
+            insert_item(prefix, &item, found);
+            item.clear();
+        } else {
+            item.push(next);
+        }
+        rest = &rest[next.len_utf8()..];
+    }
+    insert_item(prefix, &item, found);
+}
+
+fn insert_item(prefix: &str, item: &str, found: &mut BTreeSet<String>) {
+    let name = item.split_whitespace().next().unwrap_or("");
+    match name {
+        "" => {}
+        "self" => drop(found.insert(prefix.to_owned())),
+        name => drop(found.insert(format!("{prefix}::{name}"))),
+    }
+}
+
+/// The layer of a file of the product: the folder or file right below src/.
+fn layer(path: &str) -> &str {
+    let below = path.strip_prefix("src/").expect("a source of the product");
+    let first = below.split('/').next().unwrap_or(below);
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+/// The layers that a file names.
+fn named_layers(source: &Source, paths: &BTreeSet<String>) -> BTreeSet<String> {
+    let known = |name: &str| MAY_KNOW.iter().any(|(layer, _)| *layer == name);
+    let folders = source.path.matches('/').count();
+    // src/state/mod.rs is the module `state`, src/state/range.rs and src/client.rs are one below their folder.
+    let depth = if source.path.ends_with("/mod.rs") {
+        folders - 1
+    } else {
+        folders
+    };
+    // An inline module (tests) is one level deeper.
+    let depth = depth + usize::from(code(&source.text).contains("mod tests {"));
+    let mut named = BTreeSet::new();
+    for path in paths.iter().filter(|path| !SHARED_DATA.contains(&path.as_str())) {
+        let parts: Vec<&str> = path.split("::").collect();
+        let supers = parts.iter().take_while(|part| **part == "super").count();
+        let inside = match parts.first() {
+            Some(&"crate") | Some(&"quorate") => parts.get(1),
+            Some(&"super") if supers >= depth => parts.get(supers),
+            _ => None,
+        };
+        named.extend(inside.filter(|name| known(name)).map(|name| name.to_string()));
+    }
+    named.remove(layer(&source.path));
+    named
+}
+
+/// What is wrong with the arrows of one file.
+fn upward_arrows(source: &Source) -> Vec<String> {
+    let own = layer(&source.path);
+    if own == "lib" {
+        return Vec::new();
+    }
+    let allowed = MAY_KNOW
+        .iter()
+        .find(|(layer, _)| *layer == own)
+        .map(|(_, allowed)| *allowed);
+    let Some(allowed) = allowed else {
+        return vec![format!(
+            "{}: {own} is no layer that tests/tidy.rs knows",
+            source.path
+        )];
+    };
+    let named = named_layers(source, &paths(&code(&source.text)));
+    let wrong = named.iter().filter(|name| !allowed.contains(&name.as_str()));
+    wrong
+        .map(|name| format!("{}: {own} must not know {name}", source.path))
+        .collect()
+}
+
+/// Foreign names outside their place.
+fn escaped_names(source: &Source) -> Vec<String> {
+    let code = code(&source.text);
+    let mut wrong = Vec::new();
+    for path in paths(&code) {
+        for (name, places) in QUARANTINE {
+            let named = path == *name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
+            let allowed = places.iter().any(|place| source.path.starts_with(place));
+            // `mod fjall;` makes the name one of ours in that file.
+            let own_module = code.contains(&format!("mod {name};"));
+            if named && !allowed && !own_module {
+                wrong.push(format!("{}: {path} belongs into {places:?}", source.path));
+            }
+        }
+    }
+    wrong
+}
+
+fn assert_none(wrong: Vec<String>) {
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn arrows_point_downward() {
+    let sources = sources(&["src"]);
+    assert!(sources.len() > 20, "the sources are found");
+    assert_none(sources.iter().flat_map(upward_arrows).collect());
+}
+
+#[test]
+fn foreign_names_stay_in_their_place() {
+    let sources = sources(&["src"]);
+    let product = sources.iter().filter(|source| !is_test(&source.path));
+    assert_none(product.flat_map(escaped_names).collect());
+}
+
+#[test]
+fn the_judge_shares_no_code_with_the_judged() {
+    let mut wrong = Vec::new();
+    for source in sources(&["jepsen/src"]) {
+        for path in paths(&code(&source.text))
+            .iter()
+            .filter(|path| path.starts_with("quorate::"))
+        {
+            let layer = path.split("::").nth(1).unwrap_or("");
+            if !JEPSEN_MAY_KNOW.contains(&layer) {
+                wrong.push(format!("{}: {path}", source.path));
+            }
+        }
+    }
+    assert_none(wrong);
+}
+
+#[test]
+fn files_are_short_and_begin_with_what_they_are() {
+    let mut wrong = Vec::new();
+    for Source { path, text } in sources(&["src", "sim", "jepsen", "tests", "benches"]) {
+        let lines = text.lines().count();
+        if lines > LINES_MAX && !LONG_FILES.contains(&path.as_str()) {
+            wrong.push(format!("{path}: {lines} lines, more than {LINES_MAX}"));
+        }
+        if !text.starts_with("//! ") && !is_test(&path) {
+            wrong.push(format!("{path}: no module header"));
+        }
+        let found = FORBIDDEN.iter().filter(|(forbidden, _)| text.contains(forbidden));
+        wrong.extend(found.map(|(forbidden, why)| format!("{path}: {forbidden} ({why})")));
+    }
+    assert_none(wrong);
+}
+
+/// The rules bite: forged sources.
+#[test]
+fn forged_violations_are_found() {
+    let check = |path: &str, text: &str, arrows: usize, names: usize| {
+        let source = Source {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        assert_eq!(upward_arrows(&source).len(), arrows, "{text}");
+        assert_eq!(escaped_names(&source).len(), names, "{text}");
+    };
+    check(
+        "src/state/mod.rs",
+        "use crate::base::Revision;\nuse crate::proto::mvccpb;",
+        0,
+        0,
+    );
+    check(
+        "src/state/mod.rs",
+        "use crate::{base::Revision, consensus::{Status, Peer}};",
+        1,
+        0,
+    );
+    check(
+        "src/state/range.rs",
+        "fn f() { crate::server::Server::start() }",
+        1,
+        0,
+    );
+    check("src/state/range.rs", "use super::super::storage::Store;", 1, 0);
+    check("src/state/range.rs", "use super::storage_of_ours::Store;", 0, 0);
+    check("src/state/mod.rs", "mod tests { use super::*; }", 0, 0);
+    check(
+        "src/state/mod.rs",
+        "// crate::server\nconst TEXT: &str = \"crate::server::x\";",
+        0,
+        0,
+    );
+    check("src/unheard/of.rs", "", 1, 0);
+    check("src/server/kv.rs", "use openraft::Raft;", 0, 1);
+    check("src/consensus/log.rs", "use openraft::Raft;", 0, 0);
+    check("src/server/kv.rs", "fn f() { tokio::time::sleep(d) }", 0, 1);
+    check(
+        "src/server/kv.rs",
+        "use tokio::{sync::mpsc, time::{self, Duration}};",
+        0,
+        2,
+    );
+    check("src/server/kv.rs", "use tokio::sync::{mpsc, watch};", 0, 1);
+    check(
+        "src/server/kv.rs",
+        "use std::time::Duration;\nuse tokio::sync::mpsc;",
+        0,
+        0,
+    );
+    check(
+        "src/storage/mod.rs",
+        "pub mod fjall;\nuse fjall::FjallEngine;",
+        0,
+        0,
+    );
+    check("src/storage/wal.rs", "use ::fjall::Database;", 0, 1);
+}
