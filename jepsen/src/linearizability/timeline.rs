@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate::proto::mvccpb::{Event, event::EventType};
 
 use super::index::{Evidence, Index, KeyRange, footprint, is_serializable, values};
-use crate::history::{History, OpId, Operation, Request, show_kv};
+use crate::history::{Answer, History, OpId, Operation, Request, show_kv};
 use crate::model::{Applied, Model, covers, same_answer};
 use crate::property::{Property, Violation};
 
@@ -222,7 +222,7 @@ impl<'a> Search<'a> {
                 self.push(Author::Operation(id), applied);
                 return Ok(());
             }
-            Ok(expected) => expected.to_string(),
+            Ok(expected) => in_full(expected, answer),
             Err(refusal) => format!("refusal \"{}\"", refusal.text),
         };
         if changed {
@@ -267,7 +267,9 @@ impl<'a> Search<'a> {
             }
             match &applied.result {
                 Ok(expected) if same_answer(&operation.request, expected, answer) => {}
-                Ok(expected) => return Err(self.mismatch(revision, operation, &expected.to_string())),
+                Ok(expected) => {
+                    return Err(self.mismatch(revision, operation, &in_full(expected, answer)));
+                }
                 Err(refusal) => {
                     let expected = format!("refusal \"{}\"", refusal.text);
                     return Err(self.mismatch(revision, operation, &expected));
@@ -514,6 +516,15 @@ impl<'a> Search<'a> {
             self.push(author, applied);
         }
     }
+}
+
+/// An expected answer as text, with every field where the short forms do not tell the two apart.
+fn in_full(expected: &Answer, actual: &Answer) -> String {
+    let text = expected.to_string();
+    if text == actual.to_string() {
+        return format!("{expected:?}\n  and not: {actual:?}");
+    }
+    text
 }
 
 /// True if the changes include what was seen of them.
