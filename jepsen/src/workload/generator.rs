@@ -107,7 +107,7 @@ impl Default for Shape {
     fn default() -> Self {
         Shape {
             keys: 12,
-            leased_keys: 6,
+            leased_keys: 24,
             weights: Weights::DEFAULT,
             lease_ttl_seconds: 3,
             compaction_keeps: 200,
