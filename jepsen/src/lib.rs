@@ -15,6 +15,8 @@
 pub mod compaction;
 pub mod durability;
 pub mod edn;
+#[cfg(test)]
+mod forge;
 pub mod history;
 pub mod identity;
 pub mod lease;

@@ -70,6 +70,8 @@ properties! {
         "At the quiet end all members hold the same state.";
     Liveness "liveness"
         "When all faults are healed the cluster serves fresh writes and reads through every member, in bounded time.";
+    StaysUp "stays-up"
+        "No member ends by itself.";
     LeaseNotEarly "lease-not-early"
         "A key with a lease does not vanish before the lease's time to live is over, unless somebody removes it.";
     LeaseExpires "lease-expires"

@@ -22,6 +22,8 @@ pub struct JudgeOptions {
     pub lease_times: Option<LeaseTimes>,
     /// What the quiet end could not reach; a violation of liveness.
     pub liveness_failure: Option<String>,
+    /// Members that ended by themselves.
+    pub crashes: Vec<String>,
     /// Leaves out the per-key search, the costliest check.
     pub skip_per_key: bool,
 }
@@ -100,6 +102,9 @@ pub fn judge(history: &History, options: &JudgeOptions) -> Report {
     }
     if let Some(text) = &options.liveness_failure {
         violations.push(Violation::of_operations(Property::Liveness, [], text.clone()));
+    }
+    for text in &options.crashes {
+        violations.push(Violation::of_operations(Property::StaysUp, [], text.clone()));
     }
     let mut counts = count(history);
     for (_, revision) in checked.timeline.between(2, checked.timeline.last()) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::index::Past;
+use super::range::header;
 use super::record::Record;
 use super::{Changes, Pending, State};
 use crate::base::kv::Space;
@@ -84,7 +85,7 @@ impl State {
         }
         self.change(at, Record { tombstone: false, kv }, changes, store);
         Ok(PutResponse {
-            header: None,
+            header: header(changes.now()),
             prev_kv: prev_kv.filter(|_| request.prev_kv),
         })
     }
@@ -116,7 +117,7 @@ impl State {
             self.delete(key, changes, store);
         }
         Ok(DeleteRangeResponse {
-            header: None,
+            header: header(changes.now()),
             deleted,
             prev_kvs,
         })

@@ -10,7 +10,7 @@ use quorate::proto::etcdserverpb::{self as pb};
 use quorate::proto::mvccpb::{KeyValue, event::EventType};
 
 use super::timeline::Author;
-use crate::history::{Answer, History, OpId, Operation, Outcome, Request, WatchEvent};
+use crate::history::{Answer, History, OpId, Operation, Outcome, Request, WatchEvent, WatchRecord};
 use crate::property::{Property, Violation};
 
 /// Where an operation stands in the order of revisions.
@@ -46,6 +46,8 @@ pub(super) struct Candidate {
 pub(super) struct Evidence {
     pub puts: BTreeMap<Bytes, KeyValue>,
     pub deletes: Vec<Bytes>,
+    /// Nothing else changed: a watch on everything showed it.
+    pub complete: bool,
 }
 
 /// A key and a range end, as in requests.
@@ -283,8 +285,16 @@ impl Index {
                 }
             }
         }
-        let entries = history.watches.iter().flat_map(|watch| &watch.entries);
-        for entry in entries {
+        for watch in &history.watches {
+            self.collect_hints(watch);
+        }
+    }
+
+    fn collect_hints(&mut self, watch: &WatchRecord) {
+        let request = &watch.request;
+        let everything = request.key.as_ref() <= b"\0".as_slice() && request.range_end.as_ref() == [0];
+        let complete = everything && request.filters.is_empty() && !request.fragment;
+        for entry in &watch.entries {
             let WatchEvent::Received(response) = &entry.event else {
                 continue;
             };
@@ -294,6 +304,7 @@ impl Index {
                     continue;
                 }
                 let hints = self.hints.entry(kv.mod_revision).or_default();
+                hints.complete |= complete;
                 if event.r#type == EventType::Delete as i32 {
                     if !hints.deletes.contains(&kv.key) {
                         hints.deletes.push(kv.key.clone());

@@ -19,8 +19,8 @@ pub(super) fn check(history: &History, index: &Index) -> Vec<Violation> {
             Place::Read(revision) if !is_serializable(&operation.request) => (revision, 0, "was read"),
             _ => return None,
         };
-        if revision < 1 {
-            let message = format!("the answer has no revision:\n  {operation}");
+        if revision < 1 + least {
+            let message = format!("no such operation can have revision {revision}:\n  {operation}");
             return Some(Violation::of_operations(
                 Property::Linearizable,
                 [operation.id],

@@ -4,12 +4,16 @@
 //! answer claims. Usually what was seen of a gap leaves one author, and the search is a single pass.
 //! On a contradiction it goes back to the nearest gap whose author could have mattered: one that
 //! touches the keys of the contradiction. The work is bounded; out of budget means undecided.
+//!
+//! Watches show the changes of gaps too, but they are on trial themselves. So the search runs first
+//! with what they show as binding; only if no history agrees with them does it run again with their
+//! word as mere advice on what to try first, and it is left to the watch checks to say who lied.
 
 use bytes::Bytes;
 use quorate::proto::mvccpb::{Event, event::EventType};
 
 use super::index::{Evidence, Index, KeyRange, footprint, is_serializable, values};
-use crate::history::{History, OpId, Operation, Request, show_kv};
+use crate::history::{Answer, History, OpId, Operation, Request, show_kv};
 use crate::model::{Applied, Model, covers, same_answer};
 use crate::property::{Property, Violation};
 
@@ -67,8 +71,12 @@ pub(super) struct Built {
 }
 
 pub(super) fn build(history: &History, index: &Index) -> Built {
-    let mut search = Search::new(history, index);
-    let end = search.run();
+    let mut search = Search::new(history, index, Hints::Binding);
+    let mut end = search.run();
+    if !matches!(end, End::Explained) && !index.hints.is_empty() {
+        search = Search::new(history, index, Hints::Advice);
+        end = search.run();
+    }
     let (violation, undecided) = match end {
         End::Explained => (None, None),
         End::Contradiction => (search.verdict(), None),
@@ -89,6 +97,13 @@ pub(super) fn build(history: &History, index: &Index) -> Built {
         violation,
         undecided,
     }
+}
+
+/// What the watches' word is worth.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hints {
+    Binding,
+    Advice,
 }
 
 enum End {
@@ -123,6 +138,7 @@ struct Contradiction {
 struct Search<'a> {
     history: &'a History,
     index: &'a Index,
+    hints: Hints,
     model: Model,
     revisions: Vec<Revision>,
     applied: Vec<Applied>,
@@ -133,10 +149,11 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(history: &'a History, index: &'a Index) -> Self {
+    fn new(history: &'a History, index: &'a Index, hints: Hints) -> Self {
         Search {
             history,
             index,
+            hints,
             model: Model::assuming_leases(),
             revisions: Vec::new(),
             applied: Vec::new(),
@@ -205,7 +222,7 @@ impl<'a> Search<'a> {
                 self.push(Author::Operation(id), applied);
                 return Ok(());
             }
-            Ok(expected) => expected.to_string(),
+            Ok(expected) => in_full(expected, answer),
             Err(refusal) => format!("refusal \"{}\"", refusal.text),
         };
         if changed {
@@ -250,7 +267,9 @@ impl<'a> Search<'a> {
             }
             match &applied.result {
                 Ok(expected) if same_answer(&operation.request, expected, answer) => {}
-                Ok(expected) => return Err(self.mismatch(revision, operation, &expected.to_string())),
+                Ok(expected) => {
+                    return Err(self.mismatch(revision, operation, &in_full(expected, answer)));
+                }
                 Err(refusal) => {
                     let expected = format!("refusal \"{}\"", refusal.text);
                     return Err(self.mismatch(revision, operation, &expected));
@@ -357,8 +376,7 @@ impl<'a> Search<'a> {
                 self.model.forget_ended(&applied);
                 continue;
             }
-            let seen = self.index.evidence.get(&revision);
-            if seen.is_some_and(|evidence| !shows(&applied.events, evidence)) {
+            if !self.agrees(revision, &applied.events) {
                 self.model.undo(&applied);
                 continue;
             }
@@ -368,6 +386,21 @@ impl<'a> Search<'a> {
             self.gaps.push(gap);
             return Ok(());
         }
+    }
+
+    /// True if the changes are those that were seen of the revision.
+    fn agrees(&self, revision: i64, events: &[Event]) -> bool {
+        let index = self.index;
+        let answered = index.evidence.get(&revision);
+        if answered.is_some_and(|evidence| !shows(events, evidence)) {
+            return false;
+        }
+        let Some(hints) = index.hints.get(&revision) else {
+            return true;
+        };
+        self.hints == Hints::Advice
+            || shows(events, hints)
+                && (!hints.complete || events.len() == hints.puts.len() + hints.deletes.len())
     }
 
     /// Takes back everything up to the nearest gap that may be at fault and has another author to
@@ -485,12 +518,29 @@ impl<'a> Search<'a> {
     }
 }
 
+/// An expected answer as text, with every field where the short forms do not tell the two apart.
+fn in_full(expected: &Answer, actual: &Answer) -> String {
+    let text = expected.to_string();
+    if text == actual.to_string() {
+        return format!("{expected:?}\n  and not: {actual:?}");
+    }
+    text
+}
+
 /// True if the changes include what was seen of them.
 fn shows(events: &[Event], evidence: &Evidence) -> bool {
-    evidence.puts.values().all(|kv| {
-        let is_it = |event: &Event| event.r#type == EventType::Put as i32 && event.kv.as_ref() == Some(kv);
-        events.iter().any(is_it)
-    })
+    let is_put = |event: &&Event| event.r#type == EventType::Put as i32;
+    let put = |kv| {
+        events
+            .iter()
+            .filter(is_put)
+            .any(|event| event.kv.as_ref() == Some(kv))
+    };
+    let deleted = |key: &Bytes| {
+        let mut deletes = events.iter().filter(|event| !is_put(event));
+        deletes.any(|event| event.kv.as_ref().is_some_and(|kv| kv.key == *key))
+    };
+    evidence.puts.values().all(put) && evidence.deletes.iter().all(deleted)
 }
 
 fn overlap(a: &KeyRange, b: &KeyRange) -> bool {

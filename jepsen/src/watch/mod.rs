@@ -20,7 +20,7 @@ use bytes::Bytes;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::mvccpb::{Event, event::EventType};
 
-use crate::history::{History, Moment, Request, WatchEvent, WatchRecord, show_bytes};
+use crate::history::{History, Moment, Request, WatchEntry, WatchEvent, WatchRecord, show_bytes};
 use crate::linearizability::Timeline;
 use crate::property::{Property, Violation};
 use expected::Expected;
@@ -63,6 +63,8 @@ struct Checker<'a> {
     /// Keys received of the last revision, and whether a fragment left it open.
     last_keys: Vec<Bytes>,
     fragment_open: bool,
+    /// Index of the entry at hand.
+    entry: usize,
     violations: Vec<Violation>,
 }
 
@@ -77,12 +79,14 @@ impl<'a> Checker<'a> {
             progress: 0,
             last_keys: Vec::new(),
             fragment_open: false,
+            entry: 0,
             violations: Vec::new(),
         }
     }
 
     fn run(&mut self) {
-        for entry in &self.watch.entries {
+        for (number, entry) in self.watch.entries.iter().enumerate() {
+            self.entry = number;
             if self.violations.len() >= VIOLATIONS_PER_WATCH_MAX {
                 return;
             }
@@ -229,10 +233,15 @@ impl<'a> Checker<'a> {
             return;
         }
         if let Some((missing, events)) = self.expected.first_after(position, revision - 1) {
+            // Dropped, or only late?
+            let (property, fate) = match self.arrives_later(missing) {
+                true => (Property::WatchOrdered, "came after it"),
+                false => (Property::WatchReliable, "never did"),
+            };
             self.fail(
-                Property::WatchReliable,
+                property,
                 format!(
-                    "events of revision {revision} arrived, those of {missing} never did: {}",
+                    "events of revision {revision} arrived, those of {missing} {fate}: {}",
                     show_events(&events)
                 ),
             );
@@ -293,17 +302,18 @@ impl<'a> Checker<'a> {
 
     /// True if the record shows `revision` more than once.
     fn received_before(&self, revision: i64) -> bool {
-        let shows = |event: &WatchEvent| match event {
-            WatchEvent::Received(response) => response.events.iter().any(|e| mod_revision(e) == revision),
-            _ => false,
-        };
-        let times = self
-            .watch
+        let times = self.watch.entries.iter().filter(|entry| shows(entry, revision));
+        times.count() > 1
+    }
+
+    /// True if `revision` is shown here or later on the stream now open.
+    fn arrives_later(&self, revision: i64) -> bool {
+        self.watch
             .entries
             .iter()
-            .filter(|entry| shows(&entry.event))
-            .count();
-        times > 1
+            .skip(self.entry)
+            .take_while(|entry| !matches!(entry.event, WatchEvent::Opened { .. }))
+            .any(|entry| shows(entry, revision))
     }
 
     /// Compares the events of a revision with what was written; `already` of them came earlier.
@@ -387,6 +397,14 @@ impl<'a> Checker<'a> {
                 show(wanted)
             ),
         );
+    }
+}
+
+/// True if the entry is a list with events of `revision`.
+fn shows(entry: &WatchEntry, revision: i64) -> bool {
+    match &entry.event {
+        WatchEvent::Received(response) => response.events.iter().any(|e| mod_revision(e) == revision),
+        _ => false,
     }
 }
 

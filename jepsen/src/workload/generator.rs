@@ -63,7 +63,7 @@ impl Weights {
         lease_grant: 2,
         lease_keep_alive: 2,
         lease_revoke: 1,
-        leased_put: 4,
+        leased_put: 6,
     };
 
     fn table(&self) -> [(u32, Draw); 16] {
@@ -107,7 +107,7 @@ impl Default for Shape {
     fn default() -> Self {
         Shape {
             keys: 12,
-            leased_keys: 6,
+            leased_keys: 24,
             weights: Weights::DEFAULT,
             lease_ttl_seconds: 3,
             compaction_keeps: 200,
@@ -168,11 +168,11 @@ pub struct Generator {
 
 impl Generator {
     pub fn new(seed: u64, client: u32, shape: Shape) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // A stream of its own for each client: with one for all they would draw in step.
+        rng.set_stream(u64::from(client) + 1);
         Generator {
-            // A stream of its own for each client: the same seed for all would draw in step.
-            rng: ChaCha8Rng::seed_from_u64(
-                seed.wrapping_add(0x9e37_79b9_7f4a_7c15 * (u64::from(client) + 1)),
-            ),
+            rng,
             client,
             shape,
             values_drawn: 0,
@@ -485,7 +485,8 @@ impl Generator {
 
     fn lease_grant(&mut self) -> Request {
         if self.leases_held.len() >= LEASES_HELD_MAX {
-            return self.leased_put();
+            // Abandoned: it will run out, and take its keys along.
+            self.leases_held.remove(0);
         }
         self.leases_drawn += 1;
         pb::LeaseGrantRequest {

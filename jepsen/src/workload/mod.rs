@@ -29,7 +29,7 @@ pub use call::{call, wire_form};
 pub use client::{ClientOptions, run_client};
 pub use generator::{Generator, Shape, Weights};
 pub use settle::{SettleOptions, settle};
-pub use watcher::{WatcherOptions, run_watches, standard_watches};
+pub use watcher::{WatchPlan, WatcherOptions, run_watches, standard_watches};
 
 use crate::history::Nanos;
 

@@ -19,6 +19,8 @@ use tonic::Streaming;
 use super::{Clock, Stop};
 use crate::history::{Recorder, WatchEvent, WatchId};
 
+/// Why a healthy stream was closed.
+const CLOSED_BY_CLIENT: &str = "closed by the client";
 /// Largest response a watcher accepts.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// How often a waiting watcher looks whether the run is over.
@@ -41,9 +43,17 @@ pub struct WatcherOptions {
     pub stream_lifetime: Duration,
 }
 
+/// A watch that a user wants.
+#[derive(Clone, Debug)]
+pub struct WatchPlan {
+    pub request: pb::WatchCreateRequest,
+    /// Now and then it starts all over at its start revision, which may be compacted by then.
+    pub rewinds: bool,
+}
+
 /// The watches that the suite runs on one stream: everything with previous pairs from the first
 /// revision, one half each of puts and deletes, and a single key.
-pub fn standard_watches() -> Vec<pb::WatchCreateRequest> {
+pub fn standard_watches() -> Vec<WatchPlan> {
     use pb::watch_create_request::FilterType;
     let all = |filters: Vec<i32>, prev_kv: bool, start_revision: i64| pb::WatchCreateRequest {
         key: Bytes::from_static(b"\0"),
@@ -54,21 +64,24 @@ pub fn standard_watches() -> Vec<pb::WatchCreateRequest> {
         progress_notify: true,
         ..Default::default()
     };
+    let deletes_of_a_prefix = pb::WatchCreateRequest {
+        key: Bytes::from_static(b"k/"),
+        range_end: Bytes::from_static(b"k0"),
+        filters: vec![FilterType::Noput as i32],
+        prev_kv: true,
+        start_revision: 1,
+        ..Default::default()
+    };
+    let one_key = pb::WatchCreateRequest {
+        key: Bytes::from_static(b"k/000"),
+        ..Default::default()
+    };
+    let plan = |request, rewinds| WatchPlan { request, rewinds };
     vec![
-        all(Vec::new(), true, 1),
-        all(vec![FilterType::Nodelete as i32], false, 0),
-        pb::WatchCreateRequest {
-            key: Bytes::from_static(b"k/"),
-            range_end: Bytes::from_static(b"k0"),
-            filters: vec![FilterType::Noput as i32],
-            prev_kv: true,
-            start_revision: 1,
-            ..Default::default()
-        },
-        pb::WatchCreateRequest {
-            key: Bytes::from_static(b"k/000"),
-            ..Default::default()
-        },
+        plan(all(Vec::new(), true, 1), false),
+        plan(all(vec![FilterType::Nodelete as i32], false, 0), false),
+        plan(deletes_of_a_prefix, true),
+        plan(one_key, false),
     ]
 }
 
@@ -76,6 +89,7 @@ pub fn standard_watches() -> Vec<pb::WatchCreateRequest> {
 struct Watching {
     record: WatchId,
     request: pb::WatchCreateRequest,
+    rewinds: bool,
     /// The next revision it has not seen; 0 until that is known.
     next: i64,
     /// Its id on the wire.
@@ -88,22 +102,23 @@ enum End {
     Stop,
 }
 
-/// Keeps `requests` watched on one stream until told to stop.
+/// Keeps `plans` watched on one stream until told to stop.
 pub async fn run_watches(
     env: Env,
     clock: Clock,
     recorder: Recorder,
-    requests: Vec<pb::WatchCreateRequest>,
+    plans: Vec<WatchPlan>,
     options: WatcherOptions,
     stop: Stop,
 ) {
-    let mut watches: Vec<Watching> = requests
+    let mut watches: Vec<Watching> = plans
         .into_iter()
         .zip(1..)
-        .map(|(request, watch_id)| Watching {
-            record: recorder.watch(options.client, request.clone()),
-            next: request.start_revision.max(0),
-            request,
+        .map(|(plan, watch_id)| Watching {
+            record: recorder.watch(options.client, plan.request.clone()),
+            next: plan.request.start_revision.max(0),
+            request: plan.request,
+            rewinds: plan.rewinds,
             watch_id,
         })
         .collect();
@@ -167,9 +182,13 @@ impl Watcher {
             send(&requests, create(watch));
         }
         let (end, reason) = self.receive(channel, requests, receiver, watches).await;
-        for watch in watches.iter() {
+        let by_client = reason == CLOSED_BY_CLIENT;
+        for watch in watches.iter_mut() {
             let reason = reason.clone();
             self.record(watch, WatchEvent::Closed { reason });
+            if by_client && watch.rewinds {
+                watch.next = watch.request.start_revision;
+            }
         }
         end
     }
@@ -243,7 +262,7 @@ impl Watcher {
         }
         // At the quiet end a stream is left alone, so that slow delivery is not mistaken for none.
         if due.is_none() && now.saturating_since(opened) >= self.options.stream_lifetime {
-            return Some((End::Resume, "closed by the client".into()));
+            return Some((End::Resume, CLOSED_BY_CLIENT.into()));
         }
         None
     }

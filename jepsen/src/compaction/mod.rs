@@ -4,6 +4,9 @@
 //! Compaction has no place of its own in the order of revisions, so only real time is used: what was
 //! acknowledged before counts as done, what was asked for and not refused may have been done.
 
+#[cfg(test)]
+mod tests;
+
 use tonic::Code;
 
 use crate::history::{History, Operation, Outcome, Request};

@@ -4,6 +4,9 @@
 //! itself or as something later, unless an operation that could have removed the key took place, or
 //! may have. That is weaker than the rebuilt timeline, but needs nothing but the final reads.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -6,6 +6,9 @@
 //! bounded by nothing but a grace period that the tester chooses, counted from the last disturbance,
 //! because each new leader begins all leases anew.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use crate::history::{Answer, History, Nanos, OpId, Operation, Outcome, Request, WatchEvent, show_kv};

@@ -3,6 +3,9 @@
 //! A member's term is part of its durable vote (section 5.1 of the Raft paper): one that shows a lower
 //! term than before has forgotten a vote.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use crate::history::{History, OpId, Operation};

@@ -1,0 +1,229 @@
+//! One black-box run: start, load, faults, quiet end, verdict.
+//!
+//! ```text
+//! |-- load ------------------------------------------------|-- settle --|-- judge --
+//! |-- faults ------------------------------|-- healed -----|
+//! ```
+
+mod binary;
+mod cluster;
+mod nemesis;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quorate::runtime::{Env, Task};
+use quorate_jepsen::edn;
+use quorate_jepsen::history::{History, Nanos, Recorder};
+use quorate_jepsen::lease::LeaseTimes;
+use quorate_jepsen::report::{JudgeOptions, Report, Verdict, judge};
+use quorate_jepsen::workload::{
+    ClientOptions, Clock, Consistency, Generator, SettleOptions, Shape, Stop, WatcherOptions, run_client,
+    run_watches, settle, standard_watches,
+};
+
+use cluster::Cluster;
+pub use nemesis::Fault;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(40);
+const WATCHES_TIMEOUT: Duration = Duration::from_secs(20);
+/// Client numbers from here on are watchers; the one below settles.
+const FIRST_WATCHER: u32 = 1_000;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    pub seconds: u64,
+    pub nodes: u32,
+    pub binary: Option<PathBuf>,
+    pub clients: u32,
+    pub faults: Vec<Fault>,
+    pub consistency: Consistency,
+    pub seed: u64,
+    pub out: PathBuf,
+    pub pause_ms: u64,
+    pub keep_data: bool,
+}
+
+/// Runs and judges. An error means that there is nothing to judge.
+pub fn run(options: &RunOptions) -> Result<Report, String> {
+    let binary = binary::find(options.binary.as_deref())?;
+    fs::create_dir_all(&options.out).map_err(|error| at(&options.out, &error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    let (history, judge_options) = runtime.block_on(async {
+        let env = quorate::runtime::tokio::env();
+        Run::start(env, options, &binary).await?.finish().await
+    })?;
+    eprintln!("judging {} operations …", history.operations.len());
+    let report = judge(&history, &judge_options);
+    write_results(options, &history, &report)?;
+    Ok(report)
+}
+
+fn at(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+fn write_results(options: &RunOptions, history: &History, report: &Report) -> Result<(), String> {
+    let files = [
+        ("report.txt", report.to_text()),
+        ("report.json", report.to_json()),
+        ("history.edn", edn::export(history)),
+    ];
+    for (name, text) in files {
+        let path = options.out.join(name);
+        fs::write(&path, text).map_err(|error| at(&path, &error))?;
+    }
+    let data = options.out.join("data");
+    if report.verdict == Verdict::Passed && !options.keep_data && data.exists() {
+        fs::remove_dir_all(&data).map_err(|error| at(&data, &error))?;
+    }
+    Ok(())
+}
+
+/// A run under way.
+struct Run<'a> {
+    env: Env,
+    clock: Clock,
+    recorder: Recorder,
+    options: &'a RunOptions,
+    cluster: Cluster,
+    stop: Stop,
+    clients: Vec<Task<()>>,
+    watchers: Vec<Task<()>>,
+}
+
+impl<'a> Run<'a> {
+    async fn start(env: Env, options: &'a RunOptions, binary: &Path) -> Result<Run<'a>, String> {
+        let mut cluster = Cluster::prepare(&env, binary, options.nodes, &options.out).await?;
+        cluster.start_all()?;
+        cluster.wait_until_serving(&env, START_TIMEOUT).await?;
+        eprintln!(
+            "{} members of {} serve on {}",
+            options.nodes,
+            binary.display(),
+            cluster.addresses().join(", ")
+        );
+        let clock = Clock::of(&env);
+        let mut run = Run {
+            env,
+            clock,
+            recorder: Recorder::new(),
+            options,
+            cluster,
+            stop: Stop::new(),
+            clients: Vec::new(),
+            watchers: Vec::new(),
+        };
+        run.spawn_clients();
+        run.spawn_watchers();
+        Ok(run)
+    }
+
+    fn spawn_clients(&mut self) {
+        for client in 0..self.options.clients {
+            let generator = Generator::new(self.options.seed, client, Shape::default());
+            let options = ClientOptions {
+                client,
+                addresses: self.cluster.addresses(),
+                call_timeout: CALL_TIMEOUT,
+                connect_timeout: CONNECT_TIMEOUT,
+                pause: Duration::from_millis(self.options.pause_ms),
+                consistency: self.options.consistency,
+                calls_per_member: 200,
+            };
+            let (env, clock) = (self.env.clone(), self.clock.clone());
+            let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+            let client = run_client(env, clock, recorder, generator, options, stop);
+            self.clients.push(self.env.spawn(client));
+        }
+    }
+
+    fn spawn_watchers(&mut self) {
+        for member in 0..self.options.nodes {
+            let options = WatcherOptions {
+                client: FIRST_WATCHER + member,
+                addresses: self.cluster.addresses(),
+                member: member as usize,
+                connect_timeout: CONNECT_TIMEOUT,
+                progress_interval: Duration::from_millis(500),
+                silence_timeout: Duration::from_secs(5),
+                stream_lifetime: Duration::from_secs(7 + 2 * u64::from(member)),
+            };
+            let (env, clock) = (self.env.clone(), self.clock.clone());
+            let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+            let watcher = run_watches(env, clock, recorder, standard_watches(), options, stop);
+            self.watchers.push(self.env.spawn(watcher));
+        }
+    }
+
+    async fn finish(mut self) -> Result<(History, JudgeOptions), String> {
+        let end = self.env.now() + Duration::from_secs(self.options.seconds);
+        // The last part of the load runs without faults, so that leases and watches show what they do then.
+        let healed = self.env.now() + Duration::from_secs(self.options.seconds * 8 / 10);
+        let faults = nemesis::run(
+            &self.env,
+            &self.clock,
+            &self.recorder,
+            &mut self.cluster,
+            &self.options.faults,
+            self.options.seed,
+            healed,
+        )
+        .await?;
+        let disturbed_until = self.clock.now();
+        self.env.sleep_until(end).await;
+        self.stop.stop_clients();
+        for client in std::mem::take(&mut self.clients) {
+            client.await.ok_or("a client task panicked")?;
+        }
+        eprintln!("{faults} faults injected; settling …");
+        let liveness_failure = self.settle().await;
+        self.cluster.notice_deaths();
+        let times = LeaseTimes {
+            clock_tolerance: 0,
+            disturbed_until,
+            grace: Duration::from_secs(15).as_nanos() as Nanos,
+        };
+        let options = JudgeOptions {
+            lease_times: Some(times),
+            liveness_failure,
+            crashes: self.cluster.deaths().to_vec(),
+            skip_per_key: false,
+        };
+        Ok((self.recorder.take(), options))
+    }
+
+    /// The quiet end; what could not be reached in time.
+    async fn settle(&mut self) -> Option<String> {
+        let options = SettleOptions {
+            client: FIRST_WATCHER - 1,
+            addresses: self.cluster.addresses(),
+            timeout: SETTLE_TIMEOUT,
+            call_timeout: CALL_TIMEOUT,
+        };
+        let settled = settle(&self.env, &self.clock, &self.recorder, &options).await;
+        match &settled {
+            Ok(revision) => self.stop.stop_watches_at(*revision),
+            Err(_) => self.stop.stop_watches_now(),
+        }
+        let deadline = self.env.now() + WATCHES_TIMEOUT;
+        for watcher in std::mem::take(&mut self.watchers) {
+            let mut watcher = watcher;
+            if self.env.timeout_at(deadline, &mut watcher).await.is_err() {
+                self.stop.stop_watches_now();
+                watcher.await;
+            }
+        }
+        settled.err()
+    }
+}
