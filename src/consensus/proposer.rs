@@ -17,7 +17,7 @@ use crate::transport::encode;
 
 /// Batches that may be under way: enough that one is logged while another is applied; few, so that
 /// commands which arrive meanwhile share a batch.
-const FLIGHTS_MAX: usize = 4;
+const FLIGHTS_MAX: usize = 2;
 /// Pause before a leader that would not take a batch is asked again.
 const RETRY: Duration = Duration::from_millis(20);
 

@@ -76,6 +76,13 @@ impl Entry {
     }
 }
 
+/// What [`Index::record`] did.
+pub struct Recorded {
+    /// The index's own copy of the key.
+    pub key: Bytes,
+    pub superseded: Option<Past>,
+}
+
 #[derive(Default)]
 struct Chunk {
     entries: Vec<Entry>,
@@ -130,32 +137,48 @@ impl Index {
         self.chunks.get(chunk)?.entries.get(at)
     }
 
-    /// Records a change, newer than all before; returns the change it supersedes.
-    pub fn record(&mut self, key: &Bytes, past: Past, lease: i64, value: Option<Bytes>) -> Option<Past> {
-        let superseded = match self.place_of(key) {
-            Ok((chunk, at)) => Some(self.supersede(chunk, at, past, lease)),
+    /// Records a change, newer than all before. Key and value are copied: what comes in is part of a request,
+    /// and would keep all of it in memory.
+    pub fn record(&mut self, key: &[u8], past: Past, lease: i64, value: Option<&[u8]>) -> Recorded {
+        let cached = value.map(|value| Cached {
+            value: Bytes::copy_from_slice(value),
+        });
+        let cached_bytes = value.map(<[u8]>::len);
+        let recorded = match self.place_of(key) {
+            Ok((chunk, at)) => self.supersede(chunk, at, past, lease, cached),
             Err((chunk, at)) => {
-                self.insert(
-                    chunk,
-                    at,
-                    Entry {
-                        key: key.clone(),
-                        newest: past,
-                        lease,
-                        cached: None,
-                        older: None,
-                    },
-                );
-                None
+                let key = Bytes::copy_from_slice(key);
+                let entry = Entry {
+                    key: key.clone(),
+                    newest: past,
+                    lease,
+                    cached,
+                    older: None,
+                };
+                self.insert(chunk, at, entry);
+                Recorded {
+                    key,
+                    superseded: None,
+                }
             }
         };
-        if let Some(value) = value {
-            self.cache(key, past.at, value);
+        if let Some(bytes) = cached_bytes {
+            self.cache_bytes += bytes;
+            self.cached += 1;
+            self.cache_order.push_back((recorded.key.clone(), past.at));
+            self.limit_cache();
         }
-        superseded
+        recorded
     }
 
-    fn supersede(&mut self, chunk: usize, at: usize, past: Past, lease: i64) -> Past {
+    fn supersede(
+        &mut self,
+        chunk: usize,
+        at: usize,
+        past: Past,
+        lease: i64,
+        cached: Option<Cached>,
+    ) -> Recorded {
         let chunk = self.chunks.get_mut(chunk).expect("place_of found it");
         let entry = chunk.entries.get_mut(at).expect("place_of found it");
         chunk.living -= usize::from(entry.is_living());
@@ -163,11 +186,14 @@ impl Index {
         let old = std::mem::replace(&mut entry.newest, past);
         entry.lease = lease;
         entry.older.get_or_insert_default().push(old);
-        if let Some(cached) = entry.cached.take() {
+        if let Some(cached) = std::mem::replace(&mut entry.cached, cached) {
             self.cache_bytes -= cached.value.len();
             self.cached -= 1;
         }
-        old
+        Recorded {
+            key: entry.key.clone(),
+            superseded: Some(old),
+        }
     }
 
     fn insert(&mut self, chunk: usize, at: usize, entry: Entry) {
@@ -193,11 +219,7 @@ impl Index {
         }
     }
 
-    fn cache(&mut self, key: &Bytes, at: RevisionAt, value: Bytes) {
-        self.cache_bytes += value.len();
-        self.cached += 1;
-        self.cache_order.push_back((key.clone(), at));
-        self.entry_mut(key).expect("recorded just now").cached = Some(Cached { value });
+    fn limit_cache(&mut self) {
         while self.cache_bytes > self.cache_bytes_max {
             let Some((key, at)) = self.cache_order.pop_front() else {
                 break;

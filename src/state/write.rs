@@ -81,7 +81,8 @@ impl State {
         };
         self.detach(old_lease, &request.key);
         if let Some(lease) = self.leases.get_mut(&lease) {
-            lease.keys.insert(request.key.clone());
+            // A copy: the request's key would keep all of the request in memory.
+            lease.keys.insert(Bytes::copy_from_slice(&request.key));
         }
         self.change(at, Record { tombstone: false, kv }, changes, store);
         Ok(PutResponse {
@@ -160,17 +161,18 @@ impl State {
             version: kv.version,
             bytes,
         };
-        let value = (!record.tombstone).then(|| kv.value.clone());
-        if let Some(old) = self.index.record(&kv.key, past, kv.lease, value) {
+        let value = (!record.tombstone).then_some(kv.value.as_ref());
+        let recorded = self.index.record(&kv.key, past, kv.lease, value);
+        if let Some(old) = recorded.superseded {
             let line = self.superseded.entry(at.main).or_default();
-            line.push((kv.key.clone(), old.at));
+            line.push((recorded.key.clone(), old.at));
         }
         if record.tombstone {
             // A tombstone at the compact revision itself stays, for a watch that starts there.
             self.superseded
                 .entry(at.main + 1)
                 .or_default()
-                .push((kv.key.clone(), at));
+                .push((recorded.key, at));
         }
     }
 }
