@@ -1,7 +1,8 @@
 //! Is the model etcd? The same random requests, one after another, to a real etcd and to the model:
 //! every answer and every refusal has to be the same, field by field.
 //!
-//! Needs an `etcd` 3.7 on the PATH; without one it says so and passes.
+//! Needs an `etcd` 3.7 on the PATH; without one it says so and passes. `MODEL_TEST_SERVER` names another
+//! server to compare with (quorate, for one), `MODEL_TEST_SEEDS` how many sequences to try.
 #![allow(clippy::disallowed_methods)]
 
 use std::path::PathBuf;
@@ -39,7 +40,10 @@ impl Drop for Etcd {
     }
 }
 
-fn etcd_on_path() -> Option<PathBuf> {
+fn server() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("MODEL_TEST_SERVER") {
+        return Some(named.into());
+    }
     let path = std::env::var_os("PATH")?;
     let binary = std::env::split_paths(&path)
         .map(|folder| folder.join("etcd"))
@@ -315,7 +319,7 @@ impl Draw {
 }
 
 async fn compare_with_etcd(seed: u64) {
-    let Some(binary) = etcd_on_path() else {
+    let Some(binary) = server() else {
         eprintln!("skipped: no etcd 3.7 on the PATH to compare the model with");
         return;
     };
@@ -360,7 +364,9 @@ async fn compare_with_etcd(seed: u64) {
 
 #[tokio::test]
 async fn the_model_answers_as_etcd_does() {
-    for seed in 0..3 {
+    let seeds = std::env::var("MODEL_TEST_SEEDS").ok();
+    let seeds = seeds.map_or(2, |text| text.parse().expect("MODEL_TEST_SEEDS is a number"));
+    for seed in 0..seeds {
         compare_with_etcd(seed).await;
     }
 }
