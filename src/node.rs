@@ -181,6 +181,11 @@ impl Node {
         NodeError(self.consensus.status().fatal.unwrap_or_else(|| "stopped".into()))
     }
 
+    /// Where clients are served, and then where metrics are: "host:port", with the ports that were picked.
+    pub fn client_addresses(&self) -> &[String] {
+        self.server.addresses()
+    }
+
     pub fn probe(&self) -> Probe {
         let status = self.consensus.status();
         let (revision, digest_index, digest) = self
@@ -243,6 +248,21 @@ async fn bind(env: &Env, what: &str, addresses: &[String]) -> Result<Vec<Box<dyn
     Ok(listeners)
 }
 
+/// Creates a directory whose name, and those of the directories above it, survive a loss of power: a log
+/// that is synced in a directory that is gone is gone.
+async fn create_dir(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
+    disk.create_dir_all(path).await?;
+    for above in path.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match disk.sync_dir(above).await {
+            // What may not be read was not made here.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
 /// Locks the data directory and recovers what is in it.
 async fn open(
     env: &Env,
@@ -253,9 +273,7 @@ async fn open(
     let dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| dir.join("wal"));
     let context = |path: &Path, error: std::io::Error| NodeError(format!("{}: {error}", path.display()));
-    disk.create_dir_all(&dir)
-        .await
-        .map_err(|error| context(&dir, error))?;
+    create_dir(&*disk, &dir).await.map_err(|error| context(&dir, error))?;
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => NodeError(format!(

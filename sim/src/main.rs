@@ -1,1 +1,206 @@
-fn main() {}
+//! `cargo sim`: campaigns of seeds, the replay of one, and the historical bugs that have to be found.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use quorate_sim::campaign::{self, Campaign};
+use quorate_sim::mutants;
+use quorate_sim::plan::Plan;
+use quorate_sim::seed::Seed;
+
+/// The deterministic simulator of Quorate.
+#[derive(Parser)]
+#[command(name = "cargo sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs many seeds, each in a process of its own, and judges them.
+    Run {
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        /// Runs at a time; by default one for each processor.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Runs each so-many-th seed twice and compares the traces; 0: none.
+        #[arg(long, default_value_t = 50)]
+        twice_every: u64,
+        /// Ends at the first failure.
+        #[arg(long)]
+        stop_at_failure: bool,
+        /// Prints each run's report as a line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs one seed again and prints its report; with --log everything that happens.
+    Replay {
+        seed: u64,
+        #[arg(long)]
+        log: bool,
+        /// The most talkative level of the members' own log that --log prints.
+        #[arg(long, default_value = "info")]
+        level: String,
+    },
+    /// Prints what a seed decides, without running it.
+    Plan { seed: u64 },
+    /// Puts historical bugs back, one at a time, and looks whether they are found.
+    Mutants {
+        /// Only this row of the catalogue.
+        #[arg(long)]
+        only: Option<u32>,
+        /// Seeds that each mutant may survive.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Seconds that each mutant may survive.
+        #[arg(long, default_value_t = 900)]
+        budget: u64,
+    },
+    /// Runs one seed in this process and prints its report as a line of JSON.
+    #[command(hide = true)]
+    Child {
+        seed: u64,
+        #[arg(long)]
+        level: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Verb::Plan { seed } => {
+            let plan = Plan::draw(Seed(seed));
+            println!("{plan:#?}\n{}", plan.schedule);
+            Ok(true)
+        }
+        #[cfg(madsim)]
+        verb => simulate(verb),
+        #[cfg(not(madsim))]
+        _ => Err(std::io::Error::other(
+            "this build has no executor for simulations: run it as `cargo sim …` (see .cargo/config.toml)",
+        )),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True if nothing failed.
+#[cfg(madsim)]
+fn simulate(verb: Verb) -> std::io::Result<bool> {
+    use std::path::Path;
+    use std::time::Duration;
+
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    match verb {
+        Verb::Run {
+            seeds,
+            start,
+            jobs,
+            twice_every,
+            stop_at_failure,
+            json,
+        } => {
+            campaign::fix_addresses();
+            let campaign = Campaign {
+                executable: std::env::current_exe()?,
+                start,
+                seeds,
+                jobs: jobs.unwrap_or_else(processors),
+                twice_every,
+                stop_at_failure,
+                budget: None,
+                quiet: json,
+            };
+            let print = |report: &quorate_sim::report::Report| {
+                if json {
+                    println!("{}", serde_json::to_string(report).expect("plain data"));
+                }
+            };
+            let summary = campaign.carry_out(&print)?;
+            if !json {
+                summary.print();
+            }
+            Ok(summary.failures.is_empty())
+        }
+        Verb::Replay { seed, log, level } => replay(seed, log.then_some(level)),
+        Verb::Mutants {
+            only,
+            seeds,
+            start,
+            jobs,
+            budget,
+        } => {
+            campaign::fix_addresses();
+            mutants::run(&mutants::Options {
+                root: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+                only,
+                seeds,
+                start,
+                jobs: jobs.unwrap_or_else(processors),
+                budget: Duration::from_secs(budget),
+            })
+        }
+        Verb::Child { seed, level } => child(seed, level),
+        Verb::Plan { .. } => unreachable!("plans are printed by every build"),
+    }
+}
+
+/// Runs a seed in a child, as a campaign does, with everything it prints.
+#[cfg(madsim)]
+fn replay(seed: u64, level: Option<String>) -> std::io::Result<bool> {
+    use quorate_sim::report::Report;
+
+    campaign::fix_addresses();
+    let plan = Plan::draw(Seed(seed));
+    eprintln!("{plan:#?}\n{}", plan.schedule);
+    let mut command = campaign::child(&std::env::current_exe()?, seed);
+    if let Some(level) = level {
+        command.arg("--level").arg(level);
+    }
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Report = serde_json::from_str(text.trim())
+        .map_err(|error| std::io::Error::other(format!("no report ({}): {error}", output.status)))?;
+    println!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
+    for violation in &report.violations {
+        println!("VIOLATED {}: {}", violation.property, violation.text);
+    }
+    let verdict = if report.passed() { "passed" } else { "FAILED" };
+    println!("seed {seed} {verdict}, trace {}", report.trace_hash);
+    Ok(report.passed())
+}
+
+#[cfg(madsim)]
+fn child(seed: u64, level: Option<String>) -> std::io::Result<bool> {
+    use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
+
+    let level = level
+        .map(|level| level.parse().map_err(std::io::Error::other))
+        .transpose()?;
+    setrlimit(
+        Resource::RLIMIT_CPU,
+        campaign::CPU_SECONDS_MAX,
+        campaign::CPU_SECONDS_MAX,
+    )?;
+    let mut report = quorate_sim::run::run(Plan::draw(Seed(seed)), level);
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    report.cpu_seconds = seconds(usage.user_time()) + seconds(usage.system_time());
+    report.memory_mebibytes = usage.max_rss() as u64 / 1024;
+    println!("{}", serde_json::to_string(&report).expect("plain data"));
+    Ok(report.passed())
+}

@@ -441,6 +441,10 @@ fn raft_config(options: &Options) -> Result<openraft::Config, Broken> {
         purge_batch_size: 1,
         enable_pre_vote: Some(options.pre_vote),
         backoff: "50ms 100ms 200ms ..500ms".into(),
+        // A leader counts a quorum without waiting for its own disk, so after a loss of power its log may
+        // lack committed entries: it has to stand for election like everybody else, or it would write
+        // other entries over them in the same term.
+        enable_leader_restore: Some(false),
         ..openraft::Config::default()
     };
     config

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use futures_util::stream::{BoxStream, Stream, StreamExt, unfold};
+use futures_util::stream::{BoxStream, Stream, StreamExt, empty, iter, unfold};
 use openraft::AnyError;
 use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -146,7 +146,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
     where
@@ -156,6 +156,12 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // Raft's pause after an error lies before the first request: dialing earlier would be dialing
+            // a dead peer without any pause.
+            let Some(first) = input.next().await else {
+                return Ok(empty().boxed());
+            };
+            let input = iter([first]).chain(input);
             let (reader, writer) = self.dialer.dial(Purpose::Append).await.map_err(rpc_error)?;
             let under_way = Arc::new(Semaphore::new(APPENDS_UNDER_WAY_MAX));
             let send = self

@@ -12,7 +12,7 @@ use openraft::errors::{Fatal, RaftError};
 use super::Consensus;
 use super::machine::SnapshotData;
 use super::message::{PeerRequest, PeerResponse};
-use super::types::{AppendRequest, SnapshotMeta, TypeConfig, Vote};
+use super::types::{AppendRequest, SnapshotMeta, TypeConfig, Vote, VoteRequest};
 use crate::base::MemberId;
 use crate::runtime::BoxFuture;
 use crate::storage::snapshot::SnapshotDecoder;
@@ -63,7 +63,7 @@ impl Consensus {
     async fn answer(&self, _from: MemberId, request: PeerRequest) -> PeerResponse {
         let raft = self.raft();
         match request {
-            PeerRequest::Vote(request) => raft.vote(request).await.map_or_else(refused, PeerResponse::Vote),
+            PeerRequest::Vote(request) => self.answer_vote(request).await,
             PeerRequest::PreVote(request) => raft
                 .pre_vote(request)
                 .await
@@ -90,6 +90,17 @@ impl Consensus {
                 None => PeerResponse::Refused("not the leader".into()),
             },
         }
+    }
+
+    /// A granted vote is a promise, and logged as one: the simulator holds the member to it over crashes.
+    async fn answer_vote(&self, request: VoteRequest) -> PeerResponse {
+        let candidate = request.vote.leader_id;
+        let answered = self.raft().vote(request).await;
+        if answered.as_ref().is_ok_and(|response| response.vote_granted) {
+            let (term, candidate) = (candidate.term, candidate.voted_for);
+            tracing::info!(target: "quorate::vote", term, candidate, "granted a vote");
+        }
+        answered.map_or_else(refused, PeerResponse::Vote)
     }
 
     async fn take_forwarded(&self, term: u64, batch: &[u8]) -> PeerResponse {

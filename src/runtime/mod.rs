@@ -42,6 +42,10 @@ pub trait Runtime: Send + Sync + 'static {
     fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()>;
     /// Starts a task; it goes on when the handle is dropped.
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
+    /// Starts a task that nobody waits for and nobody ends, where that is cheaper.
+    fn spawn_detached(&self, task: BoxFuture<'static, ()>) {
+        self.spawn(task);
+    }
     /// Runs work that blocks or computes for long where it delays no task.
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
     fn random_u64(&self) -> u64;
@@ -119,6 +123,11 @@ impl Env {
             let _ = sender.send(future.await);
         }));
         Task { abort, receiver }
+    }
+
+    /// Starts a task that nobody waits for and nobody ends: there is one per request, so it has no handle.
+    pub fn spawn_detached(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn_detached(Box::pin(future));
     }
 
     /// Runs work that blocks or computes for long where it delays no task.

@@ -61,6 +61,10 @@ impl Runtime for TokioRuntime {
         Box::new(tokio::spawn(task).abort_handle())
     }
 
+    fn spawn_detached(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
         tokio::task::spawn_blocking(work);
     }

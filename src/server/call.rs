@@ -147,6 +147,10 @@ impl Api {
         let timeout = metadata
             .get("grpc-timeout")
             .and_then(|value| parse_timeout(value.as_encoded_bytes()));
+        // A timer may be coarser than what is left: a deadline that is over must not depend on it.
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Denied::CONTEXT_DEADLINE_EXCEEDED);
+        }
         Ok(Admission {
             needs_leader,
             timeout,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -15,7 +15,8 @@ use hyper_util::server::conn::auto;
 use tokio::sync::oneshot;
 
 use super::front::Front;
-use crate::runtime::{BoxFuture, Env, Instant, Listener, Stream, signal};
+use super::timer::EnvTimer;
+use crate::runtime::{BoxFuture, Env, Listener, Stream, signal};
 
 /// Bytes a client may send on one stream before we read them.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -43,60 +44,9 @@ struct Executor(Env);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.0.spawn_detached(future);
     }
 }
-
-/// hyper's clock: the environment's, on a scale that begins at one reading of the system's.
-#[derive(Clone)]
-pub struct EnvTimer {
-    env: Env,
-    zero: std::time::Instant,
-    env_zero: Instant,
-}
-
-impl EnvTimer {
-    // hyper speaks std's Instant, which only the system can make: one reading, of which differences alone count.
-    #[allow(clippy::disallowed_methods)]
-    pub fn new(env: Env) -> Self {
-        EnvTimer {
-            zero: std::time::Instant::now(),
-            env_zero: env.now(),
-            env,
-        }
-    }
-}
-
-impl hyper::rt::Timer for EnvTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(EnvSleep(Mutex::new(self.env.sleep(duration))))
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep(deadline.saturating_duration_since(self.now()))
-    }
-
-    fn now(&self) -> std::time::Instant {
-        self.zero + (self.env.now() - self.env_zero)
-    }
-}
-
-/// hyper wants its sleeps to be `Sync`; nobody ever contends for this lock.
-struct EnvSleep(Mutex<BoxFuture<'static, ()>>);
-
-impl Future for EnvSleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_mut()
-            .poll(cx)
-    }
-}
-
-impl hyper::rt::Sleep for EnvSleep {}
 
 /// Every open connection of a server.
 pub struct Connections {
@@ -120,6 +70,8 @@ impl Connections {
         http.http1()
             .timer(timer.clone())
             .header_read_timeout(HEADER_READ_TIMEOUT)
+            // As Go writes them: scripts look for "Content-Type".
+            .title_case_headers(true)
             .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
             // hyper's date comes from the system's clock.
             .auto_date_header(false);

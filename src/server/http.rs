@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tonic::body::Body;
 
@@ -17,6 +17,35 @@ const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers one request that is not gRPC. Its body, if any, is not read.
 pub async fn answer<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<Body> {
+    let mut response = if role == Role::Clients && request.method() == Method::OPTIONS {
+        Response::new(Body::empty())
+    } else {
+        route(api, role, request).await
+    };
+    if role == Role::Clients {
+        allow_every_origin(response.headers_mut());
+    }
+    response
+}
+
+/// etcd's default: any web page may ask.
+fn allow_every_origin(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            "POST, GET, OPTIONS, PUT, DELETE",
+        ),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "accept, content-type, authorization",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+async fn route<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<Body> {
     let path = request.uri().path();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let get = request.method() == Method::GET;

@@ -76,7 +76,7 @@ pub struct Sample {
     pub applied: u64,
     pub revision: i64,
     pub compact_revision: i64,
-    pub keys: Option<u64>,
+    pub keys: i64,
     pub db_bytes: i64,
     pub db_bytes_in_use: i64,
     pub quota_bytes: i64,
@@ -288,9 +288,7 @@ impl Metrics {
         self.proposals_applied.set(signed(sample.applied));
         self.current_revision.set(sample.revision);
         self.compact_revision.set(sample.compact_revision);
-        if let Some(keys) = sample.keys {
-            self.keys.set(signed(keys));
-        }
+        self.keys.set(sample.keys);
         self.db_bytes.set(sample.db_bytes);
         self.db_bytes_in_use.set(sample.db_bytes_in_use);
         self.quota_bytes.set(sample.quota_bytes);

@@ -33,6 +33,7 @@ mod rpc;
 mod standing;
 mod status;
 mod streams;
+mod timer;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,6 +86,7 @@ pub struct Server {
     api: Arc<Api>,
     connections: Arc<Connections>,
     ready: signal::Receiver<bool>,
+    addresses: Vec<String>,
     accepting: Vec<Task<()>>,
     background: Vec<Task<()>>,
 }
@@ -122,6 +124,11 @@ impl Server {
             env.spawn(become_ready(api.clone(), ready_sender)),
         ];
         let connections = Connections::new(env.clone(), api.options.max_concurrent_streams);
+        let addresses = clients
+            .iter()
+            .chain(&metrics_only)
+            .map(|listener| listener.local_address());
+        let addresses = addresses.collect();
         let mut accepting = Vec::new();
         for listener in metrics_only {
             let front = Front::new(api.clone(), Role::MetricsOnly);
@@ -140,6 +147,7 @@ impl Server {
             api,
             connections,
             ready,
+            addresses,
             accepting,
             background,
         }
@@ -148,6 +156,11 @@ impl Server {
     /// Resolves when clients are served; an error if that will never be.
     pub async fn ready(&self) -> Result<(), signal::Closed> {
         self.ready.clone().wait_until(|ready| *ready).await
+    }
+
+    /// Where clients are served, and then where metrics are: "host:port", with the ports that were picked.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     /// What is counted, for the other layers' own figures.
@@ -280,7 +293,17 @@ impl Api {
             ..Sample::default()
         };
         (sample.slow_watchers, sample.pending_events) = self.hub.backlog();
-        self.consensus.read(|state, _| {
+        let every_key = pb::RangeRequest {
+            key: [0].as_slice().into(),
+            range_end: [0].as_slice().into(),
+            count_only: true,
+            ..pb::RangeRequest::default()
+        };
+        self.consensus.read(|state, store| {
+            // Counted by the index, without a look at any key.
+            if let Ok(Ok(counted)) = state.range(&every_key, store) {
+                sample.keys = counted.count;
+            }
             let (all, in_use) = state.logical_bytes();
             sample.db_bytes = i64::try_from(all).unwrap_or(i64::MAX);
             sample.db_bytes_in_use = i64::try_from(in_use).unwrap_or(i64::MAX);

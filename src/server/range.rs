@@ -142,10 +142,10 @@ impl Pieces {
         let look = api
             .consensus
             .read(|state, store| state.range_part(&self.request, &from, self.revision, bounds, store));
-        let (kvs, next) = look.map_err(|broken| api.broken(&broken))??;
-        self.next = next;
-        self.taken += kvs.len();
-        Ok(kvs)
+        let part = look.map_err(|broken| api.broken(&broken))??;
+        self.next = part.next;
+        self.taken += part.kvs.len();
+        Ok(part.kvs)
     }
 
     /// Fills in what belongs to the range as a whole.

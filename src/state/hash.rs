@@ -20,7 +20,8 @@ pub struct KvHash {
 
 impl State {
     /// CRC-32C over the bucket's name `key`, then the stored key and the marshalled KeyValue of every record up to
-    /// `revision` (0: the current) that a compaction at the present compact revision would keep.
+    /// `revision` (0: the current), except what is below the compact revision and a compaction at `revision` would
+    /// remove. So the hash does not depend on how far a compaction has come.
     pub fn hash_kv(&self, revision: Revision, store: &dyn Read) -> Result<Result<KvHash, Denied>, Broken> {
         let revision = if revision == 0 { self.revision } else { revision };
         if revision > self.revision {
@@ -29,7 +30,11 @@ impl State {
         if revision < self.compact_revision {
             return Ok(Err(Denied::COMPACTED));
         }
-        let kept = self.kept_below_compaction();
+        let mut kept = self.kept_at(revision);
+        if kept.is_empty() {
+            // etcd then leaves nothing out that is still stored.
+            kept = self.kept_at(self.compact_revision);
+        }
         let mut hash = crc32c::crc32c(b"key");
         let mut damaged = None;
         let end = RevisionAt::new(revision.saturating_add(1), 0).to_bytes();
@@ -62,16 +67,12 @@ impl State {
         }
     }
 
-    /// Of each key the newest change up to the compact revision, tombstones only at that revision itself.
-    fn kept_below_compaction(&self) -> BTreeSet<RevisionAt> {
+    /// What a compaction at `revision` would keep of the past, as etcd counts it here: of each living key the newest
+    /// change. Not the tombstone at that very revision, though compaction itself keeps it for watches.
+    fn kept_at(&self, revision: Revision) -> BTreeSet<RevisionAt> {
         let mut kept = BTreeSet::new();
         self.index.visit(&[], None, |entry| {
-            let newest = entry.at(self.compact_revision);
-            kept.extend(
-                newest
-                    .filter(|past| !past.is_tombstone() || past.at.main == self.compact_revision)
-                    .map(|past| past.at),
-            );
+            kept.extend(entry.living_at(revision).map(|past| past.at));
             true
         });
         kept

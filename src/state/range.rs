@@ -23,6 +23,13 @@ pub(super) fn header(revision: Revision) -> Option<ResponseHeader> {
     })
 }
 
+/// A part of a range.
+pub struct Part {
+    pub kvs: Vec<KeyValue>,
+    /// The key to go on with; `None`: there is no more.
+    pub next: Option<Bytes>,
+}
+
 impl State {
     /// A read of the local state. `Err(Broken)` if a record that must exist is missing or damaged.
     pub fn range(
@@ -109,7 +116,7 @@ impl State {
     }
 
     /// A part of a range in key order at `revision`, for answers that are too large for one look: pairs from `key`
-    /// on, until one of them passes `keys_max` or `bytes_max`, and the key to go on with if there are more.
+    /// on, until they pass `keys_max` or `bytes_max`.
     pub fn range_part(
         &self,
         request: &RangeRequest,
@@ -117,7 +124,7 @@ impl State {
         revision: Revision,
         (keys_max, bytes_max): (usize, usize),
         store: &dyn Read,
-    ) -> Result<Result<(Vec<KeyValue>, Option<Bytes>), Denied>, Broken> {
+    ) -> Result<Result<Part, Denied>, Broken> {
         if let Err(denied) = self.check_revision(revision, self.revision) {
             return Ok(Err(denied));
         }
@@ -151,7 +158,7 @@ impl State {
         });
         match damaged {
             Some(broken) => Err(broken),
-            None => Ok(Ok((kvs, resume))),
+            None => Ok(Ok(Part { kvs, next: resume })),
         }
     }
 

@@ -10,8 +10,9 @@ use super::{Changes, Pending, State};
 use crate::base::kv::Read;
 use crate::base::{Broken, Denied, RevisionAt};
 use crate::proto::etcdserverpb::{
-    Compare, RequestOp, ResponseOp, TxnRequest, TxnResponse, compare::CompareResult, compare::CompareTarget,
-    compare::TargetUnion, request_op::Request, response_op::Response,
+    Compare, DeleteRangeResponse, PutResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
+    compare::CompareResult, compare::CompareTarget, compare::TargetUnion, request_op::Request,
+    response_op::Response,
 };
 
 /// The branches a transaction takes: of each level whether its compares held, nested ones in order.
@@ -180,9 +181,19 @@ impl State {
                     let found = self.range_at(range, changes.now(), store)?;
                     Response::ResponseRange(found.expect("check_path saw a valid revision"))
                 }
-                Some(Request::RequestPut(put)) => Response::ResponsePut(self.put(put, changes, store)?),
+                Some(Request::RequestPut(put)) => {
+                    let response = self.put(put, changes, store)?;
+                    Response::ResponsePut(PutResponse {
+                        header: header(changes.now()),
+                        ..response
+                    })
+                }
                 Some(Request::RequestDeleteRange(delete)) => {
-                    Response::ResponseDeleteRange(self.delete_range(delete, changes, store)?)
+                    let response = self.delete_range(delete, changes, store)?;
+                    Response::ResponseDeleteRange(DeleteRangeResponse {
+                        header: header(changes.now()),
+                        ..response
+                    })
                 }
                 Some(Request::RequestTxn(txn)) => {
                     let path = nested

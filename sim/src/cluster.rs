@@ -1,0 +1,316 @@
+//! The members of a run: each is `Node::start` on a host of the world, started again whenever it should.
+//!
+//! A member that stops by itself is an answer to a disk that failed, and it is started again; without
+//! such a fault it is a violation. Probes look at the running members from outside, at one moment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use quorate::node::{Config, Node};
+use quorate::runtime::{Env, signal};
+use quorate::storage::EngineKind;
+
+use crate::plan::Plan;
+use crate::properties::Observation;
+use crate::report::Violation;
+use crate::world::net::HostId;
+use crate::world::{Kill, World};
+
+/// How long a member that stopped by itself stays down.
+const RESTART_DELAY: Duration = Duration::from_millis(500);
+
+/// The port for clients, and the one for peers.
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
+
+/// See the module's text. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    world: World,
+    plan: Plan,
+    members: Vec<Mutex<Member>>,
+    violations: Mutex<Vec<Violation>>,
+    counters: Mutex<BTreeMap<String, u64>>,
+}
+
+struct Member {
+    host: HostId,
+    life: u64,
+    node: Weak<Node>,
+    stop: signal::Sender<bool>,
+    /// Its disk has failed it since it was started: it may stop by itself.
+    excused: bool,
+    /// A fault wants it down: nobody else may start it.
+    held_down: u32,
+}
+
+fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared
+        .lock()
+        .expect("a panic ends the run before anybody locks again")
+}
+
+/// The name of a member, counted from 0.
+pub fn name(member: usize) -> String {
+    format!("m{}", member + 1)
+}
+
+impl Cluster {
+    /// Adds a host for each member; starts none.
+    pub fn new(world: World, plan: Plan) -> Self {
+        let member = |index| {
+            Mutex::new(Member {
+                host: world.add_host(&name(index)),
+                life: 0,
+                node: Weak::new(),
+                stop: signal::channel(false).0,
+                excused: false,
+                held_down: 0,
+            })
+        };
+        let members = (0..plan.members).map(member).collect();
+        Cluster {
+            shared: Arc::new(Shared {
+                world,
+                plan,
+                members,
+                violations: Mutex::default(),
+                counters: Mutex::default(),
+            }),
+        }
+    }
+
+    pub fn world(&self) -> &World {
+        &self.shared.world
+    }
+
+    pub fn len(&self) -> usize {
+        self.shared.members.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where clients connect to, by member.
+    pub fn addresses(&self) -> Vec<String> {
+        let address = |member| format!("{}:{CLIENT_PORT}", name(member));
+        (0..self.len()).map(address).collect()
+    }
+
+    pub fn host(&self, member: usize) -> HostId {
+        locked(&self.shared.members[member]).host
+    }
+
+    pub fn count(&self, what: &str) {
+        *locked(&self.shared.counters).entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// What was counted here, by the network and by the disks.
+    pub fn all_counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = locked(&self.shared.counters).clone();
+        let mut add = |name: &str, count: u64| *counters.entry(name.to_owned()).or_default() += count;
+        let (resets, timeouts) = self.world().net(|net, _| (net.resets, net.timeouts));
+        add("connections reset", resets);
+        add("connections timed out", timeouts);
+        for member in 0..self.len() {
+            let disk = self.world().drive(self.host(member), |drive| drive.counters);
+            add("syncs", disk.syncs);
+            add("syncs failed", disk.failed_syncs);
+            add("writes refused", disk.failed_writes);
+            add("unsynced writes kept", disk.crash.kept);
+            add("unsynced writes lost", disk.crash.lost);
+            add("unsynced writes torn", disk.crash.torn);
+            add("unsynced names lost", disk.names_lost);
+        }
+        counters
+    }
+
+    pub fn violate(&self, violation: Violation) {
+        self.world().event(
+            "verdict",
+            format_args!("{}: {}", violation.property, violation.text),
+        );
+        locked(&self.shared.violations).push(violation);
+    }
+
+    pub fn violations(&self) -> Vec<Violation> {
+        locked(&self.shared.violations).clone()
+    }
+
+    fn config(&self, member: usize) -> Config {
+        let plan = &self.shared.plan;
+        let own = name(member);
+        let peer_url = |name: &str| format!("http://{name}:{PEER_PORT}");
+        let initial = (0..self.len()).map(|other| (name(other), vec![peer_url(&name(other))]));
+        Config {
+            data_dir: "/data".into(),
+            engine: EngineKind::Journal,
+            listen_client: vec![format!("{own}:{CLIENT_PORT}")],
+            listen_peer: vec![format!("{own}:{PEER_PORT}")],
+            advertise_client_urls: vec![format!("http://{own}:{CLIENT_PORT}")],
+            advertise_peer_urls: vec![peer_url(&own)],
+            initial_cluster: initial.collect(),
+            heartbeat_interval: plan.heartbeat_interval,
+            election_timeout: plan.election_timeout,
+            snapshot_count: plan.snapshot_count,
+            snapshot_catchup_entries: plan.snapshot_catchup_entries,
+            log_segment_bytes: plan.log_segment_bytes,
+            watch_progress_interval: Duration::from_secs(5),
+            name: own,
+            ..Config::default()
+        }
+    }
+
+    /// Starts a member, unless it runs or a fault holds it down.
+    pub fn start(&self, index: usize) {
+        let mut member = locked(&self.shared.members[index]);
+        if member.held_down > 0 || !self.world().is_off(member.host) {
+            return;
+        }
+        let (stop, stop_wanted) = signal::channel(false);
+        member.stop = stop;
+        member.life += 1;
+        member.node = Weak::new();
+        // What the disk does from now on is excused by the faults of now.
+        member.excused = self.world().drive(member.host, |drive| drive.is_full());
+        let (host, life) = (member.host, member.life);
+        drop(member);
+        let config = self.config(index);
+        let cluster = self.clone();
+        self.world().start(host, move |env| {
+            cluster.run(index, life, env, config, stop_wanted)
+        });
+    }
+
+    /// The main task of a member's process.
+    async fn run(self, index: usize, life: u64, env: Env, config: Config, mut stop: signal::Receiver<bool>) {
+        let ended = match Node::start(env, config).await {
+            Err(error) => format!("did not start: {error}"),
+            Ok(node) => {
+                let node = Arc::new(node);
+                locked(&self.shared.members[index]).node = Arc::downgrade(&node);
+                let failure = {
+                    let asked = Box::pin(async { stop.wait_until(|stop| *stop).await.is_ok() });
+                    match select(asked, node.failed().boxed()).await {
+                        Either::Left(_) => None,
+                        Either::Right((error, _)) => Some(error),
+                    }
+                };
+                match failure {
+                    Some(error) => format!("failed: {error}"),
+                    None => {
+                        let node = Arc::into_inner(node).expect("probes hold a node only while they look");
+                        node.stop().await;
+                        "stopped as asked".to_owned()
+                    }
+                }
+            }
+        };
+        self.ended(index, life, &ended);
+    }
+
+    /// A member's process is at its end by itself.
+    fn ended(&self, index: usize, life: u64, how: &str) {
+        let mut member = locked(&self.shared.members[index]);
+        if member.life != life {
+            return;
+        }
+        self.world().event(&name(index), format_args!("{how}"));
+        let asked = *member.stop.borrow();
+        if !asked && !member.excused {
+            let text = format!(
+                "a member whose disk works does not stop by itself: {} {how}",
+                name(index)
+            );
+            self.violate(Violation::new("stays-up", text));
+        }
+        member.node = Weak::new();
+        drop(member);
+        let cluster = self.clone();
+        // The process cannot end itself from within one of its own tasks.
+        self.world()
+            .spawn(async move { cluster.bury(index, life, asked).await });
+    }
+
+    async fn bury(self, index: usize, life: u64, asked: bool) {
+        let host = self.host(index);
+        if locked(&self.shared.members[index]).life == life {
+            self.world().kill(host, Kill::Process);
+        }
+        if !asked {
+            self.world().sleep(RESTART_DELAY).await;
+            self.start(index);
+        }
+    }
+
+    /// Its disk fails it now: stopping by itself is right.
+    pub fn excuse(&self, index: usize) {
+        locked(&self.shared.members[index]).excused = true;
+    }
+
+    /// Ends a member's process and keeps it down until [`release`](Self::release).
+    pub fn hold_down(&self, index: usize, kill: Kill) -> bool {
+        let mut member = locked(&self.shared.members[index]);
+        member.held_down += 1;
+        member.node = Weak::new();
+        let host = member.host;
+        drop(member);
+        self.world().kill(host, kill)
+    }
+
+    /// Ends one fault that held a member down; starts it if that was the last.
+    pub fn release(&self, index: usize) {
+        locked(&self.shared.members[index]).held_down -= 1;
+        self.start(index);
+    }
+
+    /// Asks a member to stop in good order. False if it does not run.
+    pub fn ask_to_stop(&self, index: usize) -> bool {
+        let member = locked(&self.shared.members[index]);
+        let running = member.node.strong_count() > 0 && self.world().is_running(member.host);
+        if running {
+            member.stop.send(true);
+        }
+        running
+    }
+
+    /// A look at one member; `None` if it does not run.
+    pub fn probe(&self, index: usize) -> Option<Observation> {
+        let member = locked(&self.shared.members[index]);
+        if self.world().is_off(member.host) {
+            return None;
+        }
+        let node = member.node.upgrade()?;
+        let probe = node.probe();
+        Some(Observation {
+            member: index,
+            life: member.life,
+            id: probe.member,
+            term: probe.status.term,
+            leader: probe.status.leader,
+            committed: probe.status.committed,
+            applied: probe.status.applied,
+            digest_index: probe.digest_index,
+            digest: probe.digest,
+        })
+    }
+
+    /// The member that leads in the highest term that anybody knows.
+    pub fn leader(&self) -> Option<usize> {
+        let probes: Vec<Observation> = (0..self.len()).filter_map(|member| self.probe(member)).collect();
+        let newest = probes
+            .iter()
+            .filter(|probe| probe.leader.is_some())
+            .max_by_key(|probe| probe.term)?;
+        let led_by = |probe: &&Observation| Some(probe.id) == newest.leader;
+        probes.iter().find(led_by).map(|probe| probe.member)
+    }
+}

@@ -1,0 +1,54 @@
+//! The verdict on what clients saw: `quorate-jepsen`'s, as violations and counters of this crate's report.
+
+use std::collections::BTreeMap;
+
+use quorate_jepsen::history::History;
+use quorate_jepsen::property;
+use quorate_jepsen::report::{self, Counts, JudgeOptions};
+
+use crate::report::Violation;
+
+/// Longest text of one violation.
+const TEXT_BYTES_MAX: usize = 4_000;
+
+/// Everything that the history violates, and what it exercised.
+pub fn judge(history: &History, options: &JudgeOptions) -> (Vec<Violation>, BTreeMap<String, u64>) {
+    let judged = report::judge(history, options);
+    let mut counters = counters(&judged.counts);
+    counters.insert("undecided checks".into(), judged.undecided.len() as u64);
+    (judged.violations.into_iter().map(convert).collect(), counters)
+}
+
+fn counters(counts: &Counts) -> BTreeMap<String, u64> {
+    let exercised = [
+        ("answered", counts.ok),
+        ("refused", counts.denied),
+        ("unknown results", counts.unknown),
+        ("revisions", counts.revisions),
+        ("revisions of unknown results", counts.revisions_of_unknown),
+        ("revisions of ended leases", counts.revisions_of_expiry),
+        ("failed compares", counts.failed_compares),
+        ("watch streams", counts.watch_streams),
+        ("watch events", counts.watch_events),
+        ("watch progress", counts.watch_progress),
+        ("watches overtaken", counts.watch_compacted),
+    ];
+    let kinds = counts
+        .by_kind
+        .iter()
+        .map(|(kind, (answered, _))| (format!("answered: {kind}"), *answered));
+    let named = exercised
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count));
+    named.chain(kinds).collect()
+}
+
+fn convert(found: property::Violation) -> Violation {
+    let mut text = format!("{} — {}", found.property.guarantee(), found.message);
+    if text.len() > TEXT_BYTES_MAX {
+        let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+        text.truncate(end);
+        text.push('…');
+    }
+    Violation::new(found.property.name(), text)
+}

@@ -1,0 +1,324 @@
+//! What a fault does, from its beginning to its end.
+
+use std::time::Duration;
+
+use quorate::client::Channel;
+use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate::runtime::Env;
+
+use super::{Class, Fault};
+use crate::cluster::{Cluster, name};
+use crate::seed::Dice;
+use crate::world::clock::DRIFT_PPM_MAX;
+use crate::world::net::HostId;
+use crate::world::{Kill, World};
+
+/// Strikes, lasts, and undoes. `others` are the hosts of the clients; `env` is one of theirs.
+pub async fn strike(cluster: Cluster, env: Env, others: Vec<HostId>, fault: Fault, mut dice: Dice) {
+    let world = cluster.world().clone();
+    world.event("nemesis", format_args!("{fault}"));
+    let blow = Blow {
+        cluster: &cluster,
+        world: &world,
+        env,
+        others,
+        fault: &fault,
+    };
+    if blow.land(&mut dice).await {
+        cluster.count(&format!("{:?}", fault.class));
+    }
+    world.event("nemesis", format_args!("end of {fault}"));
+}
+
+struct Blow<'a> {
+    cluster: &'a Cluster,
+    world: &'a World,
+    env: Env,
+    others: Vec<HostId>,
+    fault: &'a Fault,
+}
+
+impl Blow<'_> {
+    /// The whole fault; false if there was nothing to strike.
+    async fn land(&self, dice: &mut Dice) -> bool {
+        let member = self.fault.member;
+        let leader = self.cluster.leader();
+        match self.fault.class {
+            Class::Isolate => self.cut(self.around(member)).await,
+            Class::IsolateLeader => match leader {
+                Some(leader) => self.cut(self.around(leader)).await,
+                None => false,
+            },
+            Class::Split => self.cut(self.split(dice)).await,
+            Class::OneWay => self.cut(self.one_way(dice)).await,
+            Class::Bridge => self.cut(self.bridge(member)).await,
+            Class::Swizzle => self.swizzle(dice).await,
+            Class::Slow => self.slow(member, dice).await,
+            Class::Reset => self.reset(member),
+            Class::Kill => self.down(&[member], Kill::Process).await,
+            Class::PowerLoss => self.down(&[member], Kill::Power).await,
+            Class::PowerLossLeader => match leader {
+                Some(leader) => self.down(&[leader], Kill::Power).await,
+                None => false,
+            },
+            Class::PowerLossAll => {
+                let all: Vec<usize> = (0..self.cluster.len()).collect();
+                self.down(&all, Kill::Power).await
+            }
+            Class::Stop => self.stop(member).await,
+            Class::Pause => self.pause(member).await,
+            Class::PauseLeader => match leader {
+                Some(leader) => self.pause(leader).await,
+                None => false,
+            },
+            Class::SyncFailure => self.fail_sync(member).await,
+            Class::DiskStall => self.stall(member).await,
+            Class::DiskFull => self.fill(member).await,
+            Class::MoveLeader => match leader {
+                Some(leader) => self.move_leader(leader).await,
+                None => false,
+            },
+            Class::Drift => self.drift(member, dice).await,
+            Class::ClockJump => {
+                let jump = dice.range(0..120_000) as i64 - 60_000;
+                self.world.clock(self.host(member), |clock, _| clock.skew(jump));
+                true
+            }
+        }
+    }
+
+    fn host(&self, member: usize) -> HostId {
+        self.cluster.host(member)
+    }
+
+    fn members(&self) -> Vec<HostId> {
+        (0..self.cluster.len()).map(|member| self.host(member)).collect()
+    }
+
+    /// Every host, or the members alone: a partition may or may not cut clients off.
+    fn affected(&self) -> Vec<HostId> {
+        let mut hosts = self.members();
+        if self.fault.choice & 1 == 1 {
+            hosts.extend(&self.others);
+        }
+        hosts
+    }
+
+    async fn wait(&self) {
+        self.world.sleep(self.fault.lasts()).await;
+    }
+
+    /// Both directions between one member and all others.
+    fn around(&self, member: usize) -> Vec<(HostId, HostId)> {
+        let own = self.host(member);
+        let others = self.affected().into_iter().filter(|host| *host != own);
+        others.flat_map(|other| [(own, other), (other, own)]).collect()
+    }
+
+    /// Both directions between two sides.
+    fn split(&self, dice: &mut Dice) -> Vec<(HostId, HostId)> {
+        let mut members = self.members();
+        dice.shuffle(&mut members);
+        let (one, other) = members.split_at(1 + dice.index(members.len() - 1));
+        let (mut one, mut other) = (one.to_vec(), other.to_vec());
+        for host in &self.others {
+            match dice.below(3) {
+                0 => one.push(*host),
+                1 => other.push(*host),
+                _ => {}
+            }
+        }
+        let pairs = one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b)));
+        pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+    }
+
+    fn one_way(&self, dice: &mut Dice) -> Vec<(HostId, HostId)> {
+        let mut members = self.members();
+        dice.shuffle(&mut members);
+        let (from, to) = (members[0], members[1]);
+        match dice.chance(0.3) {
+            // All that goes to one member, or all that comes from it.
+            true => {
+                let others = members.iter().filter(|host| **host != from);
+                let towards = dice.chance(0.5);
+                let pair = |other: &HostId| if towards { (*other, from) } else { (from, *other) };
+                others.map(pair).collect()
+            }
+            false => vec![(from, to)],
+        }
+    }
+
+    /// Two halves that only one member can reach.
+    fn bridge(&self, member: usize) -> Vec<(HostId, HostId)> {
+        let bridge = self.host(member);
+        let rest: Vec<HostId> = self
+            .members()
+            .into_iter()
+            .filter(|host| *host != bridge)
+            .collect();
+        let (one, other) = rest.split_at(rest.len() / 2);
+        let pairs = one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b)));
+        pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+    }
+
+    async fn cut(&self, links: Vec<(HostId, HostId)>) -> bool {
+        for (from, to) in &links {
+            self.world.net(|net, now| net.cut(now, *from, *to));
+        }
+        self.wait().await;
+        for (from, to) in &links {
+            self.world.net(|net, now| net.heal(now, *from, *to));
+        }
+        !links.is_empty()
+    }
+
+    /// Links are cut one by one over the first half, and restored in another order over the second.
+    async fn swizzle(&self, dice: &mut Dice) -> bool {
+        let mut links = self.split(dice);
+        let step = self.fault.lasts() / (2 * links.len() as u32);
+        for (from, to) in &links {
+            self.world.net(|net, now| net.cut(now, *from, *to));
+            self.world.sleep(step).await;
+        }
+        dice.shuffle(&mut links);
+        for (from, to) in &links {
+            self.world.sleep(step).await;
+            self.world.net(|net, now| net.heal(now, *from, *to));
+        }
+        true
+    }
+
+    async fn slow(&self, member: usize, dice: &mut Dice) -> bool {
+        let by = Duration::from_millis(*dice.pick(&[20, 100, 400, 1_500]));
+        let links = self.around(member);
+        for (from, to) in &links {
+            self.world.net(|net, _| net.slow(*from, *to, by));
+        }
+        self.wait().await;
+        for (from, to) in &links {
+            self.world.net(|net, _| net.slow(*from, *to, Duration::ZERO));
+        }
+        true
+    }
+
+    fn reset(&self, member: usize) -> bool {
+        let own = self.host(member);
+        let mut broken = 0;
+        for other in self.members().into_iter().chain(self.others.clone()) {
+            if other != own {
+                broken += self.world.net(|net, now| net.reset(now, own, other));
+            }
+        }
+        broken > 0
+    }
+
+    async fn down(&self, members: &[usize], kill: Kill) -> bool {
+        let mut struck = false;
+        for member in members {
+            struck |= self.cluster.hold_down(*member, kill);
+        }
+        self.wait().await;
+        for member in members {
+            self.cluster.release(*member);
+        }
+        struck
+    }
+
+    async fn stop(&self, member: usize) -> bool {
+        let asked = self.cluster.ask_to_stop(member);
+        self.wait().await;
+        // It may still be busy with its stop: then it ends like a process that is killed at last.
+        if asked {
+            self.cluster.hold_down(member, Kill::Process);
+            self.cluster.release(member);
+        }
+        asked
+    }
+
+    async fn pause(&self, member: usize) -> bool {
+        let paused = self.world.pause(self.host(member));
+        if paused {
+            self.wait().await;
+            self.world.resume(self.host(member));
+        }
+        paused
+    }
+
+    async fn fail_sync(&self, member: usize) -> bool {
+        let host = self.host(member);
+        if self.world.is_off(host) {
+            return false;
+        }
+        self.cluster.excuse(member);
+        let before = self.world.drive(host, |drive| {
+            drive.fail_next_sync(true);
+            drive.counters.failed_syncs
+        });
+        self.wait().await;
+        self.world.drive(host, |drive| {
+            drive.fail_next_sync(false);
+            drive.counters.failed_syncs > before
+        })
+    }
+
+    async fn stall(&self, member: usize) -> bool {
+        let until = self.world.now() + self.fault.lasts().as_nanos() as u64;
+        self.world
+            .drive(self.host(member), |drive| drive.stall(Some(until)));
+        self.wait().await;
+        true
+    }
+
+    async fn fill(&self, member: usize) -> bool {
+        let host = self.host(member);
+        self.cluster.excuse(member);
+        let before = self.world.drive(host, |drive| {
+            drive.set_full(true);
+            drive.counters.failed_writes
+        });
+        self.wait().await;
+        self.world.drive(host, |drive| {
+            drive.set_full(false);
+            drive.counters.failed_writes > before
+        })
+    }
+
+    /// The administrator's call, from a client's host.
+    async fn move_leader(&self, leader: usize) -> bool {
+        let Some(to) = (1..self.cluster.len())
+            .map(|step| (leader + step) % self.cluster.len())
+            .nth((self.fault.choice % (self.cluster.len() as u64 - 1)) as usize)
+        else {
+            return false;
+        };
+        let Some(target) = self.cluster.probe(to) else {
+            return false;
+        };
+        let address = &self.cluster.addresses()[leader];
+        let timeout = Duration::from_secs(3);
+        let Ok(channel) = Channel::connect(&self.env, address, timeout).await else {
+            return false;
+        };
+        let request = pb::MoveLeaderRequest { target_id: target.id };
+        let mut client = MaintenanceClient::new(channel);
+        let moved = self.env.timeout(timeout, client.move_leader(request)).await;
+        let answer = match &moved {
+            Ok(Ok(_)) => "done".to_owned(),
+            Ok(Err(status)) => status.message().to_owned(),
+            Err(elapsed) => elapsed.to_string(),
+        };
+        self.world
+            .event("nemesis", format_args!("leadership to {}: {answer}", name(to)));
+        matches!(moved, Ok(Ok(_)))
+    }
+
+    async fn drift(&self, member: usize, dice: &mut Dice) -> bool {
+        let host = self.host(member);
+        let ppm = dice.range(0..2 * DRIFT_PPM_MAX as u64) as i64 - DRIFT_PPM_MAX;
+        self.world.clock(host, |clock, now| clock.drift(now, ppm));
+        self.wait().await;
+        self.world.clock(host, |clock, now| clock.drift(now, 0));
+        true
+    }
+}

@@ -1,0 +1,111 @@
+//! A run before it begins: everything that the seed decides about it.
+//!
+//! Cluster size, timings, sizes of segments and snapshots, the network's speed, the disks, the workload's
+//! shape and the faults. The workload's shape is a class of fault of its own: one shape finds one sort of
+//! bug.
+
+use std::time::Duration;
+
+use quorate_jepsen::workload::Shape;
+
+use crate::nemesis::Schedule;
+use crate::seed::Seed;
+use crate::world::{disk, net};
+
+/// Before the first fault.
+const CALM: Duration = Duration::from_secs(2);
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: Seed,
+    pub members: usize,
+    pub network: net::Settings,
+    pub disks: disk::Settings,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub snapshot_count: u64,
+    pub snapshot_catchup_entries: u64,
+    pub log_segment_bytes: u64,
+    pub shape: Shape,
+    /// Hosts with clients on them, and clients on each.
+    pub client_hosts: usize,
+    pub clients_per_host: u32,
+    pub watchers: u32,
+    /// Mean time between two calls of a client.
+    pub pause: Duration,
+    pub call_timeout: Duration,
+    /// Calls after which a client goes to another member; 0: never by itself.
+    pub calls_per_member: u32,
+    /// When faults and workload end.
+    pub chaos_end: Duration,
+    /// How long the healed cluster may take to settle.
+    pub settle_timeout: Duration,
+    pub schedule: Schedule,
+}
+
+impl Plan {
+    pub fn draw(seed: Seed) -> Plan {
+        let mut dice = seed.dice("plan");
+        let members = *dice.pick(&[1, 3, 3, 3, 3, 5]);
+        let millis = Duration::from_millis;
+        let election_timeout = *dice.pick(&[millis(500), millis(1000), millis(1000), millis(2000)]);
+        let chaos_end = Duration::from_secs(dice.range(15..45));
+        let snapshot_count = *dice.pick(&[5, 30, 150, 10_000]);
+        Plan {
+            seed,
+            members,
+            network: network(&mut dice),
+            disks: disks(&mut dice),
+            heartbeat_interval: election_timeout / 10,
+            election_timeout,
+            snapshot_count,
+            snapshot_catchup_entries: *dice.pick(&[0, 5, 40, 5_000]),
+            log_segment_bytes: *dice.pick(&[64 << 10, 256 << 10, 2 << 20]),
+            shape: Shape::drawn(dice.u64()),
+            client_hosts: dice.range(1..4) as usize,
+            clients_per_host: dice.range(1..4) as u32,
+            watchers: dice.range(1..4) as u32,
+            pause: *dice.pick(&[millis(20), millis(60), millis(150)]),
+            call_timeout: *dice.pick(&[millis(1_000), millis(3_000), millis(8_000)]),
+            calls_per_member: *dice.pick(&[0, 3, 20]),
+            chaos_end,
+            settle_timeout: Duration::from_secs(60),
+            schedule: Schedule::draw(&mut seed.dice("nemesis"), members, CALM, chaos_end),
+        }
+    }
+}
+
+fn network(dice: &mut crate::seed::Dice) -> net::Settings {
+    let latency = *dice.pick(&[100_000, 500_000, 2_000_000, 15_000_000]);
+    net::Settings {
+        speed: net::Speed {
+            latency,
+            jitter: latency * dice.range(0..4) / 2,
+            per_kibibyte: *dice.pick(&[1_000, 8_000, 80_000]),
+        },
+        window: *dice.pick(&[16 << 10, 256 << 10, 4 << 20]),
+        give_up: Duration::from_secs(dice.range(5..40)),
+    }
+}
+
+fn disks(dice: &mut crate::seed::Dice) -> disk::Settings {
+    let micros = *dice.pick(&[50, 400, 4_000]);
+    disk::Settings {
+        sync_latency_min: Duration::from_micros(micros / 2),
+        sync_latency_mean: Duration::from_micros(micros),
+        capacity_bytes: 4 << 30,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_a_function_of_its_seed() {
+        let plan = |seed| format!("{:?}", Plan::draw(Seed(seed)));
+        assert_eq!(plan(4), plan(4));
+        assert_ne!(plan(4), plan(5));
+    }
+}

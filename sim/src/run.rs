@@ -1,0 +1,415 @@
+//! One run: a seed's plan, carried out and judged.
+//!
+//! ```text
+//!   calm ──► chaos: workload, faults, probes ──► heal ──► settle ──► converge ──► watches end ──► judge
+//!                                                  └─ liveness: in bounded simulated time ─┘
+//! ```
+//!
+//! Liveness is a phase, not an assertion: after all faults have ended the cluster has to elect, serve
+//! fresh writes and reads through every member, and converge. The first violation ends the run.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use quorate::runtime::{Env, Task, signal};
+use quorate_jepsen::history::{History, Recorder, WatchEvent};
+use quorate_jepsen::lease::LeaseTimes;
+use quorate_jepsen::report::JudgeOptions;
+use quorate_jepsen::workload::{
+    ClientOptions, Clock, Consistency, Generator, SettleOptions, Stop, WatcherOptions, run_client,
+    run_watches, settle, standard_watches,
+};
+use tracing::Level;
+
+use crate::cluster::Cluster;
+use crate::judge;
+use crate::logs::Logs;
+use crate::nemesis;
+use crate::plan::Plan;
+use crate::properties::{Observation, Properties, Votes};
+use crate::report::{Report, Violation, add_counters};
+use crate::seed::Dice;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// Time between two looks at the members.
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long members may take to have the same state once they serve.
+const CONVERGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long watches may take to receive what there is.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a lease may outlive its time: a new leader begins it anew.
+const LEASE_GRACE: Duration = Duration::from_secs(15);
+/// The client number of the quiet end.
+const SETTLING_CLIENT: u32 = 1_000;
+
+/// What is left of a run, however it ended.
+#[derive(Clone, Default)]
+struct Remains {
+    cluster: Arc<Mutex<Option<Cluster>>>,
+    recorder: Recorder,
+}
+
+/// Carries out a plan. Once per process: hash keys and interned call sites are per thread and process.
+pub fn run(plan: Plan, log: Option<Level>) -> Report {
+    let runtime = madsim::runtime::Runtime::with_seed_and_config(plan.seed.0, madsim::Config::default());
+    let remains = Remains::default();
+    let kept = remains.clone();
+    let planned = plan.clone();
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async { Run::new(planned, kept, log).carry_out().await });
+    }));
+    let report = report(&plan, &remains, ended.err());
+    // What is left of the tasks must not run its destructors outside of the simulation.
+    std::mem::forget(runtime);
+    report
+}
+
+fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>) -> Report {
+    let cluster = match remains.cluster.lock() {
+        Ok(cluster) => cluster.clone(),
+        Err(poisoned) => poisoned.into_inner().clone(),
+    };
+    let cluster = cluster.expect("the cluster is built before anything can fail");
+    let world = cluster.world().clone();
+    let history = remains.recorder.take();
+    let mut violations = cluster.violations();
+    let mut counters = cluster.all_counters();
+    if let Some(payload) = panicked {
+        violations.push(Violation::new("no-panic", panic_text(payload.as_ref())));
+    } else if violations.is_empty() {
+        let (found, counted) = judge::judge(&history, &judge_options(plan));
+        violations = found;
+        add_counters(&mut counters, &counted);
+    }
+    trace_history(world.trace(), &history);
+    for violation in &violations {
+        world.event(
+            "verdict",
+            format_args!("{}: {}", violation.property, violation.text),
+        );
+    }
+    let acknowledged = |operation: &&quorate_jepsen::history::Operation| operation.outcome.answer().is_some();
+    let received =
+        |entry: &&quorate_jepsen::history::WatchEntry| matches!(entry.event, WatchEvent::Received(_));
+    let entries = history.watches.iter().flat_map(|watch| &watch.entries);
+    let revisions = history
+        .operations
+        .iter()
+        .filter_map(|operation| operation.revision());
+    Report {
+        seed: plan.seed.0,
+        members: plan.members,
+        simulated_seconds: world.elapsed().as_secs_f64(),
+        operations: history.operations.len() as u64,
+        acknowledged: history.operations.iter().filter(acknowledged).count() as u64,
+        watch_responses: entries.filter(received).count() as u64,
+        revision: revisions.max().unwrap_or(0),
+        trace_hash: format!("{:016x}", world.trace().hash()),
+        trace_lines: world.trace().lines(),
+        counters,
+        violations,
+        cpu_seconds: 0.0,
+        memory_mebibytes: 0,
+    }
+}
+
+fn judge_options(plan: &Plan) -> JudgeOptions {
+    let lease_times = LeaseTimes {
+        // The longest lease on the fastest clock, and what a message takes.
+        clock_tolerance: 500_000_000,
+        disturbed_until: plan.chaos_end.as_nanos() as u64,
+        grace: LEASE_GRACE.as_nanos() as u64,
+    };
+    JudgeOptions {
+        lease_times: Some(lease_times),
+        ..JudgeOptions::default()
+    }
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    format!("nothing panics: {}", text.unwrap_or("a panic without a text"))
+}
+
+/// What clients did and saw is part of the trace.
+fn trace_history(trace: &Trace, history: &History) {
+    for operation in &history.operations {
+        let at = Duration::from_nanos(operation.invoked.nanos);
+        trace.event(at, "client", format_args!("{operation}"));
+    }
+    for watch in &history.watches {
+        for entry in &watch.entries {
+            let at = Duration::from_nanos(entry.at.nanos);
+            match &entry.event {
+                WatchEvent::Received(response) => {
+                    let revision = response.header.as_ref().map_or(0, |header| header.revision);
+                    let kvs = response.events.iter().filter_map(|event| event.kv.as_ref());
+                    let events: Vec<i64> = kvs.map(|kv| kv.mod_revision).collect();
+                    trace.event(
+                        at,
+                        "watch",
+                        format_args!("{} at {revision}: {events:?}", watch.id),
+                    );
+                }
+                other => trace.event(at, "watch", format_args!("{} {other:?}", watch.id)),
+            }
+        }
+    }
+}
+
+/// The run while it goes on.
+struct Run {
+    plan: Plan,
+    cluster: Cluster,
+    world: World,
+    recorder: Recorder,
+    stop: Stop,
+    failed: signal::Sender<bool>,
+}
+
+impl Run {
+    fn new(plan: Plan, remains: Remains, log: Option<Level>) -> Self {
+        let trace = Trace::new(log.is_some());
+        let world = World::new(plan.seed, plan.network, plan.disks, trace);
+        let cluster = Cluster::new(world.clone(), plan.clone());
+        *remains.cluster.lock().expect("nothing has panicked yet") = Some(cluster.clone());
+        let (failed, _) = signal::channel(false);
+        let run = Run {
+            plan,
+            cluster,
+            world,
+            recorder: remains.recorder,
+            stop: Stop::new(),
+            failed,
+        };
+        run.listen_to_votes(log);
+        run
+    }
+
+    fn listen_to_votes(&self, log: Option<Level>) {
+        let votes = Mutex::new(Votes::default());
+        let (cluster, failed) = (self.cluster.clone(), self.failed.clone());
+        let listener = move |voter: &str, term: u64, candidate: u64| {
+            cluster
+                .world()
+                .event(voter, format_args!("votes in term {term} for {candidate:x}"));
+            cluster.count("votes granted");
+            let mut votes = votes.lock().expect("nothing panics under this lock");
+            if let Err(violation) = votes.granted(voter, term, candidate) {
+                cluster.violate(violation);
+                failed.send(true);
+            }
+        };
+        Logs::install(log, Arc::new(listener));
+    }
+
+    async fn carry_out(self) {
+        let mut failed = self.failed.subscribe();
+        let broken = Box::pin(async { failed.wait_until(|failed| *failed).await.is_ok() });
+        let phases = Box::pin(self.phases());
+        select(phases, broken).await;
+    }
+
+    fn violate(&self, property: &str, text: String) {
+        self.cluster.violate(Violation::new(property, text));
+        self.failed.send(true);
+    }
+
+    async fn phases(&self) {
+        self.world.event("world", format_args!("{:?}", self.plan.shape));
+        for member in 0..self.plan.members {
+            self.cluster.start(member);
+        }
+        self.world.spawn(self.probes());
+        let (envs, users) = self.start_clients();
+        let watchers = self.start_watchers(&envs);
+        self.faults(&envs).await;
+        self.world.event("world", format_args!("heal"));
+        self.stop.stop_clients();
+        for member in 0..self.plan.members {
+            self.cluster.start(member);
+        }
+        // A call that is answered after the members were asked what they hold would look lost.
+        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(users)).await;
+        let Some(revision) = self.settle(&envs[0]).await else {
+            return;
+        };
+        if !self.converge().await {
+            return;
+        }
+        self.stop.stop_watches_at(revision);
+        if !self.within(WATCH_TIMEOUT, join(watchers)).await {
+            self.stop.stop_watches_now();
+        }
+        self.within(self.plan.call_timeout * 2, join(users)).await;
+        self.world
+            .event("world", format_args!("end at revision {revision}"));
+    }
+
+    /// True if it was done in time.
+    async fn within(&self, limit: Duration, work: impl Future<Output = ()>) -> bool {
+        matches!(
+            select(Box::pin(work), self.world.sleep(limit)).await,
+            Either::Left(_)
+        )
+    }
+
+    fn clock(&self) -> Clock {
+        let world = self.world.clone();
+        Clock::new(move || world.now())
+    }
+
+    fn start_clients(&self) -> (Vec<Env>, Vec<Task<()>>) {
+        let plan = &self.plan;
+        let (mut envs, mut tasks) = (Vec::new(), Vec::new());
+        for host in 0..plan.client_hosts {
+            let id = self.world.add_host(&format!("c{}", host + 1));
+            let env = self.world.start(id, |_| std::future::pending());
+            for number in 0..plan.clients_per_host {
+                let client = host as u32 * plan.clients_per_host + number;
+                let options = ClientOptions {
+                    client,
+                    addresses: self.cluster.addresses(),
+                    call_timeout: plan.call_timeout,
+                    connect_timeout: Duration::from_secs(1),
+                    pause: plan.pause,
+                    consistency: Consistency::Linearizable,
+                    calls_per_member: plan.calls_per_member,
+                };
+                let generator = Generator::new(plan.seed.0, client, plan.shape);
+                let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+                let user = run_client(env.clone(), self.clock(), recorder, generator, options, stop);
+                tasks.push(env.spawn(user));
+            }
+            envs.push(env);
+        }
+        (envs, tasks)
+    }
+
+    fn start_watchers(&self, envs: &[Env]) -> Vec<Task<()>> {
+        let start = |number: u32| {
+            let env = envs[number as usize % envs.len()].clone();
+            let options = WatcherOptions {
+                client: 100 + number,
+                addresses: self.cluster.addresses(),
+                member: number as usize,
+                connect_timeout: Duration::from_secs(1),
+                progress_interval: Duration::from_millis(700),
+                silence_timeout: Duration::from_secs(6),
+                stream_lifetime: Duration::from_secs(9),
+            };
+            let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+            let watches = standard_watches();
+            let user = run_watches(env.clone(), self.clock(), recorder, watches, options, stop);
+            env.spawn(user)
+        };
+        (0..self.plan.watchers).map(start).collect()
+    }
+
+    /// Carries out the schedule, to the end of its last fault.
+    async fn faults(&self, envs: &[Env]) {
+        let hosts: Vec<usize> = (self.plan.members..self.plan.members + self.plan.client_hosts).collect();
+        let mut under_way = Vec::new();
+        for (number, fault) in self.plan.schedule.faults.iter().enumerate() {
+            self.world.sleep_until(fault.at().as_nanos() as u64).await;
+            let dice: Dice = self.plan.seed.dice(&format!("fault {number}"));
+            let (cluster, env) = (self.cluster.clone(), envs[0].clone());
+            let strike = nemesis::strike(cluster, env, hosts.clone(), fault.clone(), dice);
+            under_way.push(self.world.spawn(strike));
+        }
+        self.world
+            .sleep_until(self.plan.chaos_end.as_nanos() as u64)
+            .await;
+        for strike in under_way {
+            strike.await.expect("the world's own tasks are not killed");
+        }
+    }
+
+    /// Looks at all members again and again.
+    fn probes(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (cluster, failed) = (self.cluster.clone(), self.failed.clone());
+        async move {
+            let world = cluster.world().clone();
+            let mut properties = Properties::default();
+            let mut last: Vec<Option<Observation>> = vec![None; cluster.len()];
+            loop {
+                for (member, last) in last.iter_mut().enumerate() {
+                    let Some(now) = cluster.probe(member) else {
+                        continue;
+                    };
+                    if let Err(violation) = properties.observe(&now) {
+                        cluster.violate(violation);
+                        failed.send(true);
+                        return;
+                    }
+                    if last.as_ref() != Some(&now) {
+                        trace_observation(&world, &now);
+                        *last = Some(now);
+                    }
+                }
+                world.sleep(PROBE_INTERVAL).await;
+            }
+        }
+    }
+
+    /// Fresh writes and reads through every member; the revision at the end.
+    async fn settle(&self, env: &Env) -> Option<i64> {
+        let options = SettleOptions {
+            client: SETTLING_CLIENT,
+            addresses: self.cluster.addresses(),
+            timeout: self.plan.settle_timeout,
+            call_timeout: Duration::from_secs(5),
+        };
+        match settle(env, &self.clock(), &self.recorder, &options).await {
+            Ok(revision) => Some(revision),
+            Err(text) => {
+                self.violate("liveness", text);
+                None
+            }
+        }
+    }
+
+    /// Waits until all members have the same state at the same index.
+    async fn converge(&self) -> bool {
+        let deadline = self.world.now() + CONVERGE_TIMEOUT.as_nanos() as u64;
+        loop {
+            let members = 0..self.cluster.len();
+            let probes: Vec<_> = members.map(|member| self.cluster.probe(member)).collect();
+            let state =
+                |probe: &Option<Observation>| probe.as_ref().map(|probe| (probe.digest_index, probe.digest));
+            let first = state(&probes[0]);
+            if first.is_some() && probes.iter().all(|probe| state(probe) == first) {
+                return true;
+            }
+            if self.world.now() > deadline {
+                let text = format!("when all is healed the members' states become equal: {probes:?}");
+                self.violate("convergence", text);
+                return false;
+            }
+            self.world.sleep(PROBE_INTERVAL).await;
+        }
+    }
+}
+
+fn trace_observation(world: &World, now: &Observation) {
+    let place = crate::cluster::name(now.member);
+    let leader = now.leader.unwrap_or(0);
+    world.event(
+        &place,
+        format_args!(
+            "term {} leader {leader:x} committed {} applied {} digest {}:{:016x}",
+            now.term, now.committed, now.applied, now.digest_index, now.digest
+        ),
+    );
+}
+
+async fn join(tasks: Vec<Task<()>>) {
+    futures_util::future::join_all(tasks).map(drop).await;
+}

@@ -1,0 +1,380 @@
+//! `SimDisk`: one file system per host, the page cache apart from the platter.
+//!
+//! ```text
+//!   product ── Disk, File ──► Drive (this folder: synchronous, no clock)      survives the process
+//!                              │ tree: names, durable after sync_dir          survives the power, as far
+//!                              │ files: bytes, durable after sync             as it was synced
+//!   nemesis ── crash, wipe, ──►└ faults: failing sync, full, stalled
+//!              faults
+//! ```
+//!
+//! A crash keeps, loses or tears what was not synced, each change for itself. A sync that fails drops the
+//! dirty pages: what the file then holds is what a crash would have left, and the error is reported once
+//! (what Linux does; "fsyncgate", 2018). What was synced is never damaged by this version.
+
+mod content;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::content::Content;
+pub use self::content::Damage;
+use self::tree::{Inode, Tree};
+use crate::seed::Dice;
+
+/// What a run draws once for its disks.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub sync_latency_min: Duration,
+    pub sync_latency_mean: Duration,
+    pub capacity_bytes: u64,
+}
+
+/// Counted over the run, for the report.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counters {
+    pub syncs: u64,
+    pub failed_syncs: u64,
+    pub failed_writes: u64,
+    pub crash: Damage,
+    pub names_lost: u64,
+}
+
+/// The disk of one host.
+pub struct Drive {
+    settings: Settings,
+    dice: Dice,
+    tree: Tree,
+    files: BTreeMap<Inode, Content>,
+    locks: BTreeMap<Inode, u64>,
+    /// Which life of the host's process may use it: handles of an earlier one are dead.
+    life: u64,
+    fail_next_sync: bool,
+    full: bool,
+    stall: Option<super::Nanos>,
+    pub counters: Counters,
+}
+
+impl Drive {
+    pub fn new(settings: Settings, dice: Dice) -> Self {
+        Drive {
+            settings,
+            dice,
+            tree: Tree::default(),
+            files: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            life: 0,
+            fail_next_sync: false,
+            full: false,
+            stall: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A new process uses the disk from now on; the handles and locks of the last one are gone.
+    pub fn begin_life(&mut self) -> u64 {
+        self.locks.clear();
+        self.fail_next_sync = false;
+        self.life += 1;
+        self.life
+    }
+
+    fn check(&self, life: u64) -> io::Result<()> {
+        match life == self.life {
+            true => Ok(()),
+            false => Err(io::Error::other("the process that opened this file is gone")),
+        }
+    }
+
+    fn file(&mut self, life: u64, inode: Inode) -> io::Result<&mut Content> {
+        self.check(life)?;
+        // A removed file lives as long as somebody has it open.
+        Ok(self.files.entry(inode).or_default())
+    }
+
+    fn check_space(&mut self, more: u64) -> io::Result<()> {
+        let used: u64 = self.files.values().map(Content::allocated).sum();
+        if self.full || used + more > self.settings.capacity_bytes {
+            self.counters.failed_writes += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+/// The verbs of [`quorate::runtime::Disk`] and [`quorate::runtime::File`], without their waiting.
+impl Drive {
+    pub fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        self.tree.create_dir_all(path)
+    }
+
+    pub fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.tree.list(path)
+    }
+
+    pub fn open(&mut self, path: &Path) -> io::Result<Inode> {
+        self.tree.find_file(path)
+    }
+
+    pub fn create(&mut self, path: &Path) -> io::Result<Inode> {
+        self.check_space(0)?;
+        let inode = self.tree.create(path)?;
+        let content = self.files.entry(inode).or_default();
+        if content.length() > 0 {
+            content.set_len(0);
+        }
+        Ok(inode)
+    }
+
+    pub fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.tree.rename(from, to)
+    }
+
+    pub fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        self.tree.remove_file(path)
+    }
+
+    pub fn remove_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        self.tree.remove_dir_all(path)
+    }
+
+    pub fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.take_sync_failure()?;
+        self.tree.sync_dir(path)
+    }
+
+    /// Takes the lock of a file; the key that releases it.
+    pub fn lock(&mut self, life: u64, path: &Path) -> io::Result<Inode> {
+        self.check(life)?;
+        let inode = self.tree.create(path)?;
+        if self.locks.contains_key(&inode) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.locks.insert(inode, life);
+        Ok(inode)
+    }
+
+    pub fn unlock(&mut self, life: u64, inode: Inode) {
+        if self.locks.get(&inode) == Some(&life) {
+            self.locks.remove(&inode);
+        }
+    }
+
+    pub fn length(&mut self, life: u64, inode: Inode) -> io::Result<u64> {
+        Ok(self.file(life, inode)?.length())
+    }
+
+    pub fn read(&mut self, life: u64, inode: Inode, offset: u64, length: usize) -> io::Result<Bytes> {
+        Ok(self.file(life, inode)?.read(offset, length))
+    }
+
+    pub fn write(&mut self, life: u64, inode: Inode, offset: u64, data: Bytes) -> io::Result<()> {
+        self.check_space(data.len() as u64)?;
+        self.file(life, inode)?.write(offset, data);
+        Ok(())
+    }
+
+    pub fn set_len(&mut self, life: u64, inode: Inode, length: u64) -> io::Result<()> {
+        self.check_space(0)?;
+        self.file(life, inode)?.set_len(length);
+        Ok(())
+    }
+
+    /// The first half of a sync: how far it will reach. It takes [`sync_latency`](Self::sync_latency).
+    pub fn begin_sync(&mut self, life: u64, inode: Inode) -> io::Result<u64> {
+        Ok(self.file(life, inode)?.begin_sync())
+    }
+
+    /// The second half: durable, or failed with the dirty pages dropped.
+    pub fn finish_sync(&mut self, life: u64, inode: Inode, mark: u64) -> io::Result<()> {
+        self.check(life)?;
+        if let Err(failure) = self.take_sync_failure() {
+            let Drive {
+                files,
+                dice,
+                counters,
+                ..
+            } = self;
+            let damage = files.entry(inode).or_default().crash(dice);
+            counters.crash.add(damage);
+            return Err(failure);
+        }
+        self.counters.syncs += 1;
+        self.file(life, inode)?.finish_sync(mark);
+        Ok(())
+    }
+
+    fn take_sync_failure(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.fail_next_sync) {
+            self.counters.failed_syncs += 1;
+            return Err(io::Error::other("input/output error (EIO)"));
+        }
+        Ok(())
+    }
+
+    pub fn sync_latency(&mut self) -> Duration {
+        let Settings {
+            sync_latency_min,
+            sync_latency_mean,
+            ..
+        } = self.settings;
+        sync_latency_min + self.dice.exponential(sync_latency_mean)
+    }
+
+    /// Until when the disk answers nothing.
+    pub fn stalled_until(&self) -> Option<super::Nanos> {
+        self.stall
+    }
+}
+
+/// What a nemesis does to it.
+impl Drive {
+    /// The power fails.
+    pub fn crash(&mut self) {
+        self.life += 1;
+        self.locks.clear();
+        let Drive {
+            tree,
+            files,
+            dice,
+            counters,
+            ..
+        } = self;
+        let (_, lost) = tree.crash(dice);
+        counters.names_lost += lost;
+        for content in files.values_mut() {
+            if content.is_dirty() {
+                counters.crash.add(content.crash(dice));
+            }
+        }
+        self.forget_unreachable();
+    }
+
+    /// The process ended, the system lives: nothing is lost.
+    pub fn kill_process(&mut self) {
+        self.life += 1;
+        self.locks.clear();
+        self.forget_unreachable();
+    }
+
+    fn forget_unreachable(&mut self) {
+        let reachable: std::collections::BTreeSet<Inode> = self.tree.reachable().collect();
+        self.files.retain(|inode, _| reachable.contains(inode));
+    }
+
+    /// The disk is replaced by an empty one.
+    pub fn wipe(&mut self) {
+        self.life += 1;
+        self.tree = Tree::default();
+        self.files.clear();
+        self.locks.clear();
+    }
+
+    /// The next sync, of whatever file, fails.
+    pub fn fail_next_sync(&mut self, fail: bool) {
+        self.fail_next_sync = fail;
+    }
+
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Nothing is answered before this time.
+    pub fn stall(&mut self, until: Option<super::Nanos>) {
+        self.stall = until;
+    }
+}
+
+impl Damage {
+    fn add(&mut self, other: Damage) {
+        self.kept += other.kept;
+        self.lost += other.lost;
+        self.torn += other.torn;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Seed;
+
+    fn drive(seed: u64) -> Drive {
+        let settings = Settings {
+            sync_latency_min: Duration::from_micros(100),
+            sync_latency_mean: Duration::from_micros(400),
+            capacity_bytes: 1 << 20,
+        };
+        Drive::new(settings, Seed(seed).dice("disk"))
+    }
+
+    fn data(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[test]
+    fn a_failed_sync_drops_dirty_pages_and_is_reported_once() {
+        let mut lost = 0;
+        for seed in 0..50 {
+            let mut drive = drive(seed);
+            let life = drive.begin_life();
+            let file = drive.create(Path::new("f")).expect("created");
+            drive.write(life, file, 0, data("dirty")).expect("written");
+            drive.fail_next_sync(true);
+            let mark = drive.begin_sync(life, file).expect("begun");
+            assert!(drive.finish_sync(life, file, mark).is_err());
+            let mark = drive.begin_sync(life, file).expect("begun");
+            drive
+                .finish_sync(life, file, mark)
+                .expect("the second sync succeeds");
+            let left = drive.read(life, file, 0, 10).expect("read");
+            lost += u64::from(left != "dirty");
+        }
+        assert!(
+            lost > 10,
+            "a sync that succeeds after a failure must not mean durable"
+        );
+    }
+
+    #[test]
+    fn a_process_end_loses_nothing_and_frees_its_locks() {
+        let mut drive = drive(1);
+        let life = drive.begin_life();
+        let file = drive.create(Path::new("f")).expect("created");
+        drive.write(life, file, 0, data("kept")).expect("written");
+        let lock = drive.lock(life, Path::new("lock")).expect("free");
+        assert!(drive.lock(life, Path::new("lock")).is_err());
+        drive.unlock(life, lock);
+        drive.lock(life, Path::new("lock")).expect("free again");
+        drive.kill_process();
+        assert!(drive.write(life, file, 0, data("late")).is_err(), "a dead handle");
+        let life = drive.begin_life();
+        drive.lock(life, Path::new("lock")).expect("free again");
+        let file = drive.open(Path::new("f")).expect("there");
+        assert_eq!(drive.read(life, file, 0, 10).expect("read"), "kept");
+        drive.wipe();
+        assert!(drive.open(Path::new("f")).is_err());
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_recovers() {
+        let mut drive = drive(1);
+        let life = drive.begin_life();
+        let file = drive.create(Path::new("f")).expect("created");
+        drive.set_full(true);
+        let refused = drive.write(life, file, 0, data("x")).expect_err("full");
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        drive.set_full(false);
+        let refused = drive.write(life, file, 0, vec![0; 2 << 20].into());
+        assert_eq!(refused.expect_err("too much").kind(), io::ErrorKind::StorageFull);
+        drive.write(life, file, 0, data("x")).expect("room again");
+    }
+}

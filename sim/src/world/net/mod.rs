@@ -1,0 +1,595 @@
+//! `SimNet`: byte streams between hosts as TCP gives them, faults included.
+//!
+//! ```text
+//!   product ── Stream ── poll_read / poll_write ──► Net (this folder: no clock, no tasks, `now` is told)
+//!                                                    │ links[from][to]: delay, cut
+//!   nemesis ── cut / heal / slow / reset / kill ────►│ connections: two ends each
+//!                                                    └─ timers: asked of the world
+//! ```
+//!
+//! What it promises, because TCP does:
+//! * bytes arrive in order, each once, or the connection fails;
+//! * a full window makes the writer wait;
+//! * while a link is cut nothing arrives, end-of-stream and resets included; what was under way arrives
+//!   some time after it is healed (retransmission backs off), or the *sender* fails with a time-out while
+//!   the receiver learns nothing (half-open);
+//! * a process that dies closes its connections: its machine answers for it. A machine that loses power
+//!   says nothing; when it is back, it answers old connections with a reset;
+//! * connecting to a port that nobody listens on is refused; connecting into a cut, or to a machine that
+//!   is off, takes minutes.
+//!
+//! It does not model packets: delay belongs to a piece as written. It does not share bandwidth between
+//! connections.
+
+mod connection;
+mod link;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::ready;
+
+use self::connection::{Connection, End, Holder, Piece};
+pub use self::link::{Link, Speed};
+pub use self::slot::Slot;
+use super::Nanos;
+use crate::seed::Dice;
+
+/// A machine on the network.
+pub type HostId = usize;
+
+/// Not before something changes.
+pub(crate) const NEVER: Nanos = Nanos::MAX;
+/// The longest wait of a retransmission after a link is healed.
+const RETRANSMIT_MAX: Nanos = 1_200_000_000;
+/// How long after the last bytes a reset comes at most.
+const RESET_GAP: Nanos = 2_000_000;
+/// The first port that is given out where port 0 was asked for.
+const EPHEMERAL_PORT: u16 = 32_768;
+
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a run draws once for its network.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub speed: Speed,
+    /// Bytes that one direction of a connection holds: buffers of both systems and what is under way.
+    pub window: usize,
+    /// How long a sender waits for acknowledgements before its connection fails.
+    pub give_up: Duration,
+}
+
+/// Registers a timer: at this time, wake that. Asked of the world because only it has a clock.
+pub type Timer = Box<dyn Fn(Nanos, Waker) + Send>;
+
+struct Host {
+    name: String,
+    powered: bool,
+    listeners: BTreeMap<u16, Backlog>,
+    next_port: u16,
+}
+
+#[derive(Default)]
+struct Backlog {
+    waiting: VecDeque<u64>,
+    acceptor: Option<Waker>,
+}
+
+/// One end of a connection, as a stream names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EndId {
+    connection: u64,
+    side: usize,
+}
+
+impl EndId {
+    fn opposite(self) -> EndId {
+        EndId {
+            connection: self.connection,
+            side: 1 - self.side,
+        }
+    }
+}
+
+/// What became of the first packet of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// The dialer's end.
+    Opened(EndId),
+    Refused,
+    /// No answer: try again later.
+    Silence,
+}
+
+/// The whole network.
+pub struct Net {
+    settings: Settings,
+    dice: Dice,
+    timer: Timer,
+    hosts: Vec<Host>,
+    links: Vec<Vec<Link>>,
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    /// Counted over the run, for the report.
+    pub resets: u64,
+    pub timeouts: u64,
+}
+
+impl Net {
+    pub fn new(settings: Settings, dice: Dice, timer: Timer) -> Self {
+        Net {
+            settings,
+            dice,
+            timer,
+            hosts: Vec::new(),
+            links: Vec::new(),
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            resets: 0,
+            timeouts: 0,
+        }
+    }
+
+    /// Adds a machine, switched on. Each link gets its own share of the usual latency.
+    pub fn add_host(&mut self, name: &str) -> HostId {
+        let id = self.hosts.len();
+        self.hosts.push(Host {
+            name: name.to_owned(),
+            powered: true,
+            listeners: BTreeMap::new(),
+            next_port: EPHEMERAL_PORT,
+        });
+        for from in 0..id {
+            let link = self.draw_link();
+            self.links[from].push(link);
+        }
+        let mut row: Vec<Link> = (0..id).map(|_| self.draw_link()).collect();
+        row.push(Link::new(Speed::LOOPBACK));
+        self.links.push(row);
+        id
+    }
+
+    fn draw_link(&mut self) -> Link {
+        let mut speed = self.settings.speed;
+        speed.latency = self.dice.range(speed.latency / 2..speed.latency * 3 / 2 + 1);
+        Link::new(speed)
+    }
+
+    /// The machine and port that "host:port" means on a host.
+    pub fn resolve(&self, own: HostId, address: &str) -> io::Result<(HostId, u16)> {
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("address {address}"));
+        let (name, port) = address.rsplit_once(':').ok_or_else(invalid)?;
+        let port = port.parse().map_err(|_| invalid())?;
+        let known = |host: &Host| host.name == name;
+        let host = match name {
+            "" | "localhost" | "127.0.0.1" | "0.0.0.0" | "[::]" => Some(own),
+            _ => self.hosts.iter().position(known),
+        };
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("no such host: {name}"));
+        Ok((host.ok_or_else(unknown)?, port))
+    }
+
+    /// Binds a port of a host (0: any free one).
+    pub fn bind(&mut self, host: HostId, port: u16) -> io::Result<u16> {
+        let host = &mut self.hosts[host];
+        let port = match port {
+            0 => {
+                host.next_port = host.next_port.checked_add(1).unwrap_or(EPHEMERAL_PORT);
+                host.next_port
+            }
+            port => port,
+        };
+        if host.listeners.contains_key(&port) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        host.listeners.insert(port, Backlog::default());
+        Ok(port)
+    }
+
+    /// Closes a port; connections that nobody accepted are reset.
+    pub fn unbind(&mut self, now: Nanos, host: HostId, port: u16) {
+        let Some(backlog) = self.hosts[host].listeners.remove(&port) else {
+            return;
+        };
+        for connection in backlog.waiting {
+            self.close(now, EndId { connection, side: 1 });
+        }
+        backlog.acceptor.into_iter().for_each(Waker::wake);
+    }
+
+    pub fn poll_accept(&mut self, host: HostId, port: u16, cx: &Context<'_>) -> Poll<io::Result<EndId>> {
+        let Some(backlog) = self.hosts[host].listeners.get_mut(&port) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        match backlog.waiting.pop_front() {
+            Some(connection) => Poll::Ready(Ok(EndId { connection, side: 1 })),
+            None => {
+                backlog.acceptor = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The other side of an end, for logs.
+    pub fn peer(&self, id: EndId) -> String {
+        let connection = self.connections.get(&id.connection);
+        connection.map_or_else(String::new, |connection| connection.ends[id.side].peer.clone())
+    }
+
+    /// How long a packet takes to get there; `None` if it does not.
+    pub fn packet(&mut self, from: HostId, to: HostId) -> Option<Nanos> {
+        let Net {
+            links, hosts, dice, ..
+        } = self;
+        let link = &links[from][to];
+        (!link.is_cut() && hosts[to].powered).then(|| link.delay(dice, 60))
+    }
+
+    /// The first packet of a connection has arrived.
+    pub fn knock(&mut self, from: HostId, to: HostId, port: u16) -> Knock {
+        if !self.hosts[to].powered || self.links[from][to].is_cut() {
+            return Knock::Silence;
+        }
+        let dialer = self.hosts[from].name.clone();
+        let host = &mut self.hosts[to];
+        let acceptor = format!("{}:{port}", host.name);
+        let Some(backlog) = host.listeners.get_mut(&port) else {
+            return Knock::Refused;
+        };
+        let id = self.next_connection;
+        self.next_connection += 1;
+        backlog.waiting.push_back(id);
+        backlog.acceptor.take().into_iter().for_each(Waker::wake);
+        let ends = [End::new(from, acceptor), End::new(to, format!("{dialer}:{id}"))];
+        self.connections.insert(id, Connection { ends });
+        Knock::Opened(EndId {
+            connection: id,
+            side: 0,
+        })
+    }
+
+    pub fn poll_read(
+        &mut self,
+        now: Nanos,
+        id: EndId,
+        room: usize,
+        put: impl FnMut(&[u8]),
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(now, id)?;
+        let (end, opposite) = self.connection(id)?.pair(id.side);
+        if end.is_readable() {
+            if end.read(put, room) > 0 && opposite.holder == Holder::Process {
+                opposite.slot.wake_writer();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        end.slot.wait_to_read(cx.waker());
+        self.arm(id);
+        Poll::Pending
+    }
+
+    pub fn poll_write(
+        &mut self,
+        now: Nanos,
+        id: EndId,
+        parts: &[io::IoSlice<'_>],
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(now, id, cx))?;
+        let mut data = Vec::with_capacity(room.min(parts.iter().map(|part| part.len()).sum()));
+        for part in parts {
+            data.extend_from_slice(&part[..part.len().min(room - data.len())]);
+        }
+        let length = data.len();
+        if length > 0 {
+            self.send(now, id, Piece::Data(Bytes::from(data)));
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    /// Bytes that can be written without waiting.
+    fn poll_room(&mut self, now: Nanos, id: EndId, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        self.check(now, id)?;
+        let window = self.settings.window;
+        let (end, opposite) = self.connection(id)?.pair(id.side);
+        if end.finished {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let room = window.saturating_sub(opposite.held_bytes);
+        if room == 0 {
+            end.slot.wait_to_write(cx.waker());
+            self.arm(id);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(room))
+    }
+
+    /// Sends end-of-stream.
+    pub fn finish(&mut self, now: Nanos, id: EndId) -> io::Result<()> {
+        self.check(now, id)?;
+        let end = &mut self.connection(id)?.ends[id.side];
+        if !end.finished {
+            end.finished = true;
+            self.send(now, id, Piece::End);
+        }
+        Ok(())
+    }
+
+    /// The process let go of an end: the system says so to the other side.
+    pub fn close(&mut self, now: Nanos, id: EndId) {
+        let Ok(connection) = self.connection(id) else {
+            return;
+        };
+        let end = &mut connection.ends[id.side];
+        if end.holder != Holder::Process {
+            return;
+        }
+        end.deliver(now);
+        end.holder = Holder::Closed;
+        let quiet = end.failed();
+        let last = match end.has_unread() {
+            true => Some(Piece::Reset),
+            false => (!end.finished).then_some(Piece::End),
+        };
+        end.finished = true;
+        if let Some(piece) = last.filter(|_| !quiet) {
+            self.send(now, id, piece);
+        }
+        self.forget_if_over(id);
+    }
+
+    fn forget_if_over(&mut self, id: EndId) {
+        if self
+            .connections
+            .get(&id.connection)
+            .is_some_and(Connection::is_over)
+        {
+            self.connections.remove(&id.connection);
+        }
+    }
+
+    fn connection(&mut self, id: EndId) -> io::Result<&mut Connection> {
+        let connection = self.connections.get_mut(&id.connection);
+        connection.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Lets time pass at one end, and fails if that end has failed.
+    fn check(&mut self, now: Nanos, id: EndId) -> io::Result<()> {
+        let give_up = nanos(self.settings.give_up);
+        let end = &mut self.connection(id)?.ends[id.side];
+        end.deliver(now);
+        if end.stalled_since.is_some_and(|since| since + give_up <= now) && !end.failed() {
+            end.fail(io::ErrorKind::TimedOut);
+            self.timeouts += 1;
+            // What this end had sent is not retransmitted any more.
+            let opposite = &mut self.connection(id)?.ends[1 - id.side];
+            opposite.truncate_flight(0);
+        }
+        let end = &self.connection(id)?.ends[id.side];
+        match end.holder {
+            Holder::Process => end.check(),
+            Holder::Closed | Holder::Forgotten => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Puts a piece on its way from this end to the other.
+    fn send(&mut self, now: Nanos, id: EndId, piece: Piece) {
+        let Net {
+            links,
+            hosts,
+            connections,
+            dice,
+            ..
+        } = self;
+        let Some(connection) = connections.get_mut(&id.connection) else {
+            return;
+        };
+        let (end, opposite) = connection.pair(id.side);
+        let link = &links[end.host][opposite.host];
+        let bytes = match &piece {
+            Piece::Data(data) => data.len(),
+            Piece::End | Piece::Reset => 60,
+        };
+        let reachable = !link.is_cut() && hosts[opposite.host].powered;
+        if !reachable {
+            end.stalled_since.get_or_insert(now);
+            opposite.push(NEVER, piece);
+            self.arm(id);
+            return;
+        }
+        let arrival = now + link.delay(dice, bytes);
+        if opposite.holder == Holder::Process {
+            opposite.push(arrival, piece);
+            self.arm(id.opposite());
+        } else if matches!(piece, Piece::Data(_)) {
+            // Nobody is there: the machine answers with a reset, which has to travel back.
+            let back = links[opposite.host][end.host].delay(dice, 60);
+            self.answer_with_reset(arrival + back, id);
+        }
+    }
+
+    /// A reset travels to this end.
+    fn answer_with_reset(&mut self, arrival: Nanos, id: EndId) {
+        let Ok(connection) = self.connection(id) else {
+            return;
+        };
+        let (end, opposite) = connection.pair(id.side);
+        let (to, from) = (end.host, opposite.host);
+        end.push(arrival, Piece::Reset);
+        self.resets += 1;
+        if self.links[from][to].is_cut() {
+            self.hold(arrival, id);
+        }
+        self.arm(id);
+    }
+
+    /// Sets the timer of an end to whatever happens next there.
+    fn arm(&mut self, id: EndId) {
+        let give_up = nanos(self.settings.give_up);
+        let Some(connection) = self.connections.get(&id.connection) else {
+            return;
+        };
+        let end = &connection.ends[id.side];
+        let failure = end.stalled_since.map(|since| since + give_up);
+        let next = end.next_arrival().into_iter().chain(failure).min();
+        if let Some(at) = next
+            && end.slot.wants_timer(at)
+        {
+            (self.timer)(at, Waker::from(end.slot.clone()));
+        }
+    }
+}
+
+/// What a nemesis does to it.
+impl Net {
+    /// Cuts one direction. Cuts add up: each needs its [`heal`](Self::heal).
+    pub fn cut(&mut self, now: Nanos, from: HostId, to: HostId) {
+        if from == to || !self.links[from][to].cut() {
+            return;
+        }
+        for id in self.ends_towards(Some(from), to) {
+            self.hold(now, id);
+        }
+    }
+
+    /// Ends one cut of one direction.
+    pub fn heal(&mut self, now: Nanos, from: HostId, to: HostId) {
+        if from != to && self.links[from][to].heal() && self.hosts[to].powered {
+            self.release(now, from, to);
+        }
+    }
+
+    pub fn is_cut(&self, from: HostId, to: HostId) -> bool {
+        self.links[from][to].is_cut()
+    }
+
+    /// Adds a delay to one direction; zero ends it.
+    pub fn slow(&mut self, from: HostId, to: HostId, by: Duration) {
+        if from != to {
+            self.links[from][to].slow(by);
+        }
+    }
+
+    /// Breaks the connections between two hosts in the middle of whatever is under way; their number.
+    pub fn reset(&mut self, now: Nanos, one: HostId, other: HostId) -> usize {
+        let mut towards = self.ends_towards(Some(one), other);
+        towards.extend(self.ends_towards(Some(other), one));
+        for id in &towards {
+            let Ok(connection) = self.connection(*id) else {
+                continue;
+            };
+            connection.ends[id.side].deliver(now);
+            let under_way = connection.ends[id.side].flight_bytes();
+            let keep = self.dice.index(under_way + 1);
+            let Ok(connection) = self.connection(*id) else {
+                continue;
+            };
+            let end = &mut connection.ends[id.side];
+            end.truncate_flight(keep);
+            // Behind what is under way, so that a reader may see the first part of a message.
+            let behind = end.next_arrival().unwrap_or(now);
+            let gap = self.dice.below(RESET_GAP);
+            self.answer_with_reset(behind + gap, *id);
+        }
+        towards.len()
+    }
+
+    /// The process of a host ended: its ports and connections are closed by the system.
+    pub fn kill_process(&mut self, now: Nanos, host: HostId) {
+        let ports: Vec<u16> = self.hosts[host].listeners.keys().copied().collect();
+        for port in ports {
+            self.unbind(now, host, port);
+        }
+        for id in self.ends_towards(None, host) {
+            self.close(now, id);
+        }
+    }
+
+    /// The machine lost power: nothing is said to anybody.
+    pub fn power_off(&mut self, now: Nanos, host: HostId) {
+        self.hosts[host].powered = false;
+        self.hosts[host].listeners.clear();
+        for id in self.ends_towards(None, host) {
+            if let Ok(connection) = self.connection(id) {
+                connection.ends[id.side].holder = Holder::Forgotten;
+            }
+            self.hold(now, id);
+            self.forget_if_over(id);
+        }
+    }
+
+    /// The machine is back, without memory of its connections: what is retransmitted to them is answered
+    /// with a reset.
+    pub fn power_on(&mut self, now: Nanos, host: HostId) {
+        self.hosts[host].powered = true;
+        for from in 0..self.hosts.len() {
+            if !self.links[from][host].is_cut() {
+                self.release(now, from, host);
+            }
+        }
+    }
+
+    /// Ends on a host whose opposite is on another host (any if `None`).
+    fn ends_towards(&self, from: Option<HostId>, to: HostId) -> Vec<EndId> {
+        let mut found = Vec::new();
+        for (connection, Connection { ends }) in &self.connections {
+            for side in 0..2 {
+                let wanted = from.is_none_or(|from| ends[1 - side].host == from);
+                if ends[side].host == to && wanted {
+                    let connection = *connection;
+                    found.push(EndId { connection, side });
+                }
+            }
+        }
+        found
+    }
+
+    /// What travels to this end stops.
+    fn hold(&mut self, now: Nanos, id: EndId) {
+        let Ok(connection) = self.connection(id) else {
+            return;
+        };
+        let (end, opposite) = connection.pair(id.side);
+        if end.hold(now) {
+            opposite.stalled_since.get_or_insert(now);
+            self.arm(id.opposite());
+        }
+    }
+
+    /// What was held up on a link is retransmitted.
+    fn release(&mut self, now: Nanos, from: HostId, to: HostId) {
+        for id in self.ends_towards(Some(from), to) {
+            let Net {
+                links,
+                dice,
+                connections,
+                ..
+            } = self;
+            let Some(connection) = connections.get_mut(&id.connection) else {
+                continue;
+            };
+            let (end, opposite) = connection.pair(id.side);
+            let Some(since) = opposite.stalled_since.take() else {
+                continue;
+            };
+            let wait = dice.below((now - since).min(RETRANSMIT_MAX) + 1);
+            let at = now + wait + links[from][to].delay(dice, end.flight_bytes());
+            end.release(at);
+            if end.holder == Holder::Process {
+                self.arm(id);
+            } else if opposite.holder == Holder::Process {
+                end.flight.clear();
+                self.answer_with_reset(at, id.opposite());
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Streams that are not read in time, snapshots under watches, and the task that hands out.
+
+use super::*;
+
+#[test]
+fn a_stream_that_is_not_read_costs_its_buffer_and_misses_nothing() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    client.create(create("a", ""));
+    client.create(create("b", ""));
+    client.check(&["0@1 created", "1@1 created"]);
+    for value in 0..5000 {
+        member.put(if value % 2 == 0 { "a" } else { "b" }, "x");
+    }
+    let (behind, pending) = member.hub.backlog();
+    assert_eq!((behind, pending), (2, limits::WATCH_BUFFERED_RESPONSES_MAX));
+    let texts = client.all();
+    assert_eq!(revisions(&texts, 0), (2..5002).step_by(2).collect::<Vec<_>>());
+    assert_eq!(revisions(&texts, 1), (3..5002).step_by(2).collect::<Vec<_>>());
+    assert_eq!(member.hub.backlog(), (0, 0));
+    member.put("a", "y");
+    client.check(&["0@5002 a=y/5002"]);
+}
+
+#[test]
+fn bytes_bound_the_buffer_too() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    client.create(create("a", ""));
+    client.check(&["0@1 created"]);
+    let big = "x".repeat(1 << 20);
+    for _ in 0..10 {
+        member.put("a", &big);
+    }
+    let (behind, pending) = member.hub.backlog();
+    assert_eq!(behind, 1);
+    assert!(
+        pending <= limits::WATCH_BUFFERED_BYTES_MAX >> 20,
+        "{pending} MiB wait"
+    );
+    assert_eq!(revisions(&client.all(), 0), (2..12).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_slow_stream_can_be_overtaken_by_compaction() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    client.create(create("a", ""));
+    client.check(&["0@1 created"]);
+    for _ in 0..1000 {
+        member.put("a", "x");
+    }
+    member.compact(900);
+    let texts = client.all();
+    let buffered = limits::WATCH_BUFFERED_RESPONSES_MAX as i64;
+    assert_eq!(revisions(&texts, 0), (2..2 + buffered).collect::<Vec<_>>());
+    assert_eq!(
+        texts.last().map(String::as_str),
+        Some("0@0 canceled compacted=900")
+    );
+}
+
+#[test]
+fn progress_waits_for_a_stream_that_is_behind() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    client.create(WatchCreateRequest {
+        progress_notify: true,
+        ..create("a", "")
+    });
+    client.create(create("b", ""));
+    client.check(&["0@1 created", "1@1 created"]);
+    for _ in 0..3000 {
+        member.put("b", "x");
+    }
+    client.progress();
+    client.tick();
+    let texts = client.all();
+    // Watch 0 is in sync and idle: it is told. Watch 1 is behind, so progress for all is withheld.
+    assert!(!texts.iter().any(|text| text.starts_with("-1@")), "{texts:?}");
+    assert_eq!(texts.iter().filter(|text| *text == "0@3001").count(), 1);
+    client.progress();
+    client.check(&["-1@3001"]);
+}
+
+#[test]
+fn many_slow_watches_all_catch_up() {
+    let member = Member::new();
+    for number in 0..3000 {
+        member.put(&format!("k{}", number % 7), "x");
+    }
+    let mut client = Client::new(&member);
+    for watch in 0..700 {
+        client.create(from(&format!("k{}", watch % 7), "", 2 + watch * 3));
+    }
+    let texts = client.all();
+    for watch in 0..700i64 {
+        let expected =
+            (2..3002).filter(|revision| *revision >= 2 + watch * 3 && (revision - 2) % 7 == watch % 7);
+        assert_eq!(
+            revisions(&texts, watch),
+            expected.collect::<Vec<_>>(),
+            "watch {watch}"
+        );
+    }
+}
+
+#[test]
+fn a_snapshot_neither_repeats_nor_loses() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    client.create(create("a", ""));
+    client.create(from("a", "", 5));
+    client.create(create("idle", ""));
+    client.check(&["0@1 created", "1@1 created", "2@1 created"]);
+    member.put("a", "1");
+    member.install(&[put("a", "2"), put("b", "2"), put("a", "3"), put("a", "4")]);
+    member.put("a", "5");
+    let texts = client.all();
+    assert_eq!(revisions(&texts, 0), [2, 3, 5, 6, 7]);
+    assert_eq!(revisions(&texts, 1), [5, 6, 7]);
+    client.progress();
+    client.check(&["-1@7"]);
+    // An idle watch was handed everything up to the snapshot: a compaction below it must not cancel it.
+    member.compact(7);
+    member.install(&[put("idle", "1")]);
+    client.check(&["2@8 idle=1/8"]);
+}
+
+#[test]
+fn half_close_ends_the_stream_without_error() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    client.create(create("a", ""));
+    let (closed, _) = mpsc::unbounded_channel();
+    client.requests = closed;
+    assert_eq!(client.next().as_deref(), Some("0@1 created"));
+    assert_eq!(client.next().as_deref(), Some("end"));
+    drop(client);
+    assert_eq!(member.hub.metrics().watchers.get(), 0);
+    assert_eq!(member.hub.metrics().watch_streams.get(), 0);
+    member.put("a", "1");
+    assert_eq!(member.hub.backlog(), (0, 0));
+}
+
+#[test]
+fn with_many_watches_a_task_hands_out_and_progress_does_not_wait_for_it() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    let count = limits::WATCHES_SERVED_AT_ONCE_MAX as i64 + 1;
+    for _ in 0..count {
+        client.create(create("a", ""));
+    }
+    client.all();
+    member.put("a", "1");
+    assert_eq!(client.all(), [""; 0], "nobody has handed out yet");
+    client.progress();
+    let texts = client.all();
+    assert_eq!(texts.len() as i64, count + 1);
+    assert_eq!(texts.last().map(String::as_str), Some("-1@2"));
+    member.put("a", "2");
+    let mut run = Box::pin(member.hub.clone().run());
+    assert!((&mut run).now_or_never().is_none());
+    assert_eq!(client.all().len() as i64, count);
+    // A watch that begins while an event waits to be handed out does not get it, unless it asks for it.
+    member.put("a", "3");
+    client.create(create("a", ""));
+    client.create(from("a", "", 4));
+    assert_eq!(
+        client.all(),
+        [format!("{count}@4 created"), format!("{}@4 created", count + 1)]
+    );
+    assert!((&mut run).now_or_never().is_none());
+    let texts = client.all();
+    assert_eq!(revisions(&texts, 0), [4]);
+    assert_eq!(revisions(&texts, count), [0; 0]);
+    assert_eq!(revisions(&texts, count + 1), [4]);
+}

@@ -1,0 +1,147 @@
+//! Watch streams over the wire, and what a stop does to open streams.
+
+use quorate::client::Channel;
+use quorate::proto::etcdserverpb::{
+    self as pb, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    watch_client::WatchClient, watch_request::RequestUnion,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Streaming};
+
+use crate::{Member, PATIENCE, put, refusal, with_member};
+
+struct Watch {
+    requests: mpsc::UnboundedSender<WatchRequest>,
+    responses: Streaming<WatchResponse>,
+}
+
+impl Watch {
+    async fn open(channel: Channel) -> Watch {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+        let responses = client
+            .watch(UnboundedReceiverStream::new(receiver))
+            .await
+            .unwrap()
+            .into_inner();
+        Watch { requests, responses }
+    }
+
+    fn ask(&self, request: RequestUnion) {
+        self.requests
+            .send(WatchRequest {
+                request_union: Some(request),
+            })
+            .unwrap();
+    }
+
+    fn create(&self, key: &str, start_revision: i64) {
+        let key = key.to_owned().into();
+        self.ask(RequestUnion::CreateRequest(WatchCreateRequest {
+            key,
+            start_revision,
+            ..Default::default()
+        }));
+    }
+
+    async fn next(&mut self, member: &Member) -> WatchResponse {
+        let next = member.env.timeout(PATIENCE, self.responses.message()).await;
+        next.expect("a response in time")
+            .unwrap()
+            .expect("the stream goes on")
+    }
+}
+
+#[test]
+fn a_watch_sees_history_and_then_what_happens() {
+    with_member(|member| async move {
+        let mut kv = member.kv().await;
+        kv.put(put("a", "1")).await.unwrap();
+        let mut watch = Watch::open(member.channel().await).await;
+        watch.create("a", 2);
+        let created = watch.next(&member).await;
+        assert!(created.created && created.watch_id == 0);
+        assert_ne!(created.header.unwrap().cluster_id, 0);
+        for value in ["2", "3"] {
+            kv.put(put("a", value)).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            let response = watch.next(&member).await;
+            seen.extend(
+                response
+                    .events
+                    .into_iter()
+                    .map(|event| event.kv.expect("a pair").mod_revision),
+            );
+        }
+        assert_eq!(seen, [2, 3, 4]);
+        let revision = kv
+            .put(put("other", "1"))
+            .await
+            .unwrap()
+            .into_inner()
+            .header
+            .unwrap()
+            .revision;
+        watch.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+        let progress = watch.next(&member).await;
+        assert_eq!(
+            (progress.watch_id, progress.header.unwrap().revision),
+            (-1, revision)
+        );
+    });
+}
+
+/// Many clients, few of which read: all writes go on, and who reads later misses nothing.
+#[test]
+fn slow_clients_hold_up_nobody_and_miss_nothing() {
+    const STREAMS: usize = 40;
+    const WRITES: i64 = 600;
+    with_member(|member| async move {
+        let mut kv = member.kv().await;
+        let mut watches = Vec::new();
+        for _ in 0..STREAMS {
+            let watch = Watch::open(member.channel().await).await;
+            watch.create("a", 0);
+            watches.push(watch);
+        }
+        for watch in &mut watches {
+            assert!(watch.next(&member).await.created);
+        }
+        for number in 0..WRITES {
+            kv.put(put("a", vec![number as u8; 10_000])).await.unwrap();
+        }
+        for watch in &mut watches {
+            let mut expected = 2;
+            while expected < 2 + WRITES {
+                for event in watch.next(&member).await.events {
+                    assert_eq!(event.kv.expect("a pair").mod_revision, expected);
+                    expected += 1;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_stop_ends_streams_with_the_reason_and_closes() {
+    with_member(|member| async move {
+        let channel = member.channel().await;
+        let mut watch = Watch::open(channel.clone()).await;
+        watch.create("a", 0);
+        assert!(watch.next(&member).await.created);
+        let Member { env, node, _dir } = member;
+        let address = node.client_addresses()[0].clone();
+        node.stop().await;
+        let ended = refusal(env.timeout(PATIENCE, watch.responses.message()).await.unwrap());
+        assert_eq!(ended, (Code::Unavailable, "etcdserver: server stopped".into()));
+        assert!(
+            Channel::connect(&env, &address, PATIENCE).await.is_err(),
+            "nobody listens any more"
+        );
+        let mut kv = pb::kv_client::KvClient::new(channel);
+        assert!(kv.put(put("a", "1")).await.is_err());
+    });
+}
