@@ -97,11 +97,11 @@ impl State {
         }
         let mut kvs = self.key_values(&picked, request, store)?;
         kvs.retain(|kv| passes(request, kv));
-        // With no order but a target, etcd cuts in key order first and sorts the rest.
+        // With no order but a target, etcd fetches in key order no more than the limit and the one
+        // pair that tells that there are more, sorts these, and cuts.
         let cut_first = request.sort_order() == SortOrder::None && !has_revision_filter(request);
-        if cut_first && limit > 0 && kvs.len() > limit {
-            kvs.truncate(limit);
-            response.more = true;
+        if cut_first && limit > 0 {
+            kvs.truncate(limit.saturating_add(1));
         }
         sort(request, &mut kvs);
         if limit > 0 && kvs.len() > limit {

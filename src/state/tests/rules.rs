@@ -164,7 +164,13 @@ fn order_none_with_a_target_cuts_first_and_sorts_the_rest() {
     };
     assert_eq!(
         machine.pairs(sorted(SortOrder::None, SortTarget::Value, 2)),
-        ["b=2", "a=3"]
+        ["c=1", "b=2"],
+        "the pair that tells that there are more is sorted too"
+    );
+    assert_eq!(
+        machine.pairs(sorted(SortOrder::None, SortTarget::Value, 1)),
+        ["b=2"],
+        "c is not fetched"
     );
     assert_eq!(
         machine.pairs(sorted(SortOrder::Ascend, SortTarget::Value, 2)),
