@@ -587,7 +587,9 @@ fn history_is_told_in_whole_revisions() {
 #[test]
 fn history_below_the_compaction_is_refused() {
     let mut machine = Machine::new();
-    (0..5).for_each(|n| drop(machine.put("a", &n.to_string())));
+    for n in 0..5 {
+        machine.put("a", &n.to_string());
+    }
     machine.ok(compact(4));
     let from = |from| {
         machine
