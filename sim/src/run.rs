@@ -249,7 +249,6 @@ impl Run {
         if !self.within(WATCH_TIMEOUT, join(watchers)).await {
             self.stop.stop_watches_now();
         }
-        self.within(self.plan.call_timeout * 2, join(users)).await;
         self.world
             .event("world", format_args!("end at revision {revision}"));
     }
