@@ -237,7 +237,8 @@ impl Run {
             self.cluster.start(member);
         }
         // A call that is answered after the members were asked what they hold would look lost.
-        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(users)).await;
+        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(users))
+            .await;
         let Some(revision) = self.settle(&envs[0]).await else {
             return;
         };
