@@ -1,6 +1,7 @@
 //! Tests of the state machine: rules and quirks as data, and a naive model beside it on random commands.
 
 mod model;
+mod restart;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -64,21 +65,19 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Machine {
-        let store = Maps::default();
-        Machine {
-            state: State::open(&store).unwrap(),
-            store,
-            index: 0,
-        }
+        Machine::over(Maps::default())
+    }
+
+    /// The state that a store holds.
+    pub fn over(store: Maps) -> Machine {
+        let state = State::open(&store).unwrap();
+        let index = state.position().index;
+        Machine { state, store, index }
     }
 
     /// The same, rebuilt from the store.
     pub fn reopened(&self) -> Machine {
-        Machine {
-            state: State::open(&self.store).unwrap(),
-            store: self.store.clone(),
-            index: self.index,
-        }
+        Machine::over(self.store.clone())
     }
 
     /// Applies requests as one batch.

@@ -114,7 +114,7 @@ fn end() -> impl Strategy<Value = String> {
     prop_oneof![3 => Just(String::new()), 1 => Just("\0".to_owned()), 2 => key()]
 }
 
-fn request() -> impl Strategy<Value = Request> {
+pub(super) fn request() -> impl Strategy<Value = Request> {
     let value = || "[a-c]{0,3}";
     let ops = prop::collection::btree_map(key(), value(), 1..4);
     prop_oneof![
