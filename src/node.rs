@@ -253,7 +253,11 @@ async fn bind(env: &Env, what: &str, addresses: &[String]) -> Result<Vec<Box<dyn
 async fn create_dir(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
     disk.create_dir_all(path).await?;
     for above in path.ancestors().skip(1) {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
         match disk.sync_dir(above).await {
             // What may not be read was not made here.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
@@ -273,7 +277,9 @@ async fn open(
     let dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| dir.join("wal"));
     let context = |path: &Path, error: std::io::Error| NodeError(format!("{}: {error}", path.display()));
-    create_dir(&*disk, &dir).await.map_err(|error| context(&dir, error))?;
+    create_dir(&*disk, &dir)
+        .await
+        .map_err(|error| context(&dir, error))?;
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => NodeError(format!(

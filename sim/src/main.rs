@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use quorate_sim::campaign::{self, Campaign};
-use quorate_sim::mutants;
 use quorate_sim::plan::Plan;
 use quorate_sim::seed::Seed;
+#[cfg(madsim)]
+use quorate_sim::{
+    campaign::{self, Campaign},
+    mutants,
+};
 
 /// The deterministic simulator of Quorate.
 #[derive(Parser)]

@@ -237,7 +237,8 @@ impl Run {
             self.cluster.start(member);
         }
         // A call that is answered after the members were asked what they hold would look lost.
-        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(users)).await;
+        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(users))
+            .await;
         let Some(revision) = self.settle(&envs[0]).await else {
             return;
         };
@@ -248,7 +249,6 @@ impl Run {
         if !self.within(WATCH_TIMEOUT, join(watchers)).await {
             self.stop.stop_watches_now();
         }
-        self.within(self.plan.call_timeout * 2, join(users)).await;
         self.world
             .event("world", format_args!("end at revision {revision}"));
     }

@@ -24,6 +24,7 @@ mod runtime;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub use network::url_address;
 pub use types::Peer;
 
 use crate::base::kv::Read;
-use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
+use crate::base::{Broken, ClusterId, Denied, MemberId, Revision, limits};
 use crate::proto::{etcdserverpb as pb, mvccpb};
 use crate::runtime::{Env, Listener, Task, signal};
 use crate::state::State;
@@ -106,6 +107,9 @@ struct Shared {
     /// Connections for forwarded proposals, read indexes and leases, one per peer.
     requests: Mutex<BTreeMap<MemberId, RpcClient>>,
     status: signal::Sender<Status>,
+    /// For the hot path, as of the last look of [`Consensus::run_status`].
+    term_seen: AtomicU64,
+    lagging: AtomicBool,
     tasks: Mutex<Vec<Task<()>>>,
 }
 
@@ -154,6 +158,8 @@ impl Consensus {
             network,
             requests: Mutex::default(),
             status,
+            term_seen: AtomicU64::new(0),
+            lagging: AtomicBool::new(false),
             tasks: Mutex::default(),
         }));
         consensus.bootstrap().await?;
@@ -276,6 +282,16 @@ impl Consensus {
         }
     }
 
+    /// The term at the last look: a hint, for the wording of errors.
+    fn term_seen(&self) -> u64 {
+        self.0.term_seen.load(Ordering::Relaxed)
+    }
+
+    /// Whether far more is committed than applied, as of the last look.
+    fn is_lagging(&self) -> bool {
+        self.0.lagging.load(Ordering::Relaxed)
+    }
+
     /// Watches [`Status`]: leader, term and failure at once, progress now and then.
     pub fn status_signal(&self) -> signal::Receiver<Status> {
         self.0.status.subscribe()
@@ -287,6 +303,11 @@ impl Consensus {
         let mut led_term = None;
         loop {
             let status = self.status();
+            self.0.term_seen.store(status.term, Ordering::Relaxed);
+            let behind = status.committed.saturating_sub(status.applied);
+            self.0
+                .lagging
+                .store(behind > limits::APPLY_LAG_ENTRIES_MAX, Ordering::Relaxed);
             let leads = status.leader == Some(self.member_id());
             if leads && led_term != Some(status.term) {
                 self.0.core.lessor.promote(self.0.options.election_timeout);
@@ -307,7 +328,7 @@ impl Consensus {
                 return;
             }
             // Whether a leader still hears from a quorum is a matter of time, not of an event.
-            let tick = self.0.options.election_timeout / 2;
+            let tick = self.0.options.election_timeout / 4;
             let _ = self.0.env.timeout(tick, server_metrics.changed()).await;
         }
     }

@@ -41,11 +41,10 @@ impl Consensus {
         .encode_to_vec()
         .into();
         let proposals = &self.core().proposals;
-        let status = self.status();
-        let lagging = status.committed.saturating_sub(status.applied) > limits::APPLY_LAG_ENTRIES_MAX;
-        if lagging || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX {
+        if self.is_lagging() || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX {
             return Err(Denied::TOO_MANY_REQUESTS);
         }
+        let term_then = self.term_seen();
         let deadline = self.env().now() + self.request_timeout();
         let (answer, outcome) = oneshot::channel();
         proposals.push(Proposal {
@@ -61,7 +60,7 @@ impl Consensus {
             } else {
                 Denied::STOPPED
             }),
-            Err(_) => Err(self.why_late(status.term)),
+            Err(_) => Err(self.why_late(term_then)),
         }
     }
 

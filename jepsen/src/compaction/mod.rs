@@ -65,14 +65,15 @@ impl<'a> Checker<'a> {
                     self.fail(operation, Some(done), "a compacted revision was read");
                 }
             }
-            Outcome::Denied { code, text } if is(Refusal::COMPACTED, *code, text) => {
-                if !self.possible_before(operation, |compacted| compacted > revision) {
-                    self.fail(
-                        operation,
-                        None,
-                        "refused as compacted, but nobody compacted so far",
-                    );
-                }
+            Outcome::Denied { code, text }
+                if is(Refusal::COMPACTED, *code, text)
+                    && !self.possible_before(operation, |compacted| compacted > revision) =>
+            {
+                self.fail(
+                    operation,
+                    None,
+                    "refused as compacted, but nobody compacted so far",
+                );
             }
             _ => {}
         }
@@ -89,14 +90,15 @@ impl<'a> Checker<'a> {
                     );
                 }
             }
-            Outcome::Denied { code, text } if is(Refusal::COMPACTED, *code, text) => {
-                if !self.possible_before(operation, |compacted| compacted >= revision) {
-                    self.fail(
-                        operation,
-                        None,
-                        "refused as compacted, but nobody compacted so far",
-                    );
-                }
+            Outcome::Denied { code, text }
+                if is(Refusal::COMPACTED, *code, text)
+                    && !self.possible_before(operation, |compacted| compacted >= revision) =>
+            {
+                self.fail(
+                    operation,
+                    None,
+                    "refused as compacted, but nobody compacted so far",
+                );
             }
             _ => {}
         }

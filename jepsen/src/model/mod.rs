@@ -210,11 +210,11 @@ impl Model {
     }
 
     fn check_put(&self, r: &pb::PutRequest) -> Result<(), Refusal> {
-        if (r.ignore_value || r.ignore_lease) && self.get(&r.key).is_none() {
-            return Err(Refusal::KEY_NOT_FOUND);
-        }
         if r.lease != 0 && !self.lease_exists(r.lease) {
             return Err(Refusal::LEASE_NOT_FOUND);
+        }
+        if (r.ignore_value || r.ignore_lease) && self.get(&r.key).is_none() {
+            return Err(Refusal::KEY_NOT_FOUND);
         }
         Ok(())
     }

@@ -20,6 +20,20 @@ pub fn covers(key: &[u8], end: &[u8], candidate: &[u8]) -> bool {
     }
 }
 
+/// A key is there and the sort order is one; returns the latter.
+pub(super) fn check_range_shape(r: &pb::RangeRequest) -> Result<(SortOrder, SortTarget), Refusal> {
+    if r.key.is_empty() {
+        return Err(Refusal::EMPTY_KEY);
+    }
+    match (
+        SortOrder::try_from(r.sort_order),
+        SortTarget::try_from(r.sort_target),
+    ) {
+        (Ok(order), Ok(target)) => Ok((order, target)),
+        _ => Err(Refusal::INVALID_SORT),
+    }
+}
+
 fn upper_bound<'a>(key: &'a [u8], end: &'a [u8]) -> Bound<&'a [u8]> {
     match end {
         [] => Bound::Included(key),
@@ -47,15 +61,7 @@ impl Model {
 
     /// A range as the store answers it when its current revision is `current`.
     pub fn range(&self, r: &pb::RangeRequest, current: i64) -> Result<pb::RangeResponse, Refusal> {
-        if r.key.is_empty() {
-            return Err(Refusal::EMPTY_KEY);
-        }
-        let (Ok(order), Ok(target)) = (
-            SortOrder::try_from(r.sort_order),
-            SortTarget::try_from(r.sort_target),
-        ) else {
-            return Err(Refusal::INVALID_SORT);
-        };
+        let (order, target) = check_range_shape(r)?;
         self.check_range_revision(r, current)?;
         let at = if r.revision > 0 { r.revision } else { current };
         let all = self.live(&r.key, &r.range_end, at);

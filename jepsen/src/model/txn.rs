@@ -9,7 +9,7 @@ use quorate::proto::etcdserverpb::response_op::Response as Re;
 use quorate::proto::etcdserverpb::{self as pb};
 use quorate::proto::mvccpb::KeyValue;
 
-use super::range::{covers, same_range_answer};
+use super::range::{check_range_shape, covers, same_range_answer};
 use super::{Change, Model, Refusal, header};
 
 /// `--max-txn-ops`.
@@ -160,7 +160,7 @@ fn check_shape(r: &pb::TxnRequest, ops_max: usize) -> Result<(), Refusal> {
     }
     for op in r.success.iter().chain(&r.failure) {
         match &op.request {
-            Some(Op::RequestRange(r)) if r.key.is_empty() => return Err(Refusal::EMPTY_KEY),
+            Some(Op::RequestRange(r)) => check_range_shape(r).map(|_| ())?,
             Some(Op::RequestDeleteRange(r)) if r.key.is_empty() => return Err(Refusal::EMPTY_KEY),
             Some(Op::RequestPut(r)) => check_put_shape(r)?,
             Some(Op::RequestTxn(r)) => check_shape(r, ops_max - most)?,

@@ -1,1 +1,105 @@
+use std::collections::BTreeSet;
 
+use quorate::proto::etcdserverpb as pb;
+
+use super::{Consistency, Generator, Shape, Weights, wire_form};
+use crate::history::{Outcome, Request};
+use crate::linearizability::is_serializable;
+use crate::model::Model;
+
+/// Requests of one client that talks to a perfect store.
+fn drawn(seed: u64, client: u32, shape: Shape, count: usize) -> Vec<Request> {
+    let mut generator = Generator::new(seed, client, shape);
+    let mut model = Model::strict();
+    let mut requests = Vec::new();
+    for _ in 0..count {
+        let request = generator.next_request();
+        if let Ok(answer) = model.apply(&request, None).result {
+            generator.observe(&request, &Outcome::Ok(answer));
+        }
+        requests.push(request);
+    }
+    requests
+}
+
+#[test]
+fn the_same_seed_draws_the_same_requests_and_each_client_its_own() {
+    let shape = Shape::default();
+    assert_eq!(drawn(7, 0, shape, 500), drawn(7, 0, shape, 500));
+    assert_ne!(drawn(7, 0, shape, 500), drawn(8, 0, shape, 500));
+    let plain = |request: &Request| matches!(request, Request::Put(_) | Request::Range(_));
+    let kinds = |client| -> Vec<bool> { drawn(7, client, shape, 500).iter().map(plain).collect() };
+    assert_ne!(kinds(0), kinds(1));
+}
+
+#[test]
+fn every_value_is_written_once() {
+    let mut values = BTreeSet::new();
+    for client in 0..3 {
+        for request in drawn(1, client, Shape::default(), 2_000) {
+            if let Request::Put(put) = request {
+                assert!(values.insert(put.value.clone()), "{:?} is drawn twice", put.value);
+            }
+        }
+    }
+    assert!(values.len() > 1_000);
+}
+
+#[test]
+fn all_kinds_are_drawn_and_a_weight_of_zero_switches_one_off() {
+    let kinds = |weights: Weights| -> BTreeSet<&'static str> {
+        let shape = Shape {
+            weights,
+            compaction_keeps: 10,
+            ..Shape::default()
+        };
+        drawn(3, 0, shape, 3_000)
+            .iter()
+            .map(|request| match request {
+                Request::Range(r) if r.serializable && r.revision == 0 => "serializable",
+                Request::Range(r) if r.revision > 0 => "at revision",
+                Request::Range(r) if r.range_end.is_empty() => "get",
+                Request::Range(_) => "range",
+                Request::Put(r) if r.lease != 0 => "leased put",
+                Request::Put(_) => "put",
+                Request::Delete(_) => "delete",
+                Request::Txn(r) if r.compare.is_empty() => "several puts",
+                Request::Txn(_) => "compare",
+                Request::Compact(_) => "compact",
+                Request::LeaseGrant(_) => "grant",
+                Request::LeaseRevoke(_) => "revoke",
+                Request::LeaseKeepAlive(_) => "keep alive",
+                Request::LeaseTimeToLive(_) => "time to live",
+            })
+            .collect()
+    };
+    assert_eq!(kinds(Weights::DEFAULT).len(), 13);
+    let without = kinds(Weights {
+        compact: 0,
+        delete: 0,
+        delete_range: 0,
+        ..Weights::DEFAULT
+    });
+    assert!(!without.contains("compact") && !without.contains("delete"));
+}
+
+#[test]
+fn stale_reads_look_linearizable_in_the_history_only() {
+    let get: Request = pb::RangeRequest::default().into();
+    assert!(!is_serializable(&get));
+    assert_eq!(wire_form(&get, Consistency::Linearizable), get);
+    assert!(is_serializable(&wire_form(&get, Consistency::Stale)));
+}
+
+#[test]
+fn drawn_shapes_differ_and_always_write_and_read() {
+    let shapes: Vec<Shape> = (0..50).map(Shape::drawn).collect();
+    assert!(
+        shapes
+            .iter()
+            .all(|shape| shape.weights.put > 0 && shape.weights.get > 0)
+    );
+    assert!(shapes.iter().any(|shape| shape.weights.multi_put == 0));
+    assert!(shapes.iter().any(|shape| shape.keys == 1));
+    assert_eq!(Shape::drawn(4), Shape::drawn(4));
+}

@@ -17,13 +17,14 @@ use tonic::Status;
 use super::feed::{Delivery, Feed, Watcher, Wishes};
 use super::registry::Keys;
 use super::{Source, WatchHub};
-use crate::base::{Denied, Revision};
+use crate::base::{Broken, Denied, Revision};
 use crate::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
     watch_request::RequestUnion,
 };
 use crate::proto::mvccpb::{Event, event::EventType};
 use crate::runtime::BoxFuture;
+use crate::server::status::status;
 use crate::state::check::RangeEnd;
 
 /// Requests that are taken in one turn.
@@ -68,6 +69,8 @@ pub struct Session<R> {
     tick: BoxFuture<'static, ()>,
     /// The client will ask nothing more.
     ended: bool,
+    /// A pair that must be there could not be read: nothing that would need it is sent.
+    damaged: bool,
 }
 
 impl<R> Session<R> {
@@ -83,6 +86,7 @@ impl<R> Session<R> {
             ready: VecDeque::new(),
             tick: (setup.tick)(),
             ended: false,
+            damaged: false,
             setup,
         }
     }
@@ -256,7 +260,11 @@ impl<R> Session<R> {
 
     /// Makes a response of each batch: its watch, the header's revision, its events.
     pub(super) fn send(&mut self, mut batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
-        self.look_up_prev_kvs(&mut batches);
+        if let Err(broken) = self.look_up_prev_kvs(&mut batches) {
+            tracing::error!(%broken, "the pair before an event cannot be read");
+            self.damaged = true;
+            return;
+        }
         for (watcher, revision, events) in batches {
             if let Some(Watch {
                 progress_due: Some(due),
@@ -281,28 +289,27 @@ impl<R> Session<R> {
         }
     }
 
-    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) {
+    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) -> Result<(), Broken> {
         if batches.iter().all(|(watcher, ..)| !watcher.prev_kv) {
-            return;
+            return Ok(());
         }
+        let mut looked = Ok(());
         self.setup.source.look(&mut |state, store| {
             let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
-            for event in wanting.flat_map(|(.., events)| events) {
-                let Some(kv) = &event.kv else { continue };
-                let creation =
-                    event.r#type == i32::from(EventType::Put) && kv.create_revision == kv.mod_revision;
-                if creation {
-                    continue;
+            let mut events = wanting.flat_map(|(.., events)| events);
+            looked = events.try_for_each(|event| {
+                let Some(kv) = &event.kv else { return Ok(()) };
+                let put = event.r#type == i32::from(EventType::Put);
+                if !put || kv.create_revision != kv.mod_revision {
+                    event.prev_kv = state.prev_kv(&kv.key, kv.mod_revision, store)?;
                 }
-                match state.prev_kv(&kv.key, kv.mod_revision, store) {
-                    Ok(prev_kv) => event.prev_kv = prev_kv,
-                    Err(broken) => tracing::error!(%broken, "the pair before an event cannot be read"),
-                }
-            }
+                Ok(())
+            });
         });
+        looked
     }
 
-    /// The first watch of a compacted past, and what tells its client.
+    /// A compaction has passed where a watch stands: tells its client.
     pub(super) fn compacted(&mut self, watcher: &Arc<Watcher>, compact_revision: Revision) {
         if let Some(watch) = self.watches.get_mut(&watcher.id) {
             watch.dead = true;
@@ -348,6 +355,9 @@ impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Session<
         loop {
             if let Some(response) = this.ready.pop_front() {
                 return Poll::Ready(Some(Ok(response)));
+            }
+            if this.damaged {
+                return Poll::Ready(Some(Err(status(Denied::CORRUPT))));
             }
             if this.ended {
                 return Poll::Ready(None);

@@ -42,10 +42,8 @@ impl Read for Maps {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), Broken> {
-        for ((_, key), value) in self.0.range((space, Bytes::copy_from_slice(from))..) {
-            let past =
-                |(found, key): (Space, &Bytes)| found != space || to.is_some_and(|to| key.as_ref() >= to);
-            if self.0.get(&(space, key.clone())).is_none() || past((space, key)) {
+        for ((found, key), value) in self.0.range((space, Bytes::copy_from_slice(from))..) {
+            if *found != space || to.is_some_and(|to| key.as_ref() >= to) {
                 break;
             }
             if visit(key, value.clone()) == Visit::Stop {

@@ -176,3 +176,37 @@ fn with_many_watches_a_task_hands_out_and_progress_does_not_wait_for_it() {
     assert_eq!(revisions(&texts, count), [0; 0]);
     assert_eq!(revisions(&texts, count + 1), [4]);
 }
+
+#[test]
+fn damage_ends_the_stream_and_is_not_passed_over() {
+    let member = Member::new();
+    member.put("a", "1");
+    member.put("a", "2");
+    let mut client = Client::new(&member);
+    client.create(WatchCreateRequest {
+        prev_kv: true,
+        ..from("a", "", 3)
+    });
+    // The record of revision 2 is gone, though no compaction removed it.
+    let lost = crate::base::RevisionAt::new(2, 0).to_bytes();
+    member
+        .state
+        .write()
+        .unwrap()
+        .1
+        .0
+        .remove(&(Space::Records, Bytes::copy_from_slice(&lost)))
+        .expect("it was there");
+    assert_eq!(client.next().as_deref(), Some("0@3 created"));
+    let ended = client
+        .session
+        .next()
+        .now_or_never()
+        .flatten()
+        .expect("an answer")
+        .unwrap_err();
+    assert_eq!(
+        (ended.code(), ended.message()),
+        (tonic::Code::DataLoss, "etcdserver: corrupt cluster")
+    );
+}

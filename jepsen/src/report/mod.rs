@@ -4,6 +4,9 @@
 //! A report is a function of the history and the options. It contains no time of day and no path, so
 //! two runs of one seed give the same report byte for byte.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -9,6 +9,9 @@
 //! `:ok` is answered, `:fail` refused for certain, `:info` unknown. A Jepsen process that got `:info`
 //! is dead: the client goes on as a new process, numbered one "number of clients" higher.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
