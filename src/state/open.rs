@@ -9,7 +9,9 @@
 //! A store that contradicts itself is [`Broken`]: a record is missing, stands where none can be, or names a lease that
 //! does not exist. Dead records may be there or not.
 
-use super::index::Past;
+use bytes::Bytes;
+
+use super::index::{Past, Place};
 use super::record::Record;
 use super::{State, kept};
 use crate::base::kv::{Read, Space, Visit};
@@ -63,18 +65,41 @@ impl State {
         expected.end()
     }
 
-    fn load_record(&mut self, at: RevisionAt, record: Record, encoded: bytes::Bytes) -> Result<(), Broken> {
-        let kv = &record.kv;
-        let put = !record.tombstone;
-        if kv.key.is_empty() || put != (kv.version > 0) || put != (kv.mod_revision == at.main) {
+    fn load_record(&mut self, at: RevisionAt, record: Record, encoded: Bytes) -> Result<(), Broken> {
+        let place = self.index.find(&record.kv.key);
+        if !belongs(at, &record) || !self.continues(at, &record, &place) {
             let (main, sub) = (at.main, at.sub);
             return Err(Broken::new(format!(
                 "record {main}_{sub} does not belong where it is stored"
             )));
         }
-        let place = self.index.find(&record.kv.key);
         self.index_record(at, place, &record, encoded)
     }
+
+    /// Whether a change follows from the one before it of the same key, as far as that is still there.
+    fn continues(&self, at: RevisionAt, record: &Record, place: &Place) -> bool {
+        if at.main <= self.compact_revision {
+            return true;
+        }
+        let kv = &record.kv;
+        let before = self.index.entry(place).filter(|entry| entry.is_living());
+        match before.map(|entry| entry.newest) {
+            Some(_) if record.tombstone => true,
+            Some(before) => kv.version == before.version + 1 && kv.create_revision == before.create,
+            None => !record.tombstone && kv.version == 1 && kv.create_revision == at.main,
+        }
+    }
+}
+
+/// Whether a record can be what is written at `at`.
+fn belongs(at: RevisionAt, record: &Record) -> bool {
+    let kv = &record.kv;
+    let whole = if record.tombstone {
+        kv.version == 0
+    } else {
+        kv.version > 0 && kv.mod_revision == at.main && (2..=at.main).contains(&kv.create_revision)
+    };
+    whole && !kv.key.is_empty()
 }
 
 /// Which record comes next, as far as that is known.
@@ -172,7 +197,7 @@ fn require_empty(store: &dyn Read) -> Result<(), Broken> {
     }
 }
 
-/// The weight and place of a record in the index.
+/// A record as the index knows it.
 pub(super) fn past_of(at: RevisionAt, record: &Record, bytes: u32) -> Result<Past, Broken> {
     let kv = &record.kv;
     Past::new(at, kv.create_revision, kv.version, bytes)

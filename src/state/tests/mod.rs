@@ -1,6 +1,10 @@
 //! Tests of the state machine: rules and quirks as data, and a naive model beside it on random commands.
 
+mod hash;
+mod index;
 mod model;
+mod pending;
+mod quirks;
 mod restart;
 mod rules;
 
@@ -10,7 +14,7 @@ use bytes::Bytes;
 
 use super::{Answer, Outcome, Pending, Position, State};
 use crate::base::kv::{Batch, Read, Space, Visit};
-use crate::base::{Broken, Denied};
+use crate::base::{Broken, Denied, RevisionAt};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::{request_op, response_op};
@@ -27,6 +31,12 @@ impl Maps {
                 None => self.0.remove(&(change.space, change.key)),
             };
         }
+    }
+
+    /// Whether there was one.
+    pub fn remove_record(&mut self, at: RevisionAt) -> bool {
+        let key = Bytes::copy_from_slice(&at.to_bytes());
+        self.0.remove(&(Space::Records, key)).is_some()
     }
 }
 
@@ -59,6 +69,7 @@ pub struct Machine {
     pub state: State,
     pub store: Maps,
     index: u64,
+    cache_bytes: usize,
 }
 
 impl Machine {
@@ -68,14 +79,23 @@ impl Machine {
 
     /// The state that a store holds.
     pub fn over(store: Maps) -> Machine {
-        let state = State::open(&store).unwrap();
+        Machine::with_cache(store, 1 << 20)
+    }
+
+    pub fn with_cache(store: Maps, cache_bytes: usize) -> Machine {
+        let state = State::open_with_cache(&store, cache_bytes).unwrap();
         let index = state.position().index;
-        Machine { state, store, index }
+        Machine {
+            state,
+            store,
+            index,
+            cache_bytes,
+        }
     }
 
     /// The same, rebuilt from the store.
     pub fn reopened(&self) -> Machine {
-        Machine::over(self.store.clone())
+        Machine::with_cache(self.store.clone(), self.cache_bytes)
     }
 
     /// Applies requests as one batch.
@@ -164,6 +184,13 @@ pub fn put_request(key: &str, value: &str) -> pb::PutRequest {
 
 pub fn put(key: &str, value: &str) -> Request {
     Request::Put(put_request(key, value))
+}
+
+pub fn leased(key: &str, value: &str, lease: i64) -> Request {
+    Request::Put(pb::PutRequest {
+        lease,
+        ..put_request(key, value)
+    })
 }
 
 pub fn delete(key: &str, end: &str) -> Request {
