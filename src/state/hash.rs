@@ -27,7 +27,8 @@ impl State {
         if revision > self.revision {
             return Ok(Err(Denied::FUTURE_REVISION));
         }
-        if revision < self.compact_revision {
+        // As etcd: a negative revision is not refused, and hashes nothing.
+        if revision > 0 && revision < self.compact_revision {
             return Ok(Err(Denied::COMPACTED));
         }
         let mut kept = self.kept_at(revision);
@@ -72,7 +73,7 @@ impl State {
     fn kept_at(&self, revision: Revision) -> BTreeSet<RevisionAt> {
         let mut kept = BTreeSet::new();
         self.index.visit(&[], None, |entry| {
-            kept.extend(entry.living_at(revision).map(|past| past.at));
+            kept.extend(entry.living_at(revision).map(|past| past.at()));
             true
         });
         kept

@@ -1,315 +1,391 @@
-//! The key index: which revisions of each key exist, and the newest values.
+//! The key index: which changes of each key exist, and the newest records as long as there is room.
 //!
 //! ```text
-//!   chunks:  [ a.. ] [ f.. ] [ m.. ] ...      sorted runs of keys, each with its count of living keys
+//!   chunks:  [ a.. ] [ f.. ] [ m.. ] ...      sorted runs of keys, each with sums over its entries
 //!              |
-//!              key -> newest change (inline, with its value while the cache has room), older changes
+//!              key -> newest change (inline), its record while it is cached, older changes
 //! ```
 //!
-//! A lookup is two binary searches. Counting the living keys of a range adds up chunk counts, so that
-//! counts and limited lists do not visit every key. Values are cached newest first in, first out: the order in
-//! which commands came, so that every member caches the same.
+//! A lookup is two binary searches. Counting a range adds up the chunks' sums, so counts and limited lists visit
+//! only the chunks at the edges (and, for a revision in the past, those that changed since).
+//!
+//! Keys are copied: a slice of a request would keep the raft entry that brought it in memory.
+//!
+//! It does not know what a lease or a transaction is, and reads nothing from the store.
 
-use std::collections::VecDeque;
+mod cache;
+mod compact;
 
 use bytes::Bytes;
 
-use crate::base::RevisionAt;
+use crate::base::{Revision, RevisionAt};
 
-/// Keys after which a chunk is split.
-const CHUNK_KEYS_MAX: usize = 256;
+/// Keys at which a chunk is split.
+const CHUNK_KEYS_MAX: usize = 128;
 
 /// One change of a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Past {
-    pub at: RevisionAt,
+    main: Revision,
     /// When this life of the key began; for a tombstone, 0.
-    pub create: i64,
+    pub create: Revision,
     /// Puts in this life; 0 marks a tombstone.
     pub version: i64,
+    sub: u32,
     /// What its record weighs in the store.
     pub bytes: u32,
 }
 
 impl Past {
+    /// `None` if `at` is no place that a change can have.
+    pub fn new(at: RevisionAt, create: Revision, version: i64, bytes: u32) -> Option<Past> {
+        Some(Past {
+            main: at.main,
+            create,
+            version,
+            sub: u32::try_from(at.sub).ok()?,
+            bytes,
+        })
+    }
+
+    pub fn at(&self) -> RevisionAt {
+        RevisionAt::new(self.main, i64::from(self.sub))
+    }
+
+    /// The revision of the change: the pair's `mod_revision`.
+    pub fn main(&self) -> Revision {
+        self.main
+    }
+
     pub fn is_tombstone(&self) -> bool {
         self.version == 0
     }
 }
 
-/// The newest value of a key, as long as it is in memory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cached {
-    pub value: Bytes,
-}
-
 /// Everything known of one key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Entry {
-    pub key: Bytes,
+    pub key: Box<[u8]>,
     pub newest: Past,
     /// The lease of the newest change.
     pub lease: i64,
-    pub cached: Option<Cached>,
-    /// Oldest first. A boxed vector, since most keys have no past.
+    /// The record of the newest change, if it is in memory.
+    pub cached: Option<Bytes>,
+    /// Oldest first. Boxed, since most keys have no past.
     #[allow(clippy::box_collection)]
     older: Option<Box<Vec<Past>>>,
 }
 
 impl Entry {
     /// The newest change with `main` at most `revision`.
-    pub fn at(&self, revision: i64) -> Option<Past> {
-        if self.newest.at.main <= revision {
+    pub fn at(&self, revision: Revision) -> Option<Past> {
+        if self.newest.main <= revision {
             return Some(self.newest);
         }
-        let older = self.older.as_deref()?;
-        older.iter().rev().find(|past| past.at.main <= revision).copied()
+        let older = self.older()?;
+        let later = older.partition_point(|past| past.main <= revision);
+        older.get(later.checked_sub(1)?).copied()
     }
 
     /// [`at`](Self::at), unless the key is deleted there.
-    pub fn living_at(&self, revision: i64) -> Option<Past> {
+    pub fn living_at(&self, revision: Revision) -> Option<Past> {
         self.at(revision).filter(|past| !past.is_tombstone())
     }
 
     pub fn is_living(&self) -> bool {
         !self.newest.is_tombstone()
     }
+
+    fn older(&self) -> Option<&[Past]> {
+        self.older.as_deref().map(Vec::as_slice)
+    }
+
+    /// Changes that a compaction may drop one day.
+    fn past(&self) -> usize {
+        self.older().map_or(0, <[Past]>::len) + usize::from(self.newest.is_tombstone())
+    }
+
+    fn cached_bytes(&self) -> usize {
+        self.cached.as_ref().map_or(0, cache::weight)
+    }
 }
 
-/// What [`Index::record`] did.
-pub struct Recorded {
-    /// The index's own copy of the key.
-    pub key: Bytes,
-    pub superseded: Option<Past>,
-}
-
-#[derive(Default)]
+/// A run of keys, never empty, with sums over it.
 struct Chunk {
+    /// The first key, at hand for the search among chunks.
+    first: Box<[u8]>,
     entries: Vec<Entry>,
     living: usize,
+    past: usize,
+    cached_bytes: usize,
+    /// No change here is newer; no cached record is older.
+    latest: Revision,
+    cached_oldest: Revision,
+}
+
+impl Chunk {
+    fn new(entries: Vec<Entry>) -> Chunk {
+        let mut chunk = Chunk {
+            first: Box::default(),
+            entries,
+            living: 0,
+            past: 0,
+            cached_bytes: 0,
+            latest: 0,
+            cached_oldest: Revision::MAX,
+        };
+        chunk.sum_up();
+        chunk
+    }
+
+    /// Computes everything that follows from the entries.
+    fn sum_up(&mut self) {
+        self.first = self
+            .entries
+            .first()
+            .map(|entry| entry.key.clone())
+            .unwrap_or_default();
+        self.living = self.entries.iter().filter(|entry| entry.is_living()).count();
+        self.past = self.entries.iter().map(Entry::past).sum();
+        self.cached_bytes = self.entries.iter().map(Entry::cached_bytes).sum();
+        self.latest = self
+            .entries
+            .iter()
+            .map(|entry| entry.newest.main)
+            .max()
+            .unwrap_or(0);
+        let cached = self.entries.iter().filter(|entry| entry.cached.is_some());
+        self.cached_oldest = cached
+            .map(|entry| entry.newest.main)
+            .min()
+            .unwrap_or(Revision::MAX);
+    }
+
+    /// Takes a new change into the sums.
+    fn count_in(&mut self, past: &Past, cached_bytes: usize) {
+        self.living += usize::from(!past.is_tombstone());
+        self.past += usize::from(past.is_tombstone());
+        self.latest = self.latest.max(past.main);
+        if cached_bytes > 0 {
+            self.cached_bytes += cached_bytes;
+            self.cached_oldest = self.cached_oldest.min(past.main);
+        }
+    }
+
+    /// Where `key` is or belongs.
+    fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        self.entries.binary_search_by(|entry| entry.key.as_ref().cmp(key))
+    }
+
+    fn living_at(&self, revision: Revision) -> usize {
+        if self.latest <= revision {
+            return self.living;
+        }
+        count_living(&self.entries, revision)
+    }
+}
+
+fn count_living(entries: &[Entry], revision: Revision) -> usize {
+    entries
+        .iter()
+        .filter(|entry| entry.living_at(revision).is_some())
+        .count()
+}
+
+/// Where a key is, or belongs; good until the index changes.
+pub struct Place {
+    chunk: usize,
+    entry: Result<usize, usize>,
 }
 
 /// See the module.
 pub struct Index {
     chunks: Vec<Chunk>,
-    cache_bytes: usize,
-    cache_bytes_max: usize,
-    cached: usize,
-    /// What was cached, in order; a place whose revision is no longer the newest is void.
-    cache_order: VecDeque<(Bytes, RevisionAt)>,
+    cache: cache::Sweep,
 }
 
 impl Index {
+    /// `cache_bytes_max` bounds the records kept in memory, and what keeping them costs.
     pub fn new(cache_bytes_max: usize) -> Self {
         Index {
             chunks: Vec::new(),
-            cache_bytes: 0,
-            cache_bytes_max,
-            cached: 0,
-            cache_order: VecDeque::new(),
+            cache: cache::Sweep::new(cache_bytes_max),
         }
     }
 
     /// The chunk in which `key` is or belongs.
     fn chunk_of(&self, key: &[u8]) -> usize {
-        let after = |chunk: &Chunk| {
-            chunk
-                .entries
-                .first()
-                .is_some_and(|first| first.key.as_ref() <= key)
-        };
-        self.chunks.partition_point(after).saturating_sub(1)
+        let after = self.chunks.partition_point(|chunk| chunk.first.as_ref() <= key);
+        after.saturating_sub(1)
     }
 
-    fn place_of(&self, key: &[u8]) -> Result<(usize, usize), (usize, usize)> {
+    pub fn find(&self, key: &[u8]) -> Place {
         let chunk = self.chunk_of(key);
-        let Some(entries) = self.chunks.get(chunk).map(|chunk| &chunk.entries) else {
-            return Err((chunk, 0));
-        };
-        match entries.binary_search_by(|entry| entry.key.as_ref().cmp(key)) {
-            Ok(at) => Ok((chunk, at)),
-            Err(at) => Err((chunk, at)),
-        }
+        let entry = self.chunks.get(chunk).map_or(Err(0), |chunk| chunk.find(key));
+        Place { chunk, entry }
+    }
+
+    /// The entry at a place, if the key is known.
+    pub fn entry(&self, place: &Place) -> Option<&Entry> {
+        self.chunks.get(place.chunk)?.entries.get(place.entry.ok()?)
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
-        let (chunk, at) = self.place_of(key).ok()?;
-        self.chunks.get(chunk)?.entries.get(at)
+        self.entry(&self.find(key))
     }
 
-    /// Records a change, newer than all before. Key and value are copied: what comes in is part of a request,
-    /// and would keep all of it in memory.
-    pub fn record(&mut self, key: &[u8], past: Past, lease: i64, value: Option<&[u8]>) -> Recorded {
-        let cached = value.map(|value| Cached {
-            value: Bytes::copy_from_slice(value),
-        });
-        let cached_bytes = value.map(<[u8]>::len);
-        let recorded = match self.place_of(key) {
-            Ok((chunk, at)) => self.supersede(chunk, at, past, lease, cached),
-            Err((chunk, at)) => {
-                let key = Bytes::copy_from_slice(key);
+    /// Takes in a change of `key`, newer than all before. `record` is what to remember of it; nothing for a
+    /// tombstone.
+    pub fn record(&mut self, place: Place, key: &[u8], newest: Past, lease: i64, record: Option<Bytes>) {
+        let cached_bytes = record.as_ref().map_or(0, cache::weight);
+        self.cache.add(cached_bytes, newest.main);
+        match place.entry {
+            Ok(at) => {
+                let chunk = self.chunks.get_mut(place.chunk).expect("find names a chunk");
+                let entry = chunk.entries.get_mut(at).expect("find names an entry");
+                self.cache.remove(entry.cached_bytes());
+                chunk.cached_bytes -= entry.cached_bytes();
+                chunk.living -= usize::from(entry.is_living());
+                // The old newest was counted if it was a tombstone; now it is counted as an older change.
+                chunk.past += usize::from(entry.is_living());
+                let old = std::mem::replace(&mut entry.newest, newest);
+                let older = entry.older.get_or_insert_with(|| Box::new(Vec::with_capacity(1)));
+                older.push(old);
+                entry.lease = lease;
+                entry.cached = record;
+                chunk.count_in(&newest, cached_bytes);
+            }
+            Err(at) => {
                 let entry = Entry {
-                    key: key.clone(),
-                    newest: past,
+                    key: key.into(),
+                    newest,
                     lease,
-                    cached,
+                    cached: record,
                     older: None,
                 };
-                self.insert(chunk, at, entry);
-                Recorded {
-                    key,
-                    superseded: None,
-                }
+                self.insert(place.chunk, at, entry);
             }
+        }
+        self.cache.evict(&mut self.chunks);
+    }
+
+    fn insert(&mut self, mut chunk_at: usize, mut at: usize, entry: Entry) {
+        let Some(chunk) = self.chunks.get_mut(chunk_at) else {
+            self.chunks.push(Chunk::new(vec![entry]));
+            return;
         };
-        if let Some(bytes) = cached_bytes {
-            self.cache_bytes += bytes;
-            self.cached += 1;
-            self.cache_order.push_back((recorded.key.clone(), past.at));
-            self.limit_cache();
-        }
-        recorded
-    }
-
-    fn supersede(
-        &mut self,
-        chunk: usize,
-        at: usize,
-        past: Past,
-        lease: i64,
-        cached: Option<Cached>,
-    ) -> Recorded {
-        let chunk = self.chunks.get_mut(chunk).expect("place_of found it");
-        let entry = chunk.entries.get_mut(at).expect("place_of found it");
-        chunk.living -= usize::from(entry.is_living());
-        chunk.living += usize::from(!past.is_tombstone());
-        let old = std::mem::replace(&mut entry.newest, past);
-        entry.lease = lease;
-        entry.older.get_or_insert_default().push(old);
-        if let Some(cached) = std::mem::replace(&mut entry.cached, cached) {
-            self.cache_bytes -= cached.value.len();
-            self.cached -= 1;
-        }
-        Recorded {
-            key: entry.key.clone(),
-            superseded: Some(old),
-        }
-    }
-
-    fn insert(&mut self, chunk: usize, at: usize, entry: Entry) {
-        if self.chunks.is_empty() {
-            self.chunks.push(Chunk::default());
-        }
-        let living = usize::from(entry.is_living());
-        let target = self.chunks.get_mut(chunk).expect("place_of names a chunk");
-        target.entries.insert(at, entry);
-        target.living += living;
-        if target.entries.len() > CHUNK_KEYS_MAX {
-            // Keys often come in order: a split at the end keeps the chunks before it full.
-            let appended = at + 1 == target.entries.len();
-            let half = if appended {
-                CHUNK_KEYS_MAX
+        if chunk.entries.len() == CHUNK_KEYS_MAX {
+            // Keys often come in order: a split at the end leaves the chunks before it full.
+            let half = if at == CHUNK_KEYS_MAX {
+                at
             } else {
                 CHUNK_KEYS_MAX / 2
             };
-            let entries = target.entries.split_off(half);
-            let living = entries.iter().filter(|entry| entry.is_living()).count();
-            target.living -= living;
-            self.chunks.insert(chunk + 1, Chunk { entries, living });
-        }
-    }
-
-    fn limit_cache(&mut self) {
-        while self.cache_bytes > self.cache_bytes_max {
-            let Some((key, at)) = self.cache_order.pop_front() else {
-                break;
-            };
-            let cached = self
-                .entry_mut(&key)
-                .filter(|entry| entry.newest.at == at)
-                .and_then(|entry| entry.cached.take());
-            if let Some(cached) = cached {
-                self.cache_bytes -= cached.value.len();
-                self.cached -= 1;
+            let upper = chunk.entries.split_off(half);
+            if upper.is_empty() {
+                self.chunks.insert(chunk_at + 1, Chunk::new(vec![entry]));
+                return;
+            }
+            chunk.entries.shrink_to(half + half / 4);
+            chunk.sum_up();
+            self.chunks.insert(chunk_at + 1, Chunk::new(upper));
+            if at > half {
+                (chunk_at, at) = (chunk_at + 1, at - half);
             }
         }
-        // Overwritten values leave void places behind.
-        if self.cache_order.len() > 2 * self.cached + CHUNK_KEYS_MAX {
-            let mut order = std::mem::take(&mut self.cache_order);
-            order.retain(|(key, at)| {
-                self.get(key)
-                    .is_some_and(|entry| entry.newest.at == *at && entry.cached.is_some())
-            });
-            self.cache_order = order;
+        let chunk = self
+            .chunks
+            .get_mut(chunk_at)
+            .expect("it was there, or was just made");
+        if at == 0 {
+            chunk.first = entry.key.clone();
         }
+        chunk.count_in(&entry.newest, entry.cached_bytes());
+        if chunk.entries.len() == chunk.entries.capacity() {
+            // Doubling would leave a third of the memory of a million keys unused.
+            chunk.entries.reserve_exact((chunk.entries.len() / 4).max(4));
+        }
+        chunk.entries.insert(at, entry);
     }
 
-    fn entry_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let (chunk, at) = self.place_of(key).ok()?;
-        self.chunks.get_mut(chunk)?.entries.get_mut(at)
+    /// The chunks that `from..to` touches (`None`: to the end), each with its entries of the range.
+    fn spans<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> impl Iterator<Item = (&'a Chunk, &'a [Entry])> {
+        let begin = self.chunk_of(from);
+        let end = to.map_or(self.chunks.len(), |to| {
+            self.chunks.partition_point(|chunk| chunk.first.as_ref() < to)
+        });
+        let chunks = self.chunks.get(begin..end).unwrap_or_default();
+        let last = chunks.len().saturating_sub(1);
+        let below =
+            |chunk: &Chunk, key: &[u8]| chunk.entries.partition_point(|entry| entry.key.as_ref() < key);
+        // Only the chunks at the edges are searched.
+        let first_from = chunks.first().map_or(0, |chunk| below(chunk, from));
+        let last_to = chunks.last().zip(to).map(|(chunk, to)| below(chunk, to));
+        chunks.iter().enumerate().map(move |(n, chunk)| {
+            let start = if n == 0 { first_from } else { 0 };
+            let end = last_to.filter(|_| n == last).unwrap_or(chunk.entries.len());
+            (chunk, chunk.entries.get(start..end).unwrap_or_default())
+        })
     }
 
-    /// Forgets one change of a key, the whole key if it was the last; `None` if it was forgotten before.
-    pub fn forget(&mut self, key: &[u8], dead: RevisionAt) -> Option<Past> {
-        let (chunk_at, at) = self.place_of(key).ok()?;
-        let chunk = self.chunks.get_mut(chunk_at)?;
-        let entry = chunk.entries.get_mut(at)?;
-        if entry.newest.at != dead {
-            let older = entry.older.as_mut()?;
-            let place = older.iter().position(|past| past.at == dead)?;
-            let past = older.remove(place);
-            if older.is_empty() {
-                entry.older = None;
-            }
-            return Some(past);
-        }
-        // Only a tombstone dies as the newest; what it superseded died before it.
-        assert!(
-            entry.newest.is_tombstone(),
-            "compaction keeps the newest change of a living key"
-        );
-        let past = entry.newest;
-        chunk.entries.remove(at);
-        if chunk.entries.is_empty() {
-            self.chunks.remove(chunk_at);
-        }
-        Some(past)
-    }
-
-    /// Visits the entries of `from..to` (`None`: to the end) in key order until `visit` says stop (`false`).
+    /// Visits the entries of `from..to` in key order until `visit` says stop (`false`).
     pub fn visit<'a>(&'a self, from: &[u8], to: Option<&[u8]>, mut visit: impl FnMut(&'a Entry) -> bool) {
-        for chunk in self.chunks.get(self.chunk_of(from)..).into_iter().flatten() {
-            let start = chunk.entries.partition_point(|entry| entry.key.as_ref() < from);
-            for entry in chunk.entries.get(start..).into_iter().flatten() {
-                if to.is_some_and(|to| entry.key.as_ref() >= to) || !visit(entry) {
+        for (_, entries) in self.spans(from, to) {
+            for entry in entries {
+                if !visit(entry) {
                     return;
                 }
             }
         }
     }
 
-    /// Living keys of `from..to`, at the newest revision.
-    pub fn count(&self, from: &[u8], to: Option<&[u8]>) -> usize {
-        let mut count = 0;
-        for chunk in self.chunks.get(self.chunk_of(from)..).into_iter().flatten() {
-            let (Some(first), Some(last)) = (chunk.entries.first(), chunk.entries.last()) else {
-                continue;
-            };
-            if to.is_some_and(|to| first.key.as_ref() >= to) {
-                break;
+    /// Keys of `from..to` that live at `revision`.
+    pub fn count(&self, from: &[u8], to: Option<&[u8]>, revision: Revision) -> usize {
+        let living = |(chunk, entries): (&Chunk, &[Entry])| {
+            if entries.len() == chunk.entries.len() {
+                chunk.living_at(revision)
+            } else {
+                count_living(entries, revision)
             }
-            let whole = first.key.as_ref() >= from && to.is_none_or(|to| last.key.as_ref() < to);
-            if whole {
-                count += chunk.living;
-                continue;
+        };
+        self.spans(from, to).map(living).sum()
+    }
+
+    /// Bytes of the records that are in memory.
+    #[cfg(test)]
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Checks every sum against the entries.
+    #[cfg(test)]
+    pub fn assert_consistent(&self) {
+        let keys: Vec<&[u8]> = self
+            .chunks
+            .iter()
+            .flat_map(|c| &c.entries)
+            .map(|e| e.key.as_ref())
+            .collect();
+        assert!(keys.is_sorted_by(|a, b| a < b), "keys are in order");
+        for chunk in &self.chunks {
+            assert!((1..=CHUNK_KEYS_MAX).contains(&chunk.entries.len()));
+            assert_eq!(chunk.first, chunk.entries[0].key);
+            assert_eq!(
+                chunk.living,
+                chunk.entries.iter().filter(|e| e.is_living()).count()
+            );
+            assert_eq!(chunk.past, chunk.entries.iter().map(Entry::past).sum::<usize>());
+            assert_eq!(
+                chunk.cached_bytes,
+                chunk.entries.iter().map(Entry::cached_bytes).sum::<usize>()
+            );
+            for entry in &chunk.entries {
+                assert!(entry.newest.main <= chunk.latest);
+                assert!(entry.cached.is_none() || entry.newest.main >= chunk.cached_oldest);
+                assert!(entry.older().is_none_or(|older| !older.is_empty()));
             }
-            let start = chunk.entries.partition_point(|entry| entry.key.as_ref() < from);
-            let end = to.map_or(chunk.entries.len(), |to| {
-                chunk.entries.partition_point(|entry| entry.key.as_ref() < to)
-            });
-            let part = chunk.entries.get(start..end).unwrap_or_default();
-            count += part.iter().filter(|entry| entry.is_living()).count();
         }
-        count
+        let cached: usize = self.chunks.iter().map(|chunk| chunk.cached_bytes).sum();
+        assert_eq!(cached, self.cache.bytes());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use super::write::kind;
+use super::digest::Kind;
 use super::{Answer, Changes, Pending, State};
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, Denied, LeaseId, limits};
@@ -32,7 +32,11 @@ impl State {
         if request.ttl > limits::LEASE_TTL_SECONDS_MAX {
             return Err(Denied::LEASE_TTL_TOO_LARGE);
         }
-        if request.id == 0 || self.leases.contains_key(&request.id) {
+        if request.id == 0 {
+            // No lease has this id; the proposer chooses another.
+            return Err(Denied::LEASE_NOT_FOUND);
+        }
+        if self.leases.contains_key(&request.id) {
             return Err(Denied::LEASE_EXISTS);
         }
         let lease = Lease {
@@ -58,9 +62,9 @@ impl State {
             return Ok(Err(Denied::LEASE_NOT_FOUND));
         };
         for key in lease.keys {
-            self.delete(key, changes, store);
+            self.delete(key, changes, store)?;
         }
-        self.digest.add(kind::REVOKE, &id.to_le_bytes());
+        self.digest.add(Kind::Revoke, &id.to_le_bytes());
         store.delete(Space::Leases, Bytes::copy_from_slice(&id.to_be_bytes()));
         Ok(Ok(Answer::LeaseRevoke))
     }
@@ -88,7 +92,7 @@ impl State {
         let mut bytes = BytesMut::new();
         bytes.put_i64_le(id);
         bytes.put_slice(&message.encode_to_vec());
-        self.digest.add(kind::LEASE, &bytes);
+        self.digest.add(Kind::Lease, &bytes);
         store.put(
             Space::Leases,
             Bytes::copy_from_slice(&id.to_be_bytes()),
@@ -121,14 +125,20 @@ impl State {
             return Err(damaged);
         }
         let leases = &mut self.leases;
+        let mut missing = None;
         self.index.visit(&[], None, |entry| {
-            if entry.is_living()
-                && let Some(lease) = leases.get_mut(&entry.lease)
-            {
-                lease.keys.insert(entry.key.clone());
+            if !entry.is_living() || entry.lease == 0 {
+                return true;
             }
-            true
+            match leases.get_mut(&entry.lease) {
+                Some(lease) => drop(lease.keys.insert(Bytes::copy_from_slice(&entry.key))),
+                None => missing = Some(entry.lease),
+            }
+            missing.is_none()
         });
-        Ok(())
+        match missing {
+            Some(id) => Err(Broken::new(format!("lease {id:x} has keys, but does not exist"))),
+            None => Ok(()),
+        }
     }
 }

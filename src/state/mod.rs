@@ -11,14 +11,17 @@
 //! Revisions as etcd's: an empty store has revision 1; a request that changes something makes the next one, and
 //! its changes get sub 0, 1, 2 … in operation order.
 
+mod alarm;
 pub mod check;
 mod compact;
 mod digest;
 mod hash;
 mod history;
 mod index;
+mod kept;
 mod lease;
 mod meta;
+mod open;
 mod pending;
 mod range;
 mod record;
@@ -30,18 +33,15 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
 pub use hash::KvHash;
 pub use lease::Lease;
 pub use pending::Pending;
 
-use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, RevisionAt, limits};
+use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, RevisionAt};
 use crate::proto::command::command::Request;
 use crate::proto::{etcdserverpb as pb, membershippb, mvccpb};
 use digest::Digest;
 use index::Index;
-use range::header;
 
 /// Where a command stands in the raft log. Commands of one entry share a position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -106,8 +106,6 @@ pub struct State {
     alarms: BTreeSet<(i32, MemberId)>,
     attributes: BTreeMap<MemberId, membershippb::Attributes>,
     cluster_version: Option<String>,
-    /// By the compact revision from which on they are dead: superseded changes and tombstones.
-    superseded: BTreeMap<Revision, Vec<(Bytes, RevisionAt)>>,
     /// Dead records that nobody was told of yet.
     dead: Vec<RevisionAt>,
     /// Bytes of the records that are not dead.
@@ -116,18 +114,17 @@ pub struct State {
 
 impl State {
     /// The state of an empty store.
-    fn empty() -> State {
+    fn empty(cache_bytes_max: usize) -> State {
         State {
             position: Position::default(),
             revision: 1,
             compact_revision: -1,
             digest: Digest::EMPTY,
-            index: Index::new(limits::VALUE_CACHE_BYTES),
+            index: Index::new(cache_bytes_max),
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
             attributes: BTreeMap::new(),
             cluster_version: None,
-            superseded: BTreeMap::new(),
             dead: Vec::new(),
             record_bytes: 0,
         }
@@ -140,12 +137,7 @@ impl State {
         request: &Request,
         store: &mut Pending<'_>,
     ) -> Result<Outcome, Broken> {
-        assert!(
-            at >= self.position,
-            "committed entries are applied in order: {at:?} after {:?}",
-            self.position
-        );
-        self.position = at;
+        self.step(at);
         let mut changes = Changes {
             begin: self.revision,
             events: Vec::new(),
@@ -176,19 +168,15 @@ impl State {
             Request::Range(request) => self.range(request, store)?.map(Answer::Range),
             Request::Put(request) => match self.check_put(request) {
                 Err(denied) => Err(denied),
-                Ok(()) => {
-                    let mut response = self.put(request, changes, store)?;
-                    response.header = header(changes.now());
-                    Ok(Answer::Put(response))
-                }
+                Ok(()) => Ok(Answer::Put(self.put(request, changes, store)?)),
             },
             Request::DeleteRange(request) => {
-                let mut response = self.delete_range(request, changes, store)?;
-                response.header = header(changes.now());
-                Ok(Answer::DeleteRange(response))
+                Ok(Answer::DeleteRange(self.delete_range(request, changes, store)?))
             }
             Request::Txn(request) => self.apply_txn(request, changes, store)?.map(Answer::Txn),
-            Request::Compaction(request) => self.compact(request.revision).map(|()| Answer::Compaction),
+            Request::Compaction(request) => self
+                .compact(request.revision, store)?
+                .map(|()| Answer::Compaction),
             Request::LeaseGrant(request) => self.grant(request, store),
             Request::LeaseRevoke(request) => self.revoke(request.id, changes, store)?,
             Request::LeaseCheckpoint(request) => Ok(self.checkpoint(request, store)),
@@ -200,12 +188,17 @@ impl State {
 
     /// An entry without a command was applied.
     pub fn advance(&mut self, at: Position, _store: &mut Pending<'_>) {
+        self.step(at);
+    }
+
+    fn step(&mut self, at: Position) {
         assert!(
             at >= self.position,
             "committed entries are applied in order: {at:?} after {:?}",
             self.position
         );
         self.position = at;
+        self.digest.step(at);
     }
 
     /// The last entry that was applied.
@@ -227,7 +220,7 @@ impl State {
         self.digest.0
     }
 
-    /// Logical bytes of the store: all, and what a compaction at this moment would leave.
+    /// Logical bytes of the store: all, and in use. Nothing has to be defragmented here, so the two are the same.
     pub fn logical_bytes(&self) -> (u64, u64) {
         let bytes = self.record_bytes + EMPTY_STORE_BYTES;
         (bytes, bytes)

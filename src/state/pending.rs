@@ -1,5 +1,6 @@
 //! Changes that are applied and not yet written: reads see them first.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -10,38 +11,60 @@ use crate::base::kv::{Batch, Change, Read, Space, Visit};
 /// An overlay of changes on a store. Many commands go into one, which the caller then writes at once.
 pub struct Pending<'a> {
     base: &'a dyn Read,
-    changes: BTreeMap<(Space, Bytes), Option<Bytes>>,
+    /// By space, in the order of [`Space::ALL`].
+    changes: [BTreeMap<Bytes, Option<Bytes>>; Space::ALL.len()],
 }
 
 impl<'a> Pending<'a> {
     pub fn new(base: &'a dyn Read) -> Self {
-        Pending {
-            base,
-            changes: BTreeMap::new(),
+        let changes = Default::default();
+        Pending { base, changes }
+    }
+
+    fn space(&self, space: Space) -> &BTreeMap<Bytes, Option<Bytes>> {
+        let [records, leases, meta] = &self.changes;
+        match space {
+            Space::Records => records,
+            Space::Leases => leases,
+            Space::Meta => meta,
         }
     }
 
+    fn change(&mut self, space: Space, key: Bytes, value: Option<Bytes>) {
+        let [records, leases, meta] = &mut self.changes;
+        let changes = match space {
+            Space::Records => records,
+            Space::Leases => leases,
+            Space::Meta => meta,
+        };
+        changes.insert(key, value);
+    }
+
     pub fn put(&mut self, space: Space, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.changes.insert((space, key.into()), Some(value.into()));
+        self.change(space, key.into(), Some(value.into()));
     }
 
     pub fn delete(&mut self, space: Space, key: impl Into<Bytes>) {
-        self.changes.insert((space, key.into()), None);
+        self.change(space, key.into(), None);
     }
 
     /// The changes, in order of space and key.
     pub fn into_batch(self) -> Batch {
-        let change = |((space, key), value)| Change { space, key, value };
+        let spaces = Space::ALL.into_iter().zip(self.changes);
+        let changes = spaces.flat_map(|(space, changes)| {
+            changes
+                .into_iter()
+                .map(move |(key, value)| Change { space, key, value })
+        });
         Batch {
-            changes: self.changes.into_iter().map(change).collect(),
+            changes: changes.collect(),
         }
     }
 }
 
 impl Read for Pending<'_> {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        // Bytes are cheap to make from a static slice only; a lookup needs an owned key.
-        match self.changes.get(&(space, Bytes::copy_from_slice(key))) {
+        match self.space(space).get(key) {
             Some(value) => Ok(value.clone()),
             None => self.base.get(space, key),
         }
@@ -54,27 +77,36 @@ impl Read for Pending<'_> {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), Broken> {
-        // Only small ranges are scanned while commands are applied, so a merged copy will do.
-        let mut rows = BTreeMap::new();
+        let changes = self
+            .space(space)
+            .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Unbounded));
+        let mut changes = changes
+            .take_while(|(key, _)| to.is_none_or(|to| key.as_ref() < to))
+            .peekable();
+        let mut stopped = false;
         self.base.scan(space, from, to, &mut |key, value| {
-            rows.insert(Bytes::copy_from_slice(key), value);
-            Visit::Continue
+            while let Some((changed, new)) = changes.next_if(|(changed, _)| changed.as_ref() <= key) {
+                let shadows = changed.as_ref().cmp(key) == Ordering::Equal;
+                stopped = new
+                    .as_ref()
+                    .is_some_and(|new| visit(changed, new.clone()) == Visit::Stop);
+                if stopped {
+                    return Visit::Stop;
+                }
+                if shadows {
+                    return Visit::Continue;
+                }
+            }
+            stopped = visit(key, value) == Visit::Stop;
+            if stopped { Visit::Stop } else { Visit::Continue }
         })?;
-        let start = (space, Bytes::copy_from_slice(from));
-        for ((_, key), value) in self
-            .changes
-            .range(start..)
-            .take_while(|((changed, key), _)| *changed == space && to.is_none_or(|to| key.as_ref() < to))
-        {
-            match value {
-                Some(value) => rows.insert(key.clone(), value.clone()),
-                None => rows.remove(key),
-            };
-        }
-        for (key, value) in rows {
-            if visit(&key, value) == Visit::Stop {
+        for (key, new) in changes {
+            if stopped {
                 break;
             }
+            stopped = new
+                .as_ref()
+                .is_some_and(|new| visit(key, new.clone()) == Visit::Stop);
         }
         Ok(())
     }

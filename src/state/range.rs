@@ -59,60 +59,71 @@ impl State {
             header: header(now),
             ..RangeResponse::default()
         };
-        let natural = is_natural(request);
-        let limit = usize::try_from(request.limit).unwrap_or(0);
-        let everything = limit == 0 || !natural;
-        let mut picked: Vec<(&Entry, Past)> = Vec::new();
-        let mut count = 0;
-        if !request.count_only || revision < now {
-            let fast_count = revision == now;
-            let mut resume = None;
-            self.visit_range(&request.key, &request.range_end, |entry| {
-                let Some(past) = entry.living_at(revision) else {
-                    return true;
-                };
-                if !request.count_only && (everything || picked.len() < limit) {
-                    picked.push((entry, past));
-                } else if !request.count_only && fast_count {
-                    resume = Some(&entry.key);
-                    return false;
-                }
-                count += 1;
-                true
-            });
-            if let Some(resume) = resume {
-                count += self.count_range(resume, &request.range_end);
-            }
-        } else {
-            count = self.count_range(&request.key, &request.range_end);
-        }
-        response.count = count as i64;
         if request.count_only {
+            response.count = self.count_range(&request.key, &request.range_end, revision) as i64;
             return Ok(Ok(response));
         }
-        if natural {
-            response.more = count > picked.len();
-            response.kvs = self.key_values(&picked, request, store)?;
-            return Ok(Ok(response));
-        }
-        let mut kvs = self.key_values(&picked, request, store)?;
-        kvs.retain(|kv| passes(request, kv));
-        // With no order but a target, etcd fetches in key order no more than the limit and the one
-        // pair that tells that there are more, sorts these, and cuts.
-        let cut_first = request.sort_order() == SortOrder::None && !has_revision_filter(request);
-        if cut_first && limit > 0 {
-            kvs.truncate(limit.saturating_add(1));
-        }
-        sort(request, &mut kvs);
-        if limit > 0 && kvs.len() > limit {
-            kvs.truncate(limit);
-            response.more = true;
+        let (mut picked, count) = self.pick(request, revision);
+        response.count = count as i64;
+        picked.retain(|(_, past)| passes(request, past));
+        let order = effective_order(request);
+        let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
+        let limit = limit.unwrap_or(usize::MAX);
+        response.more = picked.len() > limit;
+        if request.sort_target() == SortTarget::Value && order != SortOrder::None {
+            response.kvs = self.sorted_by_value(&picked, order, limit, store)?;
+        } else {
+            sort(request.sort_target(), order, &mut picked);
+            picked.truncate(limit);
+            response.kvs = picked
+                .into_iter()
+                .map(|(entry, past)| self.asked_value(request, entry, past, store))
+                .collect::<Result<_, _>>()?;
         }
         if request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+            response.kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
         }
-        response.kvs = kvs;
         Ok(Ok(response))
+    }
+
+    /// The keys an answer is made from, in key order, and how many there are in the range.
+    fn pick<'a>(&'a self, request: &RangeRequest, revision: Revision) -> (Vec<(&'a Entry, Past)>, usize) {
+        // One more than the limit, as etcd: without an order it sorts what it has read, and only then cuts.
+        let read_max = match usize::try_from(request.limit) {
+            Ok(limit) if limit > 0 && is_cut_in_key_order(request) => limit.saturating_add(1),
+            _ => usize::MAX,
+        };
+        let mut picked = Vec::new();
+        let mut rest = None;
+        self.visit_range(&request.key, &request.range_end, |entry| {
+            if picked.len() == read_max {
+                rest = Some(entry);
+                return false;
+            }
+            picked.extend(entry.living_at(revision).map(|past| (entry, past)));
+            true
+        });
+        let uncounted = rest.map_or(0, |entry| {
+            self.count_range(&entry.key, &request.range_end, revision)
+        });
+        let count = picked.len() + uncounted;
+        (picked, count)
+    }
+
+    fn sorted_by_value(
+        &self,
+        picked: &[(&Entry, Past)],
+        order: SortOrder,
+        limit: usize,
+        store: &dyn Read,
+    ) -> Result<Vec<KeyValue>, Broken> {
+        let pairs = picked
+            .iter()
+            .map(|&(entry, past)| self.key_value(entry, past, store));
+        let mut kvs = pairs.collect::<Result<Vec<_>, _>>()?;
+        kvs.sort_by(|a, b| directed(order, a.value.cmp(&b.value)));
+        kvs.truncate(limit);
+        Ok(kvs)
     }
 
     /// A part of a range in key order at `revision`, for answers that are too large for one look: pairs from `key`
@@ -136,14 +147,10 @@ impl State {
                 return true;
             };
             if kvs.len() >= keys_max || bytes >= bytes_max {
-                resume = Some(entry.key.clone());
+                resume = Some(Bytes::copy_from_slice(&entry.key));
                 return false;
             }
-            let kv = if request.keys_only {
-                Ok(without_value(entry, past))
-            } else {
-                self.key_value(entry, past, store)
-            };
+            let kv = self.asked_value(request, entry, past, store);
             match kv {
                 Ok(kv) => {
                     bytes += kv.key.len() + kv.value.len();
@@ -191,96 +198,106 @@ impl State {
         }
     }
 
-    fn count_range(&self, key: &[u8], end: &[u8]) -> usize {
+    fn count_range(&self, key: &[u8], end: &[u8], revision: Revision) -> usize {
         match RangeEnd::of(end) {
-            RangeEnd::Single => usize::from(self.index.get(key).is_some_and(Entry::is_living)),
-            RangeEnd::Open => self.index.count(key, None),
-            RangeEnd::Before(end) if key < end => self.index.count(key, Some(end)),
+            RangeEnd::Single => {
+                let entry = self.index.get(key);
+                usize::from(entry.is_some_and(|entry| entry.living_at(revision).is_some()))
+            }
+            RangeEnd::Open => self.index.count(key, None, revision),
+            RangeEnd::Before(end) if key < end => self.index.count(key, Some(end), revision),
             RangeEnd::Before(_) => 0,
         }
     }
 
-    fn key_values(
+    /// The pair, or what keys_only leaves of it.
+    fn asked_value(
         &self,
-        picked: &[(&Entry, Past)],
         request: &RangeRequest,
+        entry: &Entry,
+        past: Past,
         store: &dyn Read,
-    ) -> Result<Vec<KeyValue>, Broken> {
-        // etcd 3.7 answers keys_only from its index alone, which knows no lease.
-        let index_only = request.keys_only && request.sort_target() != SortTarget::Value;
-        let value = |&(entry, past): &(&Entry, Past)| {
-            if index_only {
-                Ok(without_value(entry, past))
-            } else {
-                self.key_value(entry, past, store)
-            }
-        };
-        picked.iter().map(value).collect()
+    ) -> Result<KeyValue, Broken> {
+        // etcd 3.7 answers keys_only from its index alone, which knows no lease, unless it sorts by value.
+        if request.keys_only && request.sort_target() != SortTarget::Value {
+            Ok(without_value(entry, past))
+        } else {
+            self.key_value(entry, past, store)
+        }
     }
 
     /// The pair that a change made: from the cache, or from the store.
     pub(super) fn key_value(&self, entry: &Entry, past: Past, store: &dyn Read) -> Result<KeyValue, Broken> {
-        if past.at == entry.newest.at
-            && let Some(cached) = &entry.cached
-        {
-            return Ok(KeyValue {
-                value: cached.value.clone(),
-                lease: entry.lease,
-                ..without_value(entry, past)
-            });
-        }
-        let missing = || Broken::new(format!("record {}_{} is missing", past.at.main, past.at.sub));
-        let bytes = store
-            .get(Space::Records, &past.at.to_bytes())?
-            .ok_or_else(missing)?;
-        Ok(Record::decode(past.at, bytes)?.kv)
+        let at = past.at();
+        let record = match &entry.cached {
+            Some(cached) if past == entry.newest => cached.clone(),
+            _ => store
+                .get(Space::Records, &at.to_bytes())?
+                .ok_or_else(|| Broken::new(format!("record {}_{} is missing", at.main, at.sub)))?,
+        };
+        Ok(Record::decode(at, record)?.kv)
     }
 }
 
 fn without_value(entry: &Entry, past: Past) -> KeyValue {
     KeyValue {
-        key: entry.key.clone(),
+        key: Bytes::copy_from_slice(&entry.key),
         create_revision: past.create,
-        mod_revision: past.at.main,
+        mod_revision: past.main(),
         version: past.version,
         ..KeyValue::default()
     }
 }
 
-/// Key order, no filter: results can be cut while they are collected.
-fn is_natural(request: &RangeRequest) -> bool {
-    let by_key = request.sort_target() == SortTarget::Key && request.sort_order() != SortOrder::Descend;
-    by_key && !has_revision_filter(request)
-}
-
-fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
-    let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
-    within(
-        kv.mod_revision,
-        request.min_mod_revision,
-        request.max_mod_revision,
-    ) && within(
-        kv.create_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    )
-}
-
-fn sort(request: &RangeRequest, kvs: &mut [KeyValue]) {
-    let target = request.sort_target();
-    let compare = |a: &KeyValue, b: &KeyValue| -> Ordering {
-        match target {
-            SortTarget::Key => a.key.cmp(&b.key),
-            SortTarget::Version => a.version.cmp(&b.version),
-            SortTarget::Create => a.create_revision.cmp(&b.create_revision),
-            SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
-            SortTarget::Value => a.value.cmp(&b.value),
-        }
+/// Whether etcd lets the limit cut before it filters and sorts.
+fn is_cut_in_key_order(request: &RangeRequest) -> bool {
+    let unsorted = match request.sort_order() {
+        SortOrder::None => true,
+        SortOrder::Ascend => request.sort_target() == SortTarget::Key,
+        SortOrder::Descend => false,
     };
-    match request.sort_order() {
-        SortOrder::Descend => kvs.sort_by(|a, b| compare(b, a)),
-        SortOrder::Ascend => kvs.sort_by(compare),
-        SortOrder::None if target != SortTarget::Key => kvs.sort_by(compare),
-        SortOrder::None => {}
+    unsorted && !has_revision_filter(request)
+}
+
+/// With a target but no order etcd sorts ascending; in key order there is nothing left to do.
+fn effective_order(request: &RangeRequest) -> SortOrder {
+    match (request.sort_target(), request.sort_order()) {
+        (SortTarget::Key, SortOrder::None | SortOrder::Ascend) => SortOrder::None,
+        (_, SortOrder::Descend) => SortOrder::Descend,
+        (_, SortOrder::None | SortOrder::Ascend) => SortOrder::Ascend,
     }
+}
+
+fn passes(request: &RangeRequest, past: &Past) -> bool {
+    let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
+    within(past.main(), request.min_mod_revision, request.max_mod_revision)
+        && within(
+            past.create,
+            request.min_create_revision,
+            request.max_create_revision,
+        )
+}
+
+fn directed(order: SortOrder, ordering: Ordering) -> Ordering {
+    match order {
+        SortOrder::Descend => ordering.reverse(),
+        SortOrder::None | SortOrder::Ascend => ordering,
+    }
+}
+
+/// Sorts by what the index knows.
+fn sort(target: SortTarget, order: SortOrder, picked: &mut [(&Entry, Past)]) {
+    if order == SortOrder::None {
+        return;
+    }
+    picked.sort_by(|(a, a_past), (b, b_past)| {
+        let ordering = match target {
+            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Version => a_past.version.cmp(&b_past.version),
+            SortTarget::Create => a_past.create.cmp(&b_past.create),
+            SortTarget::Mod => a_past.main().cmp(&b_past.main()),
+            SortTarget::Value => unreachable!("values are not in the index: sorted_by_value"),
+        };
+        directed(order, ordering)
+    });
 }

@@ -27,6 +27,7 @@ impl Record {
         bytes.freeze()
     }
 
+    /// Key and value are slices of `bytes`.
     pub fn decode(at: RevisionAt, mut bytes: Bytes) -> Result<Record, Broken> {
         let malformed = || Broken::new(format!("record {}_{} is malformed", at.main, at.sub));
         let tombstone = match bytes.try_get_u8().map_err(|_| malformed())? {

@@ -3,12 +3,14 @@
 //! Which branch is taken everywhere, nested ones included, is fixed on the state before any operation runs, and
 //! every operation on the chosen path is checked there; so an operation that runs cannot fail.
 
+use std::cmp::Ordering;
+
 use super::check::RangeEnd;
-use super::index::{Entry, Past};
+use super::index::Entry;
 use super::range::header;
 use super::{Changes, Pending, State};
 use crate::base::kv::Read;
-use crate::base::{Broken, Denied, RevisionAt};
+use crate::base::{Broken, Denied, Revision};
 use crate::proto::etcdserverpb::{
     Compare, DeleteRangeResponse, PutResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
     compare::CompareResult, compare::CompareTarget, compare::TargetUnion, request_op::Request,
@@ -112,17 +114,13 @@ impl State {
     }
 
     fn holds_for(&self, compare: &Compare, entry: Option<&Entry>, store: &dyn Read) -> Result<bool, Broken> {
-        let past = entry.map_or(
-            Past {
-                at: RevisionAt::default(),
-                create: 0,
-                version: 0,
-                bytes: 0,
-            },
-            |entry| entry.newest,
-        );
+        let past = entry.map(|entry| entry.newest).unwrap_or_default();
         let number = |wanted: i64, found: i64| found.cmp(&wanted);
-        let ordering = match (compare.target(), &compare.target_union) {
+        let Ok(target) = CompareTarget::try_from(compare.target) else {
+            // etcd compares nothing for a target it does not know, and takes the two for equal.
+            return Ok(outcome(compare.result, Ordering::Equal));
+        };
+        let ordering = match (target, &compare.target_union) {
             (CompareTarget::Value, union) => {
                 // A missing key has no value to compare, so even "not equal" is false.
                 let Some(entry) = entry else { return Ok(false) };
@@ -134,17 +132,10 @@ impl State {
             }
             (CompareTarget::Version, union) => number(version_of(union), past.version),
             (CompareTarget::Create, union) => number(create_of(union), past.create),
-            (CompareTarget::Mod, union) => number(mod_of(union), past.at.main),
+            (CompareTarget::Mod, union) => number(mod_of(union), past.main()),
             (CompareTarget::Lease, union) => number(lease_of(union), entry.map_or(0, |entry| entry.lease)),
         };
-        Ok(match CompareResult::try_from(compare.result) {
-            Ok(CompareResult::Equal) => ordering.is_eq(),
-            Ok(CompareResult::NotEqual) => ordering.is_ne(),
-            Ok(CompareResult::Greater) => ordering.is_gt(),
-            Ok(CompareResult::Less) => ordering.is_lt(),
-            // etcd takes an unknown operator for one that holds.
-            Err(_) => true,
-        })
+        Ok(outcome(compare.result, ordering))
     }
 
     /// Every operation on the path can run: leases exist, keys that must exist do, revisions are valid.
@@ -152,7 +143,7 @@ impl State {
         let mut nested = path.nested.iter();
         for op in taken(request, path) {
             match &op.request {
-                Some(Request::RequestRange(range)) => self.check_revision(range.revision, self.revision)?,
+                Some(Request::RequestRange(range)) => self.check_txn_revision(range.revision)?,
                 Some(Request::RequestPut(put)) => self.check_put(put)?,
                 Some(Request::RequestTxn(txn)) => {
                     let path = nested
@@ -164,6 +155,15 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// As [`check_revision`](State::check_revision), but here etcd takes only 0 for "now": a negative revision can
+    /// be compacted.
+    fn check_txn_revision(&self, revision: Revision) -> Result<(), Denied> {
+        if revision < 0 && revision < self.compact_revision {
+            return Err(Denied::COMPACTED);
+        }
+        self.check_revision(revision, self.revision)
     }
 
     fn run(
@@ -214,6 +214,17 @@ impl State {
             succeeded: path.succeeded,
             responses,
         })
+    }
+}
+
+fn outcome(result: i32, ordering: Ordering) -> bool {
+    match CompareResult::try_from(result) {
+        Ok(CompareResult::Equal) => ordering.is_eq(),
+        Ok(CompareResult::NotEqual) => ordering.is_ne(),
+        Ok(CompareResult::Greater) => ordering.is_gt(),
+        Ok(CompareResult::Less) => ordering.is_lt(),
+        // etcd takes an unknown operator for one that holds.
+        Err(_) => true,
     }
 }
 

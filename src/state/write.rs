@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use super::index::Past;
+use super::digest::Kind;
+use super::index::{Entry, Place};
+use super::open::past_of;
 use super::range::header;
 use super::record::Record;
 use super::{Changes, Pending, State};
@@ -13,18 +15,6 @@ use crate::proto::mvccpb::KeyValue;
 
 /// What a stored record costs beside its own bytes.
 const RECORD_OVERHEAD_BYTES: u32 = RevisionAt::LEN as u32 + 16;
-
-/// What tells the digest one kind of change from another.
-pub(super) mod kind {
-    pub const PUT: u8 = 1;
-    pub const DELETE: u8 = 2;
-    pub const LEASE: u8 = 3;
-    pub const REVOKE: u8 = 4;
-    pub const COMPACT: u8 = 5;
-    pub const ALARMS: u8 = 6;
-    pub const MEMBER: u8 = 7;
-    pub const VERSION: u8 = 8;
-}
 
 impl State {
     /// Whether a put can run: its lease exists, and its key if it keeps value or lease.
@@ -53,7 +43,8 @@ impl State {
         store: &mut Pending<'_>,
     ) -> Result<PutResponse, Broken> {
         let at = changes.next();
-        let old = self.index.get(&request.key).filter(|entry| entry.is_living());
+        let place = self.index.find(&request.key);
+        let old = self.index.entry(&place).filter(|entry| entry.is_living());
         let (create, version, old_lease) = old.map_or((at.main, 0, 0), |entry| {
             (entry.newest.create, entry.newest.version, entry.lease)
         });
@@ -62,6 +53,8 @@ impl State {
             Some(entry) if needs_old => Some(self.key_value(entry, entry.newest, store)?),
             _ => None,
         };
+        // A key that must exist can be gone by now, if the same transaction deleted it through an open-ended
+        // range. etcd crashes on that; here nothing is left to keep, so value and lease are empty.
         let value = match &prev_kv {
             Some(prev) if request.ignore_value => prev.value.clone(),
             _ => request.value.clone(),
@@ -79,12 +72,11 @@ impl State {
             value,
             lease,
         };
-        self.detach(old_lease, &request.key);
-        if let Some(lease) = self.leases.get_mut(&lease) {
-            // A copy: the request's key would keep all of the request in memory.
-            lease.keys.insert(Bytes::copy_from_slice(&request.key));
+        if old_lease != lease {
+            self.detach(old_lease, &request.key);
+            self.attach(lease, &request.key);
         }
-        self.change(at, Record { tombstone: false, kv }, changes, store);
+        self.change(at, place, Record { tombstone: false, kv }, changes, store)?;
         Ok(PutResponse {
             header: header(changes.now()),
             prev_kv: prev_kv.filter(|_| request.prev_kv),
@@ -112,10 +104,11 @@ impl State {
         } else {
             Vec::new()
         };
-        let keys: Vec<Bytes> = entries.into_iter().map(|entry| entry.key.clone()).collect();
+        let key = |entry: &Entry| Bytes::copy_from_slice(&entry.key);
+        let keys: Vec<Bytes> = entries.into_iter().map(key).collect();
         let deleted = keys.len() as i64;
         for key in keys {
-            self.delete(key, changes, store);
+            self.delete(key, changes, store)?;
         }
         Ok(DeleteRangeResponse {
             header: header(changes.now()),
@@ -125,54 +118,77 @@ impl State {
     }
 
     /// Deletes a living key.
-    pub(super) fn delete(&mut self, key: Bytes, changes: &mut Changes, store: &mut Pending<'_>) {
-        let lease = self.index.get(&key).map_or(0, |entry| entry.lease);
+    pub(super) fn delete(
+        &mut self,
+        key: Bytes,
+        changes: &mut Changes,
+        store: &mut Pending<'_>,
+    ) -> Result<(), Broken> {
+        let place = self.index.find(&key);
+        let lease = self.index.entry(&place).map_or(0, |entry| entry.lease);
         self.detach(lease, &key);
         let kv = KeyValue {
             key,
             ..KeyValue::default()
         };
-        self.change(changes.next(), Record { tombstone: true, kv }, changes, store);
+        self.change(
+            changes.next(),
+            place,
+            Record { tombstone: true, kv },
+            changes,
+            store,
+        )
     }
 
-    fn detach(&mut self, lease: i64, key: &Bytes) {
+    fn attach(&mut self, lease: i64, key: &[u8]) {
+        if let Some(lease) = self.leases.get_mut(&lease) {
+            // A copy: a slice of the request would keep its whole entry of the log in memory.
+            lease.keys.insert(Bytes::copy_from_slice(key));
+        }
+    }
+
+    fn detach(&mut self, lease: i64, key: &[u8]) {
         if let Some(lease) = self.leases.get_mut(&lease) {
             lease.keys.remove(key);
         }
     }
 
-    fn change(&mut self, at: RevisionAt, record: Record, changes: &mut Changes, store: &mut Pending<'_>) {
+    fn change(
+        &mut self,
+        at: RevisionAt,
+        place: Place,
+        record: Record,
+        changes: &mut Changes,
+        store: &mut Pending<'_>,
+    ) -> Result<(), Broken> {
         let encoded = record.encode();
-        self.digest
-            .add(if record.tombstone { kind::DELETE } else { kind::PUT }, &encoded);
-        self.index_record(at, &record, encoded.len());
-        store.put(Space::Records, Bytes::copy_from_slice(&at.to_bytes()), encoded);
+        let kind = if record.tombstone { Kind::Delete } else { Kind::Put };
+        self.digest.record(kind, at, &encoded);
+        store.put(
+            Space::Records,
+            Bytes::copy_from_slice(&at.to_bytes()),
+            encoded.clone(),
+        );
+        self.index_record(at, place, &record, encoded)?;
         changes.events.push(record.into_event(at));
+        Ok(())
     }
 
     /// Takes a record into the index: a new one, or one read back from the store.
-    pub(super) fn index_record(&mut self, at: RevisionAt, record: &Record, encoded_len: usize) {
+    pub(super) fn index_record(
+        &mut self,
+        at: RevisionAt,
+        place: Place,
+        record: &Record,
+        encoded: Bytes,
+    ) -> Result<(), Broken> {
         let kv = &record.kv;
-        let bytes = u32::try_from(encoded_len).expect("requests are far below 4 GiB") + RECORD_OVERHEAD_BYTES;
+        let bytes =
+            u32::try_from(encoded.len()).expect("requests are far below 4 GiB") + RECORD_OVERHEAD_BYTES;
         self.record_bytes += u64::from(bytes);
-        let past = Past {
-            at,
-            create: kv.create_revision,
-            version: kv.version,
-            bytes,
-        };
-        let value = (!record.tombstone).then_some(kv.value.as_ref());
-        let recorded = self.index.record(&kv.key, past, kv.lease, value);
-        if let Some(old) = recorded.superseded {
-            let line = self.superseded.entry(at.main).or_default();
-            line.push((recorded.key.clone(), old.at));
-        }
-        if record.tombstone {
-            // A tombstone at the compact revision itself stays, for a watch that starts there.
-            self.superseded
-                .entry(at.main + 1)
-                .or_default()
-                .push((recorded.key, at));
-        }
+        let past = past_of(at, record, bytes)?;
+        let cached = (!record.tombstone).then_some(encoded);
+        self.index.record(place, &kv.key, past, kv.lease, cached);
+        Ok(())
     }
 }

@@ -1,6 +1,11 @@
 //! Tests of the state machine: rules and quirks as data, and a naive model beside it on random commands.
 
+mod hash;
+mod index;
 mod model;
+mod pending;
+mod quirks;
+mod restart;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -9,7 +14,7 @@ use bytes::Bytes;
 
 use super::{Answer, Outcome, Pending, Position, State};
 use crate::base::kv::{Batch, Read, Space, Visit};
-use crate::base::{Broken, Denied};
+use crate::base::{Broken, Denied, RevisionAt};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::{request_op, response_op};
@@ -26,6 +31,12 @@ impl Maps {
                 None => self.0.remove(&(change.space, change.key)),
             };
         }
+    }
+
+    /// Whether there was one.
+    pub fn remove_record(&mut self, at: RevisionAt) -> bool {
+        let key = Bytes::copy_from_slice(&at.to_bytes());
+        self.0.remove(&(Space::Records, key)).is_some()
     }
 }
 
@@ -58,25 +69,33 @@ pub struct Machine {
     pub state: State,
     pub store: Maps,
     index: u64,
+    cache_bytes: usize,
 }
 
 impl Machine {
     pub fn new() -> Machine {
-        let store = Maps::default();
+        Machine::over(Maps::default())
+    }
+
+    /// The state that a store holds.
+    pub fn over(store: Maps) -> Machine {
+        Machine::with_cache(store, 1 << 20)
+    }
+
+    pub fn with_cache(store: Maps, cache_bytes: usize) -> Machine {
+        let state = State::open_with_cache(&store, cache_bytes).unwrap();
+        let index = state.position().index;
         Machine {
-            state: State::open(&store).unwrap(),
+            state,
             store,
-            index: 0,
+            index,
+            cache_bytes,
         }
     }
 
     /// The same, rebuilt from the store.
     pub fn reopened(&self) -> Machine {
-        Machine {
-            state: State::open(&self.store).unwrap(),
-            store: self.store.clone(),
-            index: self.index,
-        }
+        Machine::with_cache(self.store.clone(), self.cache_bytes)
     }
 
     /// Applies requests as one batch.
@@ -165,6 +184,13 @@ pub fn put_request(key: &str, value: &str) -> pb::PutRequest {
 
 pub fn put(key: &str, value: &str) -> Request {
     Request::Put(put_request(key, value))
+}
+
+pub fn leased(key: &str, value: &str, lease: i64) -> Request {
+    Request::Put(pb::PutRequest {
+        lease,
+        ..put_request(key, value)
+    })
 }
 
 pub fn delete(key: &str, end: &str) -> Request {

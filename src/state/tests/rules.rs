@@ -150,40 +150,39 @@ fn ranges_count_cut_and_refuse() {
     );
 }
 
+/// etcd reads one pair more than the limit before it sorts: the answers here are those of 3.7.1.
 #[test]
-fn order_none_with_a_target_cuts_first_and_sorts_the_rest() {
+fn order_none_with_a_target_reads_one_more_than_the_limit_then_sorts() {
+    use SortOrder::{Ascend, Descend, None};
+    use SortTarget::{Create, Key, Mod, Value, Version};
     let mut machine = Machine::new();
-    for (key, value) in [("a", "3"), ("b", "2"), ("c", "1")] {
+    for (key, value) in [("a", "3"), ("b", "2"), ("c", "1"), ("d", "0"), ("a", "4")] {
         machine.put(key, value);
     }
-    let sorted = |order: SortOrder, target: SortTarget, limit| pb::RangeRequest {
-        sort_order: order.into(),
-        sort_target: target.into(),
-        limit,
-        ..range("a", "\0")
-    };
-    assert_eq!(
-        machine.pairs(sorted(SortOrder::None, SortTarget::Value, 2)),
-        ["c=1", "b=2"],
-        "the pair that tells that there are more is sorted too"
-    );
-    assert_eq!(
-        machine.pairs(sorted(SortOrder::None, SortTarget::Value, 1)),
-        ["b=2"],
-        "c is not fetched"
-    );
-    assert_eq!(
-        machine.pairs(sorted(SortOrder::Ascend, SortTarget::Value, 2)),
-        ["c=1", "b=2"]
-    );
-    assert_eq!(
-        machine.pairs(sorted(SortOrder::Descend, SortTarget::Key, 1)),
-        ["c=1"]
-    );
-    assert_eq!(
-        machine.pairs(sorted(SortOrder::Descend, SortTarget::Mod, 0)),
-        ["c=1", "b=2", "a=3"]
-    );
+    for (order, target, limit, expected, more) in [
+        (None, Value, 2, "c=1 b=2", true),
+        (None, Value, 1, "b=2", true),
+        (None, Value, 0, "d=0 c=1 b=2 a=4", false),
+        (None, Version, 3, "b=2 c=1 d=0", true),
+        (None, Key, 2, "a=4 b=2", true),
+        (Ascend, Key, 4, "a=4 b=2 c=1 d=0", false),
+        (Ascend, Value, 2, "d=0 c=1", true),
+        (Descend, Value, 1, "a=4", true),
+        (Descend, Key, 2, "d=0 c=1", true),
+        (Descend, Create, 0, "d=0 c=1 b=2 a=4", false),
+        (Descend, Mod, 0, "a=4 d=0 c=1 b=2", false),
+    ] {
+        let request = pb::RangeRequest {
+            sort_order: order.into(),
+            sort_target: target.into(),
+            limit,
+            ..range("a", "\0")
+        };
+        let found = machine.range(request.clone()).unwrap();
+        let case = format!("{order:?} {target:?} {limit}");
+        assert_eq!(machine.pairs(request).join(" "), expected, "{case}");
+        assert_eq!((found.more, found.count), (more, 4), "{case}");
+    }
 }
 
 #[test]

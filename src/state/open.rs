@@ -1,0 +1,205 @@
+//! Opening: the state of a store, after a start or from a received snapshot.
+//!
+//! ```text
+//!   Meta ─► revisions, digest …      Meta "kept" ─┐
+//!   Records, oldest first ────────────────────────┴─► below the compaction: what is kept; above: everything ─► index
+//!   Leases ─► leases; their keys follow from the index
+//! ```
+//!
+//! A store that contradicts itself is [`Broken`]: a record is missing, stands where none can be, or names a lease that
+//! does not exist. Dead records may be there or not.
+
+use bytes::Bytes;
+
+use super::index::{Past, Place};
+use super::record::Record;
+use super::{State, kept};
+use crate::base::kv::{Read, Space, Visit};
+use crate::base::{Broken, RevisionAt, limits};
+
+impl State {
+    /// Rebuilds the state from a store.
+    ///
+    /// # Errors
+    /// The store is damaged: rebuild it from a snapshot.
+    pub fn open(store: &dyn Read) -> Result<State, Broken> {
+        State::open_with_cache(store, limits::VALUE_CACHE_BYTES)
+    }
+
+    /// [`open`](Self::open), where the newest records may take `cache_bytes_max` of memory.
+    pub fn open_with_cache(store: &dyn Read, cache_bytes_max: usize) -> Result<State, Broken> {
+        let mut state = State::empty(cache_bytes_max);
+        let stored = state.load_meta(store)?;
+        if !stored {
+            require_empty(store)?;
+            return Ok(state);
+        }
+        state.load_records(store)?;
+        state.load_leases(store)?;
+        Ok(state)
+    }
+
+    fn load_records(&mut self, store: &dyn Read) -> Result<(), Broken> {
+        let mut expected = Expected::new(self, store)?;
+        let mut damaged = None;
+        store.scan(Space::Records, &[], None, &mut |key, value| {
+            let loaded = RevisionAt::from_bytes(key)
+                .ok_or_else(|| Broken::new(format!("stored revision {key:?} is malformed")))
+                .and_then(|at| Ok((at, expected.lives(at)?)))
+                .and_then(|(at, lives)| {
+                    if !lives {
+                        self.dead.push(at);
+                        return Ok(());
+                    }
+                    self.load_record(at, Record::decode(at, value.clone())?, value)
+                });
+            match loaded {
+                Ok(()) => Visit::Continue,
+                Err(broken) => {
+                    damaged = Some(broken);
+                    Visit::Stop
+                }
+            }
+        })?;
+        damaged.map_or(Ok(()), Err)?;
+        expected.end()
+    }
+
+    fn load_record(&mut self, at: RevisionAt, record: Record, encoded: Bytes) -> Result<(), Broken> {
+        let place = self.index.find(&record.kv.key);
+        if !belongs(at, &record) || !self.continues(at, &record, &place) {
+            let (main, sub) = (at.main, at.sub);
+            return Err(Broken::new(format!(
+                "record {main}_{sub} does not belong where it is stored"
+            )));
+        }
+        self.index_record(at, place, &record, encoded)
+    }
+
+    /// Whether a change follows from the one before it of the same key, as far as that is still there.
+    fn continues(&self, at: RevisionAt, record: &Record, place: &Place) -> bool {
+        if at.main <= self.compact_revision {
+            return true;
+        }
+        let kv = &record.kv;
+        let before = self.index.entry(place).filter(|entry| entry.is_living());
+        match before.map(|entry| entry.newest) {
+            Some(_) if record.tombstone => true,
+            Some(before) => kv.version == before.version + 1 && kv.create_revision == before.create,
+            None => !record.tombstone && kv.version == 1 && kv.create_revision == at.main,
+        }
+    }
+}
+
+/// Whether a record can be what is written at `at`.
+fn belongs(at: RevisionAt, record: &Record) -> bool {
+    let kv = &record.kv;
+    let whole = if record.tombstone {
+        kv.version == 0
+    } else {
+        kv.version > 0 && kv.mod_revision == at.main && (2..=at.main).contains(&kv.create_revision)
+    };
+    whole && !kv.key.is_empty()
+}
+
+/// Which record comes next, as far as that is known.
+struct Expected {
+    /// What is kept up to the compact revision, newest first.
+    kept: Vec<RevisionAt>,
+    compact_revision: i64,
+    /// The last record above the compact revision, or where that begins.
+    last: RevisionAt,
+    revision: i64,
+}
+
+impl Expected {
+    fn new(state: &State, store: &dyn Read) -> Result<Expected, Broken> {
+        let mut kept = kept::load(store)?;
+        kept.reverse();
+        Ok(Expected {
+            kept,
+            compact_revision: state.compact_revision,
+            // Nothing was ever written at revision 1: an empty store has it.
+            last: RevisionAt::new(state.compact_revision.max(1), i64::MAX),
+            revision: state.revision,
+        })
+    }
+
+    /// Whether the record that was found at `at` lives.
+    fn lives(&mut self, at: RevisionAt) -> Result<bool, Broken> {
+        let missing = |next: RevisionAt| {
+            Err(Broken::new(format!(
+                "record {}_{} is missing",
+                next.main, next.sub
+            )))
+        };
+        if at.main <= self.compact_revision {
+            return match self.kept.last() {
+                Some(&next) if next < at => missing(next),
+                Some(&next) if next == at => {
+                    self.kept.pop();
+                    Ok(true)
+                }
+                _ => Ok(false),
+            };
+        }
+        self.all_kept_found()?;
+        // Above the compaction nothing is dead, so there is no gap.
+        let follows = RevisionAt::new(self.last.main, self.last.sub.saturating_add(1));
+        let begins = RevisionAt::new(self.last.main + 1, 0);
+        if at.main > self.revision {
+            let (main, sub, revision) = (at.main, at.sub, self.revision);
+            return Err(Broken::new(format!(
+                "record {main}_{sub} lies beyond revision {revision}"
+            )));
+        }
+        if at != follows && at != begins {
+            return missing(begins);
+        }
+        self.last = at;
+        Ok(true)
+    }
+
+    fn all_kept_found(&self) -> Result<(), Broken> {
+        match self.kept.last() {
+            Some(next) => Err(Broken::new(format!(
+                "record {}_{} is missing",
+                next.main, next.sub
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&self) -> Result<(), Broken> {
+        self.all_kept_found()?;
+        if self.last.main < self.revision {
+            let main = self.last.main + 1;
+            return Err(Broken::new(format!("record {main}_0 is missing")));
+        }
+        Ok(())
+    }
+}
+
+/// A store without a state must have nothing else either.
+fn require_empty(store: &dyn Read) -> Result<(), Broken> {
+    let mut found = None;
+    for space in [Space::Records, Space::Leases] {
+        store.scan(space, &[], None, &mut |_, _| {
+            found = Some(space);
+            Visit::Stop
+        })?;
+    }
+    match found {
+        Some(space) => Err(Broken::new(format!(
+            "the store has {space:?}, but no state they belong to"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A record as the index knows it.
+pub(super) fn past_of(at: RevisionAt, record: &Record, bytes: u32) -> Result<Past, Broken> {
+    let kv = &record.kv;
+    Past::new(at, kv.create_revision, kv.version, bytes)
+        .ok_or_else(|| Broken::new(format!("record {}_{} has no possible place", at.main, at.sub)))
+}

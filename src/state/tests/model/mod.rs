@@ -1,0 +1,284 @@
+//! Random commands on the state and on the naive model, and the same commands in other batches.
+
+mod naive;
+
+use proptest::prelude::*;
+
+use super::super::check;
+use super::*;
+use crate::proto::etcdserverpb::compare::TargetUnion;
+use naive::Naive;
+
+fn key() -> impl Strategy<Value = String> {
+    (0..10u8).prop_map(|n| format!("k{n:02}"))
+}
+
+fn end() -> impl Strategy<Value = String> {
+    prop_oneof![4 => Just(String::new()), 1 => Just("\0".to_owned()), 3 => key()]
+}
+
+fn value() -> impl Strategy<Value = String> {
+    "[a-c]{0,3}"
+}
+
+fn put_any() -> impl Strategy<Value = pb::PutRequest> {
+    let lease = prop_oneof![3 => Just(0), 1 => 1..4i64];
+    let kept = prop_oneof![6 => Just((false, false)), 1 => any::<(bool, bool)>()];
+    (key(), value(), lease, any::<bool>(), kept).prop_map(
+        |(key, value, lease, prev_kv, (ignore_value, ignore_lease))| pb::PutRequest {
+            key: bytes(&key),
+            value: if ignore_value { Bytes::new() } else { bytes(&value) },
+            lease: if ignore_lease { 0 } else { lease },
+            prev_kv,
+            ignore_value,
+            ignore_lease,
+        },
+    )
+}
+
+fn delete_any() -> impl Strategy<Value = pb::DeleteRangeRequest> {
+    (key(), end(), any::<bool>()).prop_map(|(key, end, prev_kv)| pb::DeleteRangeRequest {
+        key: bytes(&key),
+        range_end: bytes(&end),
+        prev_kv,
+    })
+}
+
+fn range_any() -> impl Strategy<Value = pb::RangeRequest> {
+    let bound = || prop_oneof![5 => Just(0), 1 => -1..30i64];
+    let revision = prop_oneof![3 => Just(0), 1 => -2..50i64];
+    (
+        (key(), end(), 0..5i64, revision),
+        (0..3i32, 0..5i32, any::<bool>(), prop::bool::weighted(0.2)),
+        (bound(), bound(), bound(), bound()),
+    )
+        .prop_map(
+            |((key, end, limit, revision), (order, target, keys_only, count_only), bounds)| {
+                pb::RangeRequest {
+                    key: bytes(&key),
+                    range_end: bytes(&end),
+                    limit,
+                    revision,
+                    sort_order: order,
+                    sort_target: target,
+                    serializable: false,
+                    keys_only,
+                    count_only,
+                    min_mod_revision: bounds.0,
+                    max_mod_revision: bounds.1,
+                    min_create_revision: bounds.2,
+                    max_create_revision: bounds.3,
+                }
+            },
+        )
+}
+
+fn compare_any() -> impl Strategy<Value = pb::Compare> {
+    (key(), end(), 0..5i32, 0..4i32, 0..12i64, value(), any::<bool>()).prop_map(
+        |(key, end, target, result, number, value, given)| {
+            let union = match target {
+                0 => TargetUnion::Version(number % 3),
+                1 => TargetUnion::CreateRevision(number),
+                2 => TargetUnion::ModRevision(number),
+                3 => TargetUnion::Value(bytes(&value)),
+                _ => TargetUnion::Lease(number % 4),
+            };
+            pb::Compare {
+                key: bytes(&key),
+                range_end: bytes(&end),
+                target,
+                result,
+                target_union: given.then_some(union),
+            }
+        },
+    )
+}
+
+fn txn_any() -> impl Strategy<Value = pb::TxnRequest> {
+    let plain = prop_oneof![
+        4 => put_any().prop_map(|put| op(request_op::Request::RequestPut(put))),
+        2 => delete_any().prop_map(|delete| op(request_op::Request::RequestDeleteRange(delete))),
+        2 => range_any().prop_map(|range| op(request_op::Request::RequestRange(range))),
+    ];
+    let txn = |op: BoxedStrategy<pb::RequestOp>| {
+        let ops = || prop::collection::vec(op.clone(), 0..4);
+        (prop::collection::vec(compare_any(), 0..2), ops(), ops()).prop_map(|(compare, success, failure)| {
+            pb::TxnRequest {
+                compare,
+                success,
+                failure,
+            }
+        })
+    };
+    let nested = txn(plain.clone().boxed()).prop_map(txn_op);
+    let allowed = |request: &pb::TxnRequest| check::txn(request, 128).is_ok();
+    txn(prop_oneof![5 => plain, 1 => nested].boxed()).prop_filter("refused at the front", allowed)
+}
+
+/// Any command that changes keys or leases.
+pub fn request() -> impl Strategy<Value = Request> {
+    let grant = |(id, ttl)| Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl });
+    prop_oneof![
+        8 => put_any().prop_map(Request::Put),
+        3 => delete_any().prop_map(Request::DeleteRange),
+        4 => txn_any().prop_map(Request::Txn),
+        1 => (1..60i64).prop_map(compact),
+        1 => (1..4i64, 2..9i64).prop_map(grant),
+        1 => (1..4i64).prop_map(|id| Request::LeaseRevoke(pb::LeaseRevokeRequest { id })),
+        1 => range_any().prop_map(Request::Range),
+    ]
+}
+
+/// What a watch from every revision on would be told, and the pairs it would show beside.
+fn check_history(machine: &Machine, naive: &Naive) {
+    for from in 1..=naive.revision + 1 {
+        let mut told = Vec::new();
+        let read = machine
+            .state
+            .history(from, 7, &machine.store, &mut |revision, events| {
+                told.push((revision, events));
+                true
+            });
+        if from < naive.compacted {
+            assert_eq!((read.unwrap(), told), (Err(Denied::COMPACTED), vec![]));
+            continue;
+        }
+        let last = naive.revision.min(from + 6);
+        assert_eq!(read.unwrap(), Ok(last.max(from - 1) + 1));
+        let expected: Vec<_> = (from..=last)
+            .map(|main| {
+                let changes = naive.changes.iter().filter(|change| change.main == main);
+                (main, changes.map(naive::Change::event).collect::<Vec<_>>())
+            })
+            .filter(|(_, events)| !events.is_empty())
+            .collect();
+        assert_eq!(told, expected, "from {from}");
+    }
+    for change in &naive.changes {
+        let (key, before) = (&change.kv.key, change.main - 1);
+        let expected = naive.at(key, before).filter(|_| before >= naive.compacted);
+        assert_eq!(
+            machine.state.prev_kv(key, change.main, &machine.store).unwrap(),
+            expected
+        );
+    }
+}
+
+fn check_leases(machine: &Machine, naive: &Naive) {
+    let ids: Vec<i64> = machine.state.leases().map(|(id, _)| id).collect();
+    assert_eq!(ids, naive.leases.iter().copied().collect::<Vec<_>>());
+    let all = naive.range(&range("\0", "\0"), naive.revision).unwrap();
+    for id in ids {
+        let keys: Vec<&Bytes> = all
+            .kvs
+            .iter()
+            .filter(|kv| kv.lease == id)
+            .map(|kv| &kv.key)
+            .collect();
+        assert_eq!(
+            machine.state.lease(id).unwrap().keys.iter().collect::<Vec<_>>(),
+            keys
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
+
+    #[test]
+    fn the_state_is_the_naive_model(
+        requests in prop::collection::vec(request(), 1..80),
+        ranges in prop::collection::vec(range_any(), 1..20),
+        cache_bytes in prop_oneof![Just(0), Just(500), Just(1 << 20)],
+    ) {
+        let (mut machine, mut naive) = (Machine::with_cache(Maps::default(), cache_bytes), Naive::new());
+        for request in &requests {
+            let expected = naive.apply(request);
+            prop_assert_eq!(machine.apply(request.clone()), expected, "{:?}", request);
+        }
+        // Dead records may vanish at any time.
+        for at in machine.state.dead_records() {
+            prop_assert!(machine.store.remove_record(at));
+        }
+        let reopened = machine.reopened();
+        prop_assert_eq!(reopened.state.digest(), machine.state.digest());
+        prop_assert_eq!(reopened.state.position(), machine.state.position());
+        prop_assert_eq!(reopened.state.logical_bytes(), machine.state.logical_bytes());
+        for one in [&machine, &reopened] {
+            for range in &ranges {
+                prop_assert_eq!(one.range(range.clone()), naive.range(range, naive.revision), "{:?}", range);
+            }
+            for revision in 1..=naive.revision + 1 {
+                let request = pb::RangeRequest { revision, ..range("\0", "\0") };
+                prop_assert_eq!(one.range(request.clone()), naive.range(&request, naive.revision));
+            }
+            check_history(one, &naive);
+            check_leases(one, &naive);
+        }
+        prop_assert_eq!(
+            reopened.state.hash_kv(0, &reopened.store).unwrap(),
+            machine.state.hash_kv(0, &machine.store).unwrap()
+        );
+    }
+
+    #[test]
+    fn batches_do_not_matter(
+        requests in prop::collection::vec(request(), 1..60),
+        cuts in prop::collection::vec(1..9usize, 1..60),
+    ) {
+        let (mut one_by_one, mut batched) = (Machine::new(), Machine::new());
+        let mut outcomes: Vec<Outcome> =
+            requests.iter().map(|request| one_by_one.apply(request.clone())).collect();
+        let mut rest = &requests[..];
+        for cut in cuts.into_iter().chain([usize::MAX]) {
+            let (batch, later) = rest.split_at(cut.min(rest.len()));
+            rest = later;
+            let expected: Vec<Outcome> = outcomes.drain(..batch.len()).collect();
+            prop_assert_eq!(batched.batch(batch), expected);
+        }
+        prop_assert_eq!(one_by_one.state.digest(), batched.state.digest());
+        prop_assert_eq!(one_by_one.store, batched.store);
+    }
+
+    /// A restart in the middle of a session, with another cache, changes nothing that follows.
+    #[test]
+    fn restarts_do_not_matter(
+        requests in prop::collection::vec(request(), 2..60),
+        restarts in prop::collection::vec(prop::bool::weighted(0.2), 60),
+    ) {
+        let (mut steady, mut restarted) = (Machine::new(), Machine::with_cache(Maps::default(), 300));
+        for (request, restart) in requests.into_iter().zip(restarts) {
+            if restart {
+                restarted = Machine::with_cache(restarted.store, 300);
+            }
+            prop_assert_eq!(restarted.apply(request.clone()), steady.apply(request));
+            prop_assert_eq!(restarted.state.digest(), steady.state.digest());
+        }
+        prop_assert_eq!(restarted.store, steady.store);
+    }
+
+    /// Ranges in parts are the range.
+    #[test]
+    fn parts_are_the_whole(
+        requests in prop::collection::vec(request(), 1..40),
+        (from, to) in (key(), end()),
+        bounds in (1..4usize, 1..30usize),
+        keys_only in any::<bool>(),
+    ) {
+        let mut machine = Machine::new();
+        machine.batch(&requests);
+        let whole = pb::RangeRequest { keys_only, ..range(&from, &to) };
+        for revision in machine.state.compact_revision().max(1)..=machine.state.revision() {
+            let (mut kvs, mut next) = (Vec::new(), Some(bytes(&from)));
+            while let Some(key) = next {
+                let part = machine.state.range_part(&whole, &key, revision, bounds, &machine.store);
+                let part = part.unwrap().unwrap();
+                prop_assert!(part.kvs.len() <= bounds.0);
+                kvs.extend(part.kvs);
+                next = part.next;
+            }
+            let expected = machine.range(pb::RangeRequest { revision, ..whole.clone() }).unwrap();
+            prop_assert_eq!(kvs, expected.kvs);
+        }
+    }
+}
