@@ -82,9 +82,18 @@ impl Proposals {
         let _ = self.wake.try_send(());
     }
 
-    /// Batches under way.
+    /// Batches under way that somebody still waits for. The others are forgotten: raft may have refused them
+    /// within their term (a pause longer than its lease, a transfer), and then nothing would ever settle them.
     pub fn flights(&self) -> usize {
-        self.lock().flights.len()
+        let mut inner = self.lock();
+        let awaited = |flight: &Flight| {
+            flight
+                .proposals
+                .iter()
+                .any(|proposal| !proposal.answer.is_closed())
+        };
+        inner.flights.retain(|_, flight| awaited(flight));
+        inner.flights.len()
     }
 
     /// Commands that wait for their outcome.
