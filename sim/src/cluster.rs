@@ -14,13 +14,16 @@ use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
 
 use crate::plan::Plan;
-use crate::properties::Observation;
+use crate::properties::{Observation, Votes};
 use crate::report::Violation;
 use crate::world::net::HostId;
 use crate::world::{Kill, World};
 
 /// How long a member that stopped by itself stays down.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
+
+/// How long raft may take to say in which term it woke up.
+const RECOVERED_TERM_WAIT: Duration = Duration::from_millis(20);
 
 /// The port for clients, and the one for peers.
 const CLIENT_PORT: u16 = 2379;
@@ -38,6 +41,10 @@ struct Shared {
     members: Vec<Mutex<Member>>,
     violations: Mutex<Vec<Violation>>,
     counters: Mutex<BTreeMap<String, u64>>,
+    /// The member that voted last.
+    voted: signal::Sender<usize>,
+    votes: Mutex<Votes>,
+    failed: signal::Sender<bool>,
 }
 
 struct Member {
@@ -83,6 +90,9 @@ impl Cluster {
                 members,
                 violations: Mutex::default(),
                 counters: Mutex::default(),
+                voted: signal::channel(0).0,
+                votes: Mutex::default(),
+                failed: signal::channel(false).0,
             }),
         }
     }
@@ -139,6 +149,32 @@ impl Cluster {
             format_args!("{}: {}", violation.property, violation.text),
         );
         locked(&self.shared.violations).push(violation);
+        self.shared.failed.send(true);
+    }
+
+    /// Becomes true at the first violation.
+    pub fn failed(&self) -> signal::Receiver<bool> {
+        self.shared.failed.subscribe()
+    }
+
+    /// A vote left a member.
+    pub fn voted(&self, voter: &str, term: u64, candidate: u64) {
+        self.world()
+            .event(voter, format_args!("votes in term {term} for {candidate:x}"));
+        self.count("votes granted");
+        let Some(member) = (0..self.len()).find(|member| name(*member) == voter) else {
+            return;
+        };
+        let granted = locked(&self.shared.votes).granted(member, term, candidate);
+        if let Err(violation) = granted {
+            self.violate(violation);
+        }
+        self.shared.voted.send(member);
+    }
+
+    /// Watches which member voted last.
+    pub fn votes(&self) -> signal::Receiver<usize> {
+        self.shared.voted.subscribe()
     }
 
     pub fn violations(&self) -> Vec<Violation> {
@@ -197,6 +233,7 @@ impl Cluster {
             Ok(node) => {
                 let node = Arc::new(node);
                 locked(&self.shared.members[index]).node = Arc::downgrade(&node);
+                self.check_recovered_term(index).await;
                 let failure = {
                     let asked = Box::pin(async { stop.wait_until(|stop| *stop).await.is_ok() });
                     match select(asked, node.failed().boxed()).await {
@@ -215,6 +252,22 @@ impl Cluster {
             }
         };
         self.ended(index, life, &ended);
+    }
+
+    /// What a member has promised by its votes it must still know when it is back.
+    async fn check_recovered_term(&self, index: usize) {
+        let deadline = self.world().now() + RECOVERED_TERM_WAIT.as_nanos() as u64;
+        while self.world().now() < deadline {
+            let term = self.probe(index).map_or(0, |probe| probe.term);
+            if term > 0 {
+                let recovered = locked(&self.shared.votes).recovered(index, term);
+                if let Err(violation) = recovered {
+                    self.violate(violation);
+                }
+                return;
+            }
+            self.world().sleep(Duration::from_micros(50)).await;
+        }
     }
 
     /// A member's process is at its end by itself.

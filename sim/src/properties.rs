@@ -118,28 +118,46 @@ impl Properties {
     }
 }
 
-/// "Durable vote": a member grants its vote to one candidate in a term, whatever crashes in between
-/// (Raft, 5.2 and figure 2: `votedFor` is updated on stable storage before responding).
+/// "Durable vote": a member grants its vote to one candidate in a term, whatever crashes in between, and
+/// knows that term when it is back (Raft, 5.2 and figure 2: `currentTerm` and `votedFor` are updated on
+/// stable storage before responding).
 #[derive(Default)]
 pub struct Votes {
-    granted: BTreeMap<(String, u64), u64>,
+    granted: BTreeMap<(usize, u64), u64>,
+    newest: BTreeMap<usize, u64>,
 }
 
 impl Votes {
     /// A vote left a member for a candidate.
-    pub fn granted(&mut self, voter: &str, term: u64, candidate: u64) -> Result<(), Violation> {
-        let known = *self.granted.entry((voter.to_owned(), term)).or_insert(candidate);
+    pub fn granted(&mut self, voter: usize, term: u64, candidate: u64) -> Result<(), Violation> {
+        let newest = self.newest.entry(voter).or_default();
+        *newest = (*newest).max(term);
+        let known = *self.granted.entry((voter, term)).or_insert(candidate);
         if known == candidate {
             return Ok(());
         }
         Err(Violation::new(
             "durable-vote",
-            format!("one vote in a term: {voter} voted in term {term} for {known:x} and for {candidate:x}"),
+            format!(
+                "one vote in a term: m{} voted in term {term} for {known:x} and for {candidate:x}",
+                voter + 1
+            ),
         ))
     }
 
-    pub fn count(&self) -> usize {
-        self.granted.len()
+    /// A member is back, in this term.
+    pub fn recovered(&self, voter: usize, term: u64) -> Result<(), Violation> {
+        let newest = self.newest.get(&voter).copied().unwrap_or(0);
+        if term >= newest {
+            return Ok(());
+        }
+        Err(Violation::new(
+            "durable-vote",
+            format!(
+                "a vote survives a crash: m{} had voted in term {newest} and is back in term {term}",
+                voter + 1
+            ),
+        ))
     }
 }
 
@@ -203,14 +221,20 @@ mod tests {
     }
 
     #[test]
-    fn a_second_vote_in_a_term_is_refused() {
+    fn a_second_vote_in_a_term_and_a_forgotten_one_are_refused() {
         let mut votes = Votes::default();
-        votes.granted("m1", 3, 7).expect("the first");
-        votes.granted("m1", 3, 7).expect("repeated");
-        votes.granted("m2", 3, 8).expect("another voter");
-        votes.granted("m1", 4, 8).expect("another term");
-        let violation = votes.granted("m1", 3, 8).expect_err("a second vote");
-        assert_eq!(violation.property, "durable-vote");
-        assert_eq!(votes.count(), 3);
+        votes.granted(0, 3, 7).expect("the first");
+        votes.granted(0, 3, 7).expect("repeated");
+        votes.granted(1, 3, 8).expect("another voter");
+        votes.granted(0, 4, 8).expect("another term");
+        votes.recovered(0, 4).expect("it remembers");
+        votes.recovered(1, 5).expect("it has heard of a newer term");
+        votes.recovered(2, 1).expect("it has never voted");
+        let forged = [votes.granted(0, 3, 8), votes.recovered(0, 3)];
+        assert!(
+            forged
+                .into_iter()
+                .all(|judged| judged.is_err_and(|violation| violation.property == "durable-vote"))
+        );
     }
 }

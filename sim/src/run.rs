@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use quorate::runtime::{Env, Task, signal};
+use quorate::runtime::{Env, Task};
 use quorate_jepsen::history::{History, Recorder, WatchEvent};
 use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::JudgeOptions;
@@ -31,7 +31,7 @@ use crate::judge;
 use crate::logs::Logs;
 use crate::nemesis;
 use crate::plan::Plan;
-use crate::properties::{Observation, Properties, Votes};
+use crate::properties::{Observation, Properties};
 use crate::report::{Report, Violation, add_counters};
 use crate::seed::Dice;
 use crate::trace::Trace;
@@ -171,7 +171,6 @@ struct Run {
     world: World,
     recorder: Recorder,
     stop: Stop,
-    failed: signal::Sender<bool>,
 }
 
 impl Run {
@@ -180,38 +179,25 @@ impl Run {
         let world = World::new(plan.seed, plan.network, plan.disks, trace);
         let cluster = Cluster::new(world.clone(), plan.clone());
         *remains.cluster.lock().expect("nothing has panicked yet") = Some(cluster.clone());
-        let (failed, _) = signal::channel(false);
         let run = Run {
             plan,
             cluster,
             world,
             recorder: remains.recorder,
             stop: Stop::new(),
-            failed,
         };
         run.listen_to_votes(log);
         run
     }
 
     fn listen_to_votes(&self, log: Option<Level>) {
-        let votes = Mutex::new(Votes::default());
-        let (cluster, failed) = (self.cluster.clone(), self.failed.clone());
-        let listener = move |voter: &str, term: u64, candidate: u64| {
-            cluster
-                .world()
-                .event(voter, format_args!("votes in term {term} for {candidate:x}"));
-            cluster.count("votes granted");
-            let mut votes = votes.lock().expect("nothing panics under this lock");
-            if let Err(violation) = votes.granted(voter, term, candidate) {
-                cluster.violate(violation);
-                failed.send(true);
-            }
-        };
+        let cluster = self.cluster.clone();
+        let listener = move |voter: &str, term, candidate| cluster.voted(voter, term, candidate);
         Logs::install(log, Arc::new(listener));
     }
 
     async fn carry_out(self) {
-        let mut failed = self.failed.subscribe();
+        let mut failed = self.cluster.failed();
         let broken = Box::pin(async { failed.wait_until(|failed| *failed).await.is_ok() });
         let phases = Box::pin(self.phases());
         select(phases, broken).await;
@@ -219,7 +205,6 @@ impl Run {
 
     fn violate(&self, property: &str, text: String) {
         self.cluster.violate(Violation::new(property, text));
-        self.failed.send(true);
     }
 
     async fn phases(&self) {
@@ -334,7 +319,7 @@ impl Run {
 
     /// Looks at all members again and again.
     fn probes(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (cluster, failed) = (self.cluster.clone(), self.failed.clone());
+        let cluster = self.cluster.clone();
         async move {
             let world = cluster.world().clone();
             let mut properties = Properties::default();
@@ -346,7 +331,6 @@ impl Run {
                     };
                     if let Err(violation) = properties.observe(&now) {
                         cluster.violate(violation);
-                        failed.send(true);
                         return;
                     }
                     if last.as_ref() != Some(&now) {

@@ -82,18 +82,9 @@ impl Proposals {
         let _ = self.wake.try_send(());
     }
 
-    /// Batches under way that somebody still waits for. The others are forgotten: raft may have refused them
-    /// within their term (a pause longer than its lease, a transfer), and then nothing would ever settle them.
+    /// Batches under way.
     pub fn flights(&self) -> usize {
-        let mut inner = self.lock();
-        let awaited = |flight: &Flight| {
-            flight
-                .proposals
-                .iter()
-                .any(|proposal| !proposal.answer.is_closed())
-        };
-        inner.flights.retain(|_, flight| awaited(flight));
-        inner.flights.len()
+        self.lock().flights.len()
     }
 
     /// Commands that wait for their outcome.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::errors::ClientWriteError;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Consensus;
 use super::message::{PeerRequest, PeerResponse};
 use super::propose::Proposal;
-use super::types::Batch;
+use super::types::{Batch, Reply};
 use crate::base::{Denied, MemberId, limits};
 use crate::proto::command::{Command, command::Request};
 use crate::state::Outcome;
@@ -94,7 +95,7 @@ impl Consensus {
         let sequence = batch.sequence;
         if leader == self.member_id() {
             if !self.append_in_term(batch, term).await {
-                // Raft has stopped, and says so at once, each time: without a pause this would not end.
+                // The answer will be the same for a while: without a pause this would not end.
                 self.env().sleep(RETRY).await;
                 self.core().proposals.refused(sequence);
             }
@@ -127,13 +128,24 @@ impl Consensus {
         }
     }
 
-    /// Hands a batch to raft; it is appended if this member leads in `term`, else never. `false`: raft has
-    /// stopped, nothing is appended.
+    /// Hands a batch to raft; it is appended if this member leads in `term`, else never. `false`: it was
+    /// refused, or raft has stopped before; nothing is appended.
+    ///
+    /// Raft refuses in the very term, too: while leadership is being transferred, and after a pause that was
+    /// longer than the leader's lease. Nothing later would tell that such a batch is lost.
     pub(super) async fn append_in_term(&self, batch: Batch, term: u64) -> bool {
-        self.raft()
+        let (reply, mut result) = Reply::new();
+        let write = self
+            .raft()
             .write(batch)
             .with_leader(super::types::leader_of(term))
-            .await
-            .is_ok()
+            .responder(reply);
+        if write.await.is_err() {
+            return false;
+        }
+        // What raft takes in later is looked at later: by now the write was refused or appended. If raft stops
+        // meanwhile nobody knows, and the next term settles it.
+        let seen = self.raft().with_raft_state(|_| ()).await;
+        seen.is_err() || !matches!(result.try_recv(), Ok(Err(ClientWriteError::ForwardToLeader(_))))
     }
 }

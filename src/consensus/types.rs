@@ -4,28 +4,42 @@ use std::fmt;
 
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
+use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
+use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::machine::Machine;
 use super::runtime::RaftRuntime;
 use crate::base::MemberId;
 use crate::state::Position;
 
-openraft::declare_raft_types!(
-    /// Standard raft: one leader per term.
-    pub TypeConfig:
-        D = Batch,
-        R = (),
-        NodeId = u64,
-        Node = Peer,
-        Term = u64,
-        LeaderId = leader_id_std::LeaderId<u64, u64>,
-        Vote = openraft::impls::Vote<Self::LeaderId>,
-        Payload = openraft::EntryPayload<Batch, u64, Peer>,
-        Entry = openraft::impls::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>,
-        AsyncRuntime = RaftRuntime,
-);
+/// Standard raft: one leader per term. Written out, since openraft's macro cannot name a responder.
+#[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
+pub struct TypeConfig {}
+
+impl RaftTypeConfig for TypeConfig {
+    type D = Batch;
+    type R = ();
+    type NodeId = u64;
+    type Node = Peer;
+    type Term = u64;
+    type LeaderId = leader_id_std::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = Payload;
+    type Entry = openraft::impls::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = RaftRuntime;
+    type Responder<T>
+        = Reply<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub type Raft = openraft::Raft<TypeConfig, Machine>;
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
@@ -41,6 +55,22 @@ pub type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 pub type TransferRequest = openraft::raft::TransferLeaderRequest<TypeConfig>;
 pub type TransferResponse = openraft::raft::TransferLeaderResponse<TypeConfig>;
 pub type SnapshotResponse = openraft::raft::SnapshotResponse<TypeConfig>;
+
+/// Where raft puts the result of a write. Unlike openraft's own, it is silent if nobody waits any more.
+pub struct Reply<T>(oneshot::Sender<T>);
+
+impl<T> Reply<T> {
+    pub fn new() -> (Self, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        (Reply(sender), receiver)
+    }
+}
+
+impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for Reply<T> {
+    fn on_complete(self, result: T) {
+        let _ = self.0.send(result);
+    }
+}
 
 /// A member as raft's membership records it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

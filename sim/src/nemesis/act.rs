@@ -1,7 +1,10 @@
 //! What a fault does, from its beginning to its end.
 
+use std::future::poll_fn;
+use std::task::Context;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -12,7 +15,7 @@ use crate::cluster::{Cluster, name};
 use crate::seed::Dice;
 use crate::world::clock::DRIFT_PPM_MAX;
 use crate::world::net::HostId;
-use crate::world::{Kill, World};
+use crate::world::{Kill, Nanos, World};
 
 /// Strikes, lasts, and undoes. `others` are the hosts of the clients; `env` is one of theirs.
 pub async fn strike(cluster: Cluster, env: Env, others: Vec<HostId>, fault: Fault, mut dice: Dice) {
@@ -66,6 +69,11 @@ impl Blow<'_> {
                 let all: Vec<usize> = (0..self.cluster.len()).collect();
                 self.down(&all, Kill::Power).await
             }
+            Class::PowerLossAtSync => self.down_at_sync(member, dice).await,
+            Class::PowerLossAtVote => match leader {
+                Some(leader) => self.down_at_vote(leader, dice).await,
+                None => false,
+            },
             Class::Stop => self.stop(member).await,
             Class::Pause => self.pause(member).await,
             Class::PauseLeader => match leader {
@@ -222,6 +230,46 @@ impl Blow<'_> {
         for member in members {
             self.cluster.release(*member);
         }
+        struck
+    }
+
+    /// Power is lost at some point of the first sync within the fault's time.
+    async fn down_at_sync(&self, member: usize, dice: &mut Dice) -> bool {
+        let host = self.host(member);
+        let end = self.world.now() + self.fault.lasts().as_nanos() as u64;
+        let before = self.world.drive(host, |drive| drive.syncs_begun());
+        let poll = |cx: &mut Context<'_>| self.world.drive(host, |drive| drive.poll_sync_begun(before, cx));
+        let begun = select(poll_fn(poll), self.world.sleep_until(end)).await;
+        if let Either::Right(_) = begun {
+            return false;
+        }
+        self.down_shortly(member, end, dice).await
+    }
+
+    /// The leader does not run; whoever votes first loses power about when its vote has to be durable.
+    async fn down_at_vote(&self, leader: usize, dice: &mut Dice) -> bool {
+        let end = self.world.now() + self.fault.lasts().as_nanos() as u64;
+        let mut votes = self.cluster.votes();
+        if !self.world.pause(self.host(leader)) {
+            return false;
+        }
+        let voted = select(votes.changed(), self.world.sleep_until(end)).await;
+        let struck = match voted {
+            Either::Left(_) => {
+                let voter = *self.cluster.votes().borrow();
+                self.down_shortly(voter, end, dice).await
+            }
+            Either::Right(_) => false,
+        };
+        self.world.resume(self.host(leader));
+        struck
+    }
+
+    async fn down_shortly(&self, member: usize, end: Nanos, dice: &mut Dice) -> bool {
+        self.world.sleep(Duration::from_micros(dice.below(600))).await;
+        let struck = self.cluster.hold_down(member, Kill::Power);
+        self.world.sleep_until(end).await;
+        self.cluster.release(member);
         struck
     }
 

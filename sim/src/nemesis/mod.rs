@@ -50,6 +50,10 @@ pub enum Class {
     PowerLossLeader,
     /// All machines do.
     PowerLossAll,
+    /// A machine loses power while it syncs.
+    PowerLossAtSync,
+    /// The leader is stopped, and a machine loses power right after it voted for another.
+    PowerLossAtVote,
     /// A member is asked to stop, hands over, and comes back.
     Stop,
     /// A process does not run for a while.
@@ -71,7 +75,7 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Class; 21] = [
+    pub const ALL: [Class; 23] = [
         Class::Isolate,
         Class::IsolateLeader,
         Class::Split,
@@ -84,6 +88,8 @@ impl Class {
         Class::PowerLoss,
         Class::PowerLossLeader,
         Class::PowerLossAll,
+        Class::PowerLossAtSync,
+        Class::PowerLossAtVote,
         Class::Stop,
         Class::Pause,
         Class::PauseLeader,
@@ -98,7 +104,10 @@ impl Class {
     /// Needs another member to be cut from, or to take over.
     fn needs_peers(self) -> bool {
         use Class::*;
-        matches!(self, Split | OneWay | Bridge | Swizzle | MoveLeader)
+        matches!(
+            self,
+            Split | OneWay | Bridge | Swizzle | MoveLeader | PowerLossAtVote
+        )
     }
 
     /// How long it lasts, in milliseconds: about an election time-out to several.
@@ -110,6 +119,8 @@ impl Class {
             Slow => 1_000..10_000,
             Reset | MoveLeader | ClockJump => 0..1,
             Kill | PowerLoss | PowerLossLeader | PowerLossAll | Stop => 50..6_000,
+            PowerLossAtSync => 200..5_000,
+            PowerLossAtVote => 3_000..9_000,
             Pause | PauseLeader => 100..7_000,
             SyncFailure => 200..3_000,
             DiskStall | DiskFull => 200..4_000,

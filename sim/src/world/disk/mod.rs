@@ -18,6 +18,7 @@ mod tree;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +58,9 @@ pub struct Drive {
     fail_next_sync: bool,
     full: bool,
     stall: Option<super::Nanos>,
+    /// Syncs that were begun, and who waits for the next.
+    begun: u64,
+    sync_waiter: Option<Waker>,
     pub counters: Counters,
 }
 
@@ -72,6 +76,8 @@ impl Drive {
             fail_next_sync: false,
             full: false,
             stall: None,
+            begun: 0,
+            sync_waiter: None,
             counters: Counters::default(),
         }
     }
@@ -187,6 +193,8 @@ impl Drive {
 
     /// The first half of a sync: how far it will reach. It takes [`sync_latency`](Self::sync_latency).
     pub fn begin_sync(&mut self, life: u64, inode: Inode) -> io::Result<u64> {
+        self.begun += 1;
+        self.sync_waiter.take().into_iter().for_each(Waker::wake);
         Ok(self.file(life, inode)?.begin_sync())
     }
 
@@ -278,6 +286,20 @@ impl Drive {
     /// The next sync, of whatever file, fails.
     pub fn fail_next_sync(&mut self, fail: bool) {
         self.fail_next_sync = fail;
+    }
+
+    /// How many syncs were begun.
+    pub fn syncs_begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Ready when more than so many syncs were begun. One task at a time may wait.
+    pub fn poll_sync_begun(&mut self, before: u64, cx: &Context<'_>) -> Poll<()> {
+        if self.begun > before {
+            return Poll::Ready(());
+        }
+        self.sync_waiter = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     pub fn set_full(&mut self, full: bool) {

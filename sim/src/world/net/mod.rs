@@ -441,12 +441,12 @@ impl Net {
         } else if matches!(piece, Piece::Data(_)) {
             // Nobody is there: the machine answers with a reset, which has to travel back.
             let back = links[opposite.host][end.host].delay(dice, 60);
-            self.answer_with_reset(arrival + back, id);
+            self.answer_with_reset(now, arrival + back, id);
         }
     }
 
     /// A reset travels to this end.
-    fn answer_with_reset(&mut self, arrival: Nanos, id: EndId) {
+    fn answer_with_reset(&mut self, now: Nanos, arrival: Nanos, id: EndId) {
         let Ok(connection) = self.connection(id) else {
             return;
         };
@@ -455,7 +455,7 @@ impl Net {
         end.push(arrival, Piece::Reset);
         self.resets += 1;
         if self.links[from][to].is_cut() {
-            self.hold(arrival, id);
+            self.hold(now, id);
         }
         self.arm(id);
     }
@@ -526,7 +526,7 @@ impl Net {
             // Behind what is under way, so that a reader may see the first part of a message.
             let behind = end.next_arrival().unwrap_or(now);
             let gap = self.dice.below(RESET_GAP);
-            self.answer_with_reset(behind + gap, *id);
+            self.answer_with_reset(now, behind + gap, *id);
         }
         towards.len()
     }
@@ -616,7 +616,7 @@ impl Net {
                 self.arm(id);
             } else if opposite.holder == Holder::Process {
                 end.flight.clear();
-                self.answer_with_reset(at, id.opposite());
+                self.answer_with_reset(now, at, id.opposite());
             }
         }
     }

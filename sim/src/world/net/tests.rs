@@ -175,6 +175,20 @@ fn a_long_cut_fails_the_sender_and_tells_the_receiver_nothing() {
 }
 
 #[test]
+fn a_reset_on_a_cut_way_back_is_neither_early_nor_lost() {
+    let mut bench = Bench::new();
+    let (a, b) = (bench.dialer, bench.acceptor);
+    bench.net.close(bench.now, b);
+    bench.net.cut(bench.now, 1, 0);
+    sent(bench.write(a, b"to nobody"));
+    // Healed before the data could even have arrived.
+    bench.net.heal(bench.now, 1, 0);
+    bench.pass(20);
+    assert!(bench.read_ok(a).is_some_and(|end| end.is_empty()));
+    assert_eq!(bench.read_error(a), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn a_reset_strikes_in_the_middle_of_a_message() {
     let whole = "0123456789".repeat(5);
     let mut seen = std::collections::BTreeSet::new();
