@@ -127,6 +127,8 @@ struct Driver {
     acknowledged: Arc<AtomicUsize>,
     term: u64,
     votes: u64,
+    /// What is committed is never truncated.
+    committed: u64,
 }
 
 impl Driver {
@@ -149,11 +151,15 @@ impl Driver {
                 (vec![Unit::Vote(vote.clone())], self.wal.save_vote(vote))
             }
             Verb::Committed => {
-                self.model.last.inspect(|last| self.wal.save_committed(*last));
+                let last = self.model.last?;
+                self.committed = last.index;
+                self.wal.save_committed(last);
                 return None;
             }
             Verb::Truncate(share) => {
-                let kept = at(share, self.model.entries.len());
+                let committed = |entry: &&LogRecord| entry.index <= self.committed;
+                let committed = self.model.entries.iter().filter(committed).count();
+                let kept = at(share, self.model.entries.len()).max(committed);
                 let end = match kept.checked_sub(1) {
                     Some(newest) => Some(self.model.entries[newest].id()),
                     None => self.model.purged,
@@ -213,6 +219,11 @@ async fn look(disk: &FakeDisk) -> Model {
     let state = wal.state();
     let entries = wal.read(0, u64::MAX, None).await.expect("intact");
     let (vote, purged, last) = (state.vote, state.purged, state.last);
+    let index = |id: Option<LogId>| id.map(|id| id.index);
+    assert!(
+        index(state.committed) <= index(last),
+        "what is committed is in the log"
+    );
     Model {
         entries,
         vote,
@@ -230,6 +241,7 @@ async fn live(disk: &FakeDisk, life: &Life, before: Model, number: u64) -> (Vec<
         Either::Right(_) => return (Vec::new(), 0),
     };
     let term = before.last.map_or(0, |last| last.term) + 1;
+    let committed = wal.state().committed.map_or(0, |committed| committed.index);
     let mut driver = Driver {
         env: fake_disk::env(disk),
         wal,
@@ -238,6 +250,7 @@ async fn live(disk: &FakeDisk, life: &Life, before: Model, number: u64) -> (Vec<
         acknowledged: Arc::default(),
         term,
         votes: number * 1000,
+        committed,
     };
     let run = Box::pin(driver.run(&life.verbs));
     let _ = select(run, Box::pin(disk.crashed())).await;
