@@ -99,7 +99,6 @@ impl End {
         self.readable.clear();
         self.flight.clear();
         self.held_bytes = 0;
-        self.stalled_since = None;
     }
 
     pub fn check(&self) -> io::Result<()> {

@@ -397,8 +397,9 @@ impl Net {
         end.deliver(now);
         if end.stalled_since.is_some_and(|since| since + give_up <= now) && !end.failed() {
             end.fail(io::ErrorKind::TimedOut);
-            self.timeouts += 1;
             // What this end had sent is not retransmitted any more.
+            end.stalled_since = None;
+            self.timeouts += 1;
             let opposite = &mut self.connection(id)?.ends[1 - id.side];
             opposite.truncate_flight(0);
         }

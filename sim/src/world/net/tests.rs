@@ -184,8 +184,22 @@ fn a_reset_on_a_cut_way_back_is_neither_early_nor_lost() {
     // Healed before the data could even have arrived.
     bench.net.heal(bench.now, 1, 0);
     bench.pass(20);
-    assert!(bench.read_ok(a).is_some_and(|end| end.is_empty()));
     assert_eq!(bench.read_error(a), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reset_held_up_by_a_cut_arrives_although_its_sender_is_gone() {
+    let mut bench = Bench::new();
+    let (a, b) = (bench.dialer, bench.acceptor);
+    bench.net.cut(bench.now, 0, 1);
+    assert_eq!(bench.net.reset(bench.now, 0, 1), 2);
+    bench.pass(20);
+    assert_eq!(bench.read_error(a), io::ErrorKind::ConnectionReset);
+    bench.net.close(bench.now, a);
+    assert!(bench.read(b).is_none(), "the way is cut");
+    bench.net.heal(bench.now, 0, 1);
+    bench.pass(1_000);
+    assert_eq!(bench.read_error(b), io::ErrorKind::ConnectionReset);
 }
 
 #[test]
