@@ -104,8 +104,6 @@ struct Shared {
     core: Arc<Core>,
     reads: Arc<ReadQueue>,
     network: Network,
-    /// Connections for forwarded proposals, read indexes and leases, one per peer.
-    requests: Mutex<BTreeMap<MemberId, RpcClient>>,
     status: signal::Sender<Status>,
     /// For the hot path, as of the last look of [`Consensus::run_status`].
     term_seen: AtomicU64,
@@ -133,11 +131,7 @@ impl Consensus {
         )?);
         // What a killed process left in the page cache is made durable before raft counts on it.
         core.sync().await?;
-        let network = Network {
-            env: env.clone(),
-            identity: options.identity,
-            timeout: 2 * options.election_timeout,
-        };
+        let network = Network::new(env.clone(), options.identity, 2 * options.election_timeout);
         let raft = Raft::new(
             member,
             Arc::new(raft_config(&options)?),
@@ -156,7 +150,6 @@ impl Consensus {
             core,
             reads,
             network,
-            requests: Mutex::default(),
             status,
             term_seen: AtomicU64::new(0),
             lagging: AtomicBool::new(false),
@@ -186,6 +179,7 @@ impl Consensus {
         let mut tasks = vec![
             env.spawn(self.clone().run_proposals(proposer_woken)),
             env.spawn(self.clone().run_reads(reader_woken)),
+            env.spawn(self.clone().run_heartbeats()),
             env.spawn(self.clone().run_status()),
             env.spawn(self.clone().run_lease_expiry()),
         ];
@@ -205,6 +199,18 @@ impl Consensus {
             .extend(tasks);
     }
 
+    /// A leader's heartbeats. Raft would time each out after the interval at which it sends them; here an
+    /// answer may take longer than that, as in a cluster whose members are far apart.
+    async fn run_heartbeats(self) {
+        loop {
+            self.env().sleep(self.0.options.heartbeat_interval).await;
+            let leads = self.status().leader == Some(self.member_id());
+            if leads && self.raft().trigger().heartbeat().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Stops raft and every task. The engine is synced, so that the next start replays little.
     pub async fn stop(&self) {
         let tasks = std::mem::take(
@@ -218,6 +224,7 @@ impl Consensus {
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
+        self.0.network.close();
         if let Err(error) = self.0.core.sync().await {
             tracing::error!(%error, "cannot sync the engine");
         }
@@ -425,23 +432,13 @@ impl Consensus {
     }
 
     fn request_client(&self, peer: MemberId) -> std::io::Result<RpcClient> {
-        let mut clients = self
-            .0
-            .requests
-            .lock()
-            .expect("no code that panics runs under this lock");
-        if let Some(client) = clients.get(&peer) {
-            return Ok(client.clone());
-        }
         let metrics = self.0.raft.metrics();
         let addresses = {
             let metrics = metrics.borrow_watched();
             let node = metrics.membership_config.membership().get_node(&peer);
             network::addresses(node.ok_or(std::io::ErrorKind::NotConnected)?)
         };
-        let client = RpcClient::new(self.0.network.dialer(peer, addresses), Purpose::Request);
-        clients.insert(peer, client.clone());
-        Ok(client)
+        Ok(self.0.network.client(peer, addresses, Purpose::Request))
     }
 }
 
@@ -452,7 +449,10 @@ fn raft_config(options: &Options) -> Result<openraft::Config, Broken> {
     let election = millis(options.election_timeout);
     let config = openraft::Config {
         cluster_name: format!("{:x}", options.identity.cluster),
-        heartbeat_interval: millis(options.heartbeat_interval),
+        // How long a heartbeat's answer may take, and five times what raft's clock ticks in;
+        // see `run_heartbeats`.
+        heartbeat_interval: election / 4,
+        enable_heartbeat: false,
         election_timeout_min: election * 3 / 10,
         election_timeout_max: election * 7 / 10,
         install_snapshot_timeout: millis(options.request_timeout),

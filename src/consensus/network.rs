@@ -1,12 +1,13 @@
 //! openraft's network: how this member reaches the others.
 //!
-//! Each purpose has its own connection: votes and heartbeats, entries, snapshots. Entries are pipelined:
-//! requests go out as the log grows, answers come back in order on the same connection.
+//! Each purpose has its own connection: votes and heartbeats, entries, snapshots, forwarded requests. Entries
+//! are pipelined: requests go out as the log grows, answers come back in order on the same connection.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -37,14 +38,49 @@ type RpcError = RPCError<TypeConfig>;
 /// Makes clients for each peer.
 #[derive(Clone)]
 pub struct Network {
-    pub env: Env,
-    pub identity: Identity,
+    env: Env,
+    identity: Identity,
     /// How long a connection attempt, and a silence while an answer is due, may take.
-    pub timeout: Duration,
+    timeout: Duration,
+    /// Connections for requests, which outlive the question for which they were opened.
+    clients: Arc<Mutex<BTreeMap<(MemberId, Purpose), RpcClient>>>,
 }
 
 impl Network {
-    pub fn dialer(&self, peer: MemberId, addresses: Vec<String>) -> Dialer {
+    pub fn new(env: Env, identity: Identity, timeout: Duration) -> Self {
+        Network {
+            env,
+            identity,
+            timeout,
+            clients: Arc::default(),
+        }
+    }
+
+    /// The client of a peer for one purpose; another one when its addresses have changed.
+    pub fn client(&self, peer: MemberId, addresses: Vec<String>, purpose: Purpose) -> RpcClient {
+        let mut clients = self
+            .clients
+            .lock()
+            .expect("no code that panics runs under this lock");
+        if let Some(client) = clients.get(&(peer, purpose))
+            && client.addresses() == addresses
+        {
+            return client.clone();
+        }
+        let client = RpcClient::new(self.dialer(peer, addresses), purpose);
+        clients.insert((peer, purpose), client.clone());
+        client
+    }
+
+    /// Hangs up.
+    pub fn close(&self) {
+        self.clients
+            .lock()
+            .expect("no code that panics runs under this lock")
+            .clear();
+    }
+
+    fn dialer(&self, peer: MemberId, addresses: Vec<String>) -> Dialer {
         Dialer {
             env: self.env.clone(),
             identity: self.identity,
@@ -80,7 +116,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: MemberId, node: &Peer) -> PeerClient {
         let dialer = self.dialer(target, addresses(node));
         PeerClient {
-            control: RpcClient::new(dialer.clone(), Purpose::Control),
+            control: self.client(target, addresses(node), Purpose::Control),
             dialer,
             pipelined: true,
         }

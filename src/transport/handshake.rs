@@ -17,7 +17,7 @@ const MAGIC: [u8; 4] = *b"QRM\x01";
 const PROTOCOL_VERSION: u16 = 1;
 
 /// What a connection carries, from its first frame to its last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Purpose {
     /// Votes and heartbeats: small, urgent.
     Control,

@@ -1,7 +1,8 @@
 //! Requests and responses over one lazily opened connection, many at a time.
 //!
 //! A frame is `id: u64 LE | body`; the response carries the request's id. When the connection breaks,
-//! every call that waits fails, and the next call dials again.
+//! every call that waits fails, and the next call dials again. Dialing takes three ways over the network
+//! and a call perhaps one: it goes on when the call that began it has run out of time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::handshake::{Dialer, Purpose};
 use super::{FrameReader, FrameWriter, malformed};
-use crate::runtime::Task;
+use crate::runtime::{Env, Task};
 
 /// Requests that may wait for the connection's writer.
 const QUEUED_REQUESTS_MAX: usize = 1024;
@@ -25,29 +26,57 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 pub struct RpcClient {
     dialer: Arc<Dialer>,
     purpose: Purpose,
-    connection: Arc<tokio::sync::Mutex<Option<Connection>>>,
+    connection: Arc<Mutex<Option<Connection>>>,
 }
 
+/// A connection, or the attempt to open one.
 struct Connection {
     requests: mpsc::Sender<(u64, Bytes)>,
-    waiting: Arc<Mutex<Waiting>>,
-    tasks: [Task<()>; 2],
+    calls: Arc<Mutex<Calls>>,
+    task: Task<()>,
 }
 
 #[derive(Default)]
-struct Waiting {
-    next_id: u64,
-    calls: BTreeMap<u64, oneshot::Sender<Bytes>>,
+struct Calls {
+    last_id: u64,
+    waiting: BTreeMap<u64, Call>,
+    /// Frames that came back so far.
+    heard: u64,
     closed: bool,
 }
 
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    waiting.lock().expect("no code that panics runs under this lock")
+struct Call {
+    answer: oneshot::Sender<io::Result<Bytes>>,
+    /// Set when the request was handed to the network: what had been heard by then.
+    sent: Option<u64>,
+}
+
+impl Calls {
+    /// Marks the connection as gone; every waiting call fails.
+    fn close(&mut self, why: &io::Error) {
+        self.closed = true;
+        for call in std::mem::take(&mut self.waiting).into_values() {
+            let error = match call.sent {
+                Some(_) => io::Error::new(why.kind(), why.to_string()),
+                None => never_sent(why),
+            };
+            // The caller may have given up.
+            let _ = call.answer.send(Err(error));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no code that panics runs under this lock")
+}
+
+fn never_sent(why: &io::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, why.to_string())
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(Task::abort);
+        self.task.abort();
     }
 }
 
@@ -60,112 +89,156 @@ impl RpcClient {
         }
     }
 
+    /// "host:port" of the peer, in the order they are tried.
+    pub fn addresses(&self) -> &[String] {
+        &self.dialer.addresses
+    }
+
     /// Sends a request and waits for its response. An error leaves open whether the peer saw it, unless
     /// its kind is `NotConnected`: then it was never sent.
     pub async fn call(&self, request: impl Into<Bytes>, timeout: Duration) -> io::Result<Bytes> {
-        let deadline = self.dialer.env.now() + timeout;
-        let request = request.into();
-        let (id, response) = match self.dialer.env.timeout_at(deadline, self.send(request)).await {
-            Ok(sent) => sent.map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error))?,
-            Err(elapsed) => return Err(elapsed.into()),
-        };
-        match self.dialer.env.timeout_at(deadline, response).await {
-            Ok(Ok(response)) => Ok(response),
+        let (id, calls, response) = self.queue(request.into())?;
+        match self.dialer.env.timeout(timeout, response).await {
+            Ok(Ok(response)) => response,
             Ok(Err(_)) => Err(io::ErrorKind::ConnectionReset.into()),
-            Err(elapsed) => {
-                self.give_up(id).await;
-                Err(elapsed.into())
-            }
+            Err(elapsed) => Err(self.give_up(id, &calls, elapsed.into())),
         }
     }
 
-    async fn send(&self, request: Bytes) -> io::Result<(u64, oneshot::Receiver<Bytes>)> {
-        let mut slot = self.connection.lock().await;
-        if slot
-            .as_ref()
-            .is_none_or(|connection| lock(&connection.waiting).closed)
-        {
-            *slot = None;
-            let (reader, writer) = self.dialer.dial(self.purpose).await?;
-            *slot = Some(self.open(reader, writer));
-        }
-        let connection = slot.as_ref().expect("filled above");
-        let (sender, receiver) = oneshot::channel();
-        let id = {
-            let mut waiting = lock(&connection.waiting);
-            waiting.next_id += 1;
-            let id = waiting.next_id;
-            waiting.calls.insert(id, sender);
-            id
+    #[expect(clippy::type_complexity, reason = "three things that belong to one call")]
+    fn queue(
+        &self,
+        request: Bytes,
+    ) -> io::Result<(u64, Arc<Mutex<Calls>>, oneshot::Receiver<io::Result<Bytes>>)> {
+        let mut slot = lock(&self.connection);
+        let connection = match slot.take().filter(|connection| !lock(&connection.calls).closed) {
+            Some(connection) => connection,
+            None => self.open(),
         };
-        let requests = connection.requests.clone();
-        drop(slot);
-        requests
-            .send((id, request))
-            .await
-            .map_err(|_| io::ErrorKind::ConnectionReset)?;
-        Ok((id, receiver))
+        let connection = slot.insert(connection);
+        let (answer, response) = oneshot::channel();
+        let mut calls = lock(&connection.calls);
+        calls.last_id += 1;
+        let id = calls.last_id;
+        if connection.requests.try_send((id, request)).is_err() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "too many requests wait for the connection",
+            ));
+        }
+        calls.waiting.insert(id, Call { answer, sent: None });
+        drop(calls);
+        Ok((id, connection.calls.clone(), response))
     }
 
-    /// Forgets a call whose caller stopped waiting.
-    async fn give_up(&self, id: u64) {
-        if let Some(connection) = self.connection.lock().await.as_ref() {
-            lock(&connection.waiting).calls.remove(&id);
+    /// Forgets a call that ran out of time; what its caller is told.
+    fn give_up(&self, id: u64, calls: &Mutex<Calls>, elapsed: io::Error) -> io::Error {
+        let mut calls = lock(calls);
+        match calls.waiting.remove(&id).map(|call| call.sent) {
+            Some(None) => never_sent(&elapsed),
+            Some(Some(heard)) if heard == calls.heard => {
+                // Not a word since: the peer may have lost the connection without a trace (its power, a
+                // router's memory), and the system here would go on believing in it for a quarter of an hour.
+                calls.close(&elapsed);
+                elapsed
+            }
+            _ => elapsed,
         }
     }
 
-    fn open(&self, reader: FrameReader, writer: FrameWriter) -> Connection {
+    fn open(&self) -> Connection {
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS_MAX);
-        let waiting = Arc::new(Mutex::new(Waiting::default()));
-        let env = &self.dialer.env;
-        let tasks = [
-            env.spawn(write_requests(writer, queue, waiting.clone())),
-            env.spawn(read_responses(reader, waiting.clone())),
-        ];
+        let calls = Arc::new(Mutex::new(Calls::default()));
+        let serve = serve(self.dialer.clone(), self.purpose, queue, calls.clone());
         Connection {
             requests,
-            waiting,
-            tasks,
+            calls,
+            task: self.dialer.env.spawn(serve),
         }
     }
 }
 
-/// Marks the connection as gone; every waiting call fails.
-fn close(waiting: &Mutex<Waiting>) {
-    let mut waiting = lock(waiting);
-    waiting.closed = true;
-    waiting.calls.clear();
+/// Dials, then writes requests and reads responses until either fails.
+async fn serve(
+    dialer: Arc<Dialer>,
+    purpose: Purpose,
+    queue: mpsc::Receiver<(u64, Bytes)>,
+    calls: Arc<Mutex<Calls>>,
+) {
+    let over = match dialer.dial(purpose).await {
+        Ok((reader, writer)) => exchange(&dialer.env, reader, writer, queue, &calls).await,
+        Err(error) => error,
+    };
+    lock(&calls).close(&over);
+}
+
+async fn exchange(
+    env: &Env,
+    reader: FrameReader,
+    writer: FrameWriter,
+    queue: mpsc::Receiver<(u64, Bytes)>,
+    calls: &Arc<Mutex<Calls>>,
+) -> io::Error {
+    // A task of its own: a peer that reads slowly must not keep its answers from being heard.
+    let write = AbortOnDrop(env.spawn(write_requests(writer, queue, calls.clone())));
+    let over = read_responses(reader, calls).await;
+    drop(write);
+    over
+}
+
+struct AbortOnDrop(Task<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn write_requests(
     mut writer: FrameWriter,
     mut queue: mpsc::Receiver<(u64, Bytes)>,
-    waiting: Arc<Mutex<Waiting>>,
+    calls: Arc<Mutex<Calls>>,
 ) {
-    while let Some((id, request)) = queue.recv().await {
-        writer.push(&id.to_le_bytes(), &request);
-        while writer.buffered() < WRITE_BATCH_BYTES
-            && let Ok((id, request)) = queue.try_recv()
-        {
+    let push = |writer: &mut FrameWriter, (id, request): (u64, Bytes)| {
+        let mut calls = lock(&calls);
+        let heard = calls.heard;
+        // Its caller may have been told that it was never sent.
+        if let Some(call) = calls.waiting.get_mut(&id) {
+            call.sent = Some(heard);
             writer.push(&id.to_le_bytes(), &request);
         }
-        if writer.flush().await.is_err() {
-            break;
+    };
+    while let Some(request) = queue.recv().await {
+        push(&mut writer, request);
+        while writer.buffered() < WRITE_BATCH_BYTES
+            && let Ok(request) = queue.try_recv()
+        {
+            push(&mut writer, request);
+        }
+        if let Err(error) = writer.flush().await {
+            return lock(&calls).close(&error);
         }
     }
-    close(&waiting);
 }
 
-async fn read_responses(mut reader: FrameReader, waiting: Arc<Mutex<Waiting>>) {
-    while let Ok(Some(frame)) = reader.next().await {
-        let Ok((id, body)) = split_id(frame) else { break };
-        let call = lock(&waiting).calls.remove(&id);
-        if let Some(call) = call {
+async fn read_responses(mut reader: FrameReader, calls: &Mutex<Calls>) -> io::Error {
+    loop {
+        let (id, body) = match reader
+            .next()
+            .await
+            .and_then(|frame| frame.map(split_id).transpose())
+        {
+            Ok(Some(response)) => response,
+            Ok(None) => return io::ErrorKind::ConnectionReset.into(),
+            Err(error) => return error,
+        };
+        let mut calls = lock(calls);
+        calls.heard += 1;
+        if let Some(call) = calls.waiting.remove(&id) {
             // The caller may have given up.
-            let _ = call.send(body);
+            let _ = call.answer.send(Ok(body));
         }
     }
-    close(&waiting);
 }
 
 /// Takes the id off a frame.
@@ -174,4 +247,88 @@ pub(super) fn split_id(mut frame: Bytes) -> io::Result<(u64, Bytes)> {
         return Err(malformed("a request without an id"));
     }
     Ok((frame.get_u64_le(), frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handshake::{Identity, welcome};
+    use super::*;
+    use crate::base::{ClusterId, MemberId};
+    use crate::runtime::Listener;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    fn identity(member: MemberId) -> Identity {
+        let cluster: ClusterId = 7;
+        Identity { cluster, member }
+    }
+
+    async fn client() -> (Env, RpcClient, Box<dyn Listener>) {
+        let env = crate::runtime::tokio::env();
+        let listener = env.listen("127.0.0.1:0").await.unwrap();
+        let dialer = Dialer {
+            env: env.clone(),
+            identity: identity(1),
+            peer: 2,
+            addresses: vec![listener.local_address()],
+            timeout: PATIENCE,
+        };
+        (env, RpcClient::new(dialer, Purpose::Request), listener)
+    }
+
+    /// The next connection, with the handshake done.
+    async fn accept(listener: &dyn Listener) -> (FrameReader, FrameWriter) {
+        let stream = listener.accept().await.unwrap();
+        let (_, _, reader, writer) = welcome(identity(2), stream).await.unwrap();
+        (reader, writer)
+    }
+
+    async fn request(reader: &mut FrameReader) -> (u64, Bytes) {
+        split_id(reader.next().await.unwrap().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn dialing_goes_on_after_the_call_that_began_it_gave_up() {
+        let (env, client, listener) = client().await;
+        // The system accepts; the handshake waits.
+        let error = client.call("too early", SHORT).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
+        let serving = env.spawn(async move {
+            let (mut reader, mut writer) = accept(&*listener).await;
+            let (id, body) = request(&mut reader).await;
+            assert_eq!(body, "in time", "what was given up is not sent");
+            writer.push(&id.to_le_bytes(), b"answer");
+            writer.flush().await.unwrap();
+            (reader, writer)
+        });
+        assert_eq!(client.call("in time", PATIENCE).await.unwrap(), "answer");
+        assert!(serving.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_fell_silent_is_replaced() {
+        let (env, client, listener) = client().await;
+        let serving = env.spawn(async move {
+            let (mut silent, _open) = accept(&*listener).await;
+            request(&mut silent).await;
+            let (mut reader, mut writer) = accept(&*listener).await;
+            let (id, _) = request(&mut reader).await;
+            writer.push(&id.to_le_bytes(), b"answer");
+            writer.flush().await.unwrap();
+            (silent, reader, writer)
+        });
+        let error = client.call("lost", SHORT).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer may have seen it");
+        assert_eq!(client.call("again", PATIENCE).await.unwrap(), "answer");
+        assert!(serving.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_says_that_nothing_was_sent() {
+        let (_, client, listener) = client().await;
+        drop(listener);
+        let error = client.call("to nobody", PATIENCE).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
+    }
 }
