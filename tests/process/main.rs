@@ -2,6 +2,7 @@
 //!
 //! * `single`: what one node serves, and what it keeps over restarts and `kill -9`;
 //! * `cluster`: three processes, the death of a leader, a member that is far behind;
+//! * `kills`: `kill -9` of one member after the other under load;
 //! * `damage`: data that must not be served, and processes that must not start;
 //! * `etcdctl`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
@@ -13,5 +14,6 @@
 mod cluster;
 mod damage;
 mod etcdctl;
+mod kills;
 mod single;
 mod support;
