@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::LeaseTtl;
 use super::types::{
-    AppendRequest, AppendResponse, LogId, TransferRequest, TransferResponse, VoteRequest, VoteResponse,
+    AppendRequest, AppendResponse, LogId, SnapshotResponse, TransferRequest, TransferResponse, VoteRequest,
+    VoteResponse,
 };
 use crate::base::LeaseId;
 
@@ -44,4 +45,12 @@ pub enum PeerResponse {
     LeaseTimeToLive(Option<LeaseTtl>),
     /// Not now, or not by this member: try again.
     Refused(String),
+}
+
+/// What a member that receives a snapshot sends back.
+#[derive(Serialize, Deserialize)]
+pub enum SnapshotReply {
+    /// It is still at work: a long silence means that it is gone.
+    Working,
+    Installed(SnapshotResponse),
 }

@@ -20,7 +20,7 @@ use openraft::raft::StreamAppendResult;
 use tokio::sync::Semaphore;
 
 use super::machine::SnapshotData;
-use super::message::{PeerRequest, PeerResponse};
+use super::message::{PeerRequest, PeerResponse, SnapshotReply};
 use super::types::{
     AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig,
     Vote, VoteRequest, VoteResponse,
@@ -334,11 +334,30 @@ async fn send_snapshot(
         return Err(io::Error::other("a received snapshot is not sent on"));
     };
     let (mut reader, mut writer) = dialer.dial(Purpose::Snapshot).await?;
-    writer.send(&encode(&(vote, data.meta))).await?;
-    let mut chunks = SnapshotEncoder::new(view);
-    while let Some(chunk) = chunks.next_chunk()? {
-        writer.send(&chunk).await?;
+    let head = encode(&(vote, data.meta));
+    let send = pin!(async move {
+        writer.send(&head).await?;
+        let mut chunks = SnapshotEncoder::new(view);
+        while let Some(chunk) = chunks.next_chunk()? {
+            writer.send(&chunk).await?;
+        }
+        // Not closed: the peer would take that for a change of mind.
+        io::Result::Ok(writer)
+    });
+    let answer = pin!(async {
+        loop {
+            let frame = dialer.env.timeout(dialer.timeout, reader.next()).await??;
+            match decode(&frame.ok_or(io::ErrorKind::UnexpectedEof)?)? {
+                SnapshotReply::Working => {}
+                SnapshotReply::Installed(response) => return Ok(response),
+            }
+        }
+    });
+    match select(send, answer).await {
+        Either::Left((sent, answer)) => {
+            let _writer = sent?;
+            answer.await
+        }
+        Either::Right((answer, _)) => answer,
     }
-    let answer = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    decode(&answer)
 }

@@ -1,6 +1,7 @@
 //! What this member does for the others: votes, heartbeats, entries, snapshots, forwarded proposals.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,8 +12,8 @@ use openraft::errors::{Fatal, RaftError};
 
 use super::Consensus;
 use super::machine::SnapshotData;
-use super::message::{PeerRequest, PeerResponse};
-use super::types::{AppendRequest, SnapshotMeta, TypeConfig, Vote, VoteRequest};
+use super::message::{PeerRequest, PeerResponse, SnapshotReply};
+use super::types::{AppendRequest, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
 use crate::base::MemberId;
 use crate::runtime::BoxFuture;
 use crate::storage::snapshot::SnapshotDecoder;
@@ -48,7 +49,7 @@ impl PeerHandler for Peers {
         reader: FrameReader,
         writer: FrameWriter,
     ) -> BoxFuture<'static, io::Result<()>> {
-        Box::pin(receive_snapshot(self.0.clone(), from, reader, writer))
+        Box::pin(serve_snapshot(self.0.clone(), from, reader, writer))
     }
 }
 
@@ -135,13 +136,31 @@ async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: Fr
     writer.close().await
 }
 
-/// Receives a snapshot into a fresh generation of the store and hands it to raft.
-async fn receive_snapshot(
+/// Receives and installs a snapshot, and says now and then that it is at it.
+async fn serve_snapshot(
     consensus: Consensus,
     from: MemberId,
-    mut reader: FrameReader,
+    reader: FrameReader,
     mut writer: FrameWriter,
 ) -> io::Result<()> {
+    let mut received = pin!(receive_snapshot(&consensus, from, reader));
+    let sign_of_life = consensus.election_timeout() / 2;
+    let response = loop {
+        match consensus.env().timeout(sign_of_life, received.as_mut()).await {
+            Ok(response) => break response?,
+            Err(_) => writer.send(&encode(&SnapshotReply::Working)).await?,
+        }
+    };
+    writer.send(&encode(&SnapshotReply::Installed(response))).await?;
+    writer.close().await
+}
+
+/// Receives a snapshot into a fresh generation of the store and hands it to raft.
+async fn receive_snapshot(
+    consensus: &Consensus,
+    from: MemberId,
+    mut reader: FrameReader,
+) -> io::Result<SnapshotResponse> {
     let head = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let (vote, meta): (Vote, SnapshotMeta) = decode(&head)?;
     tracing::info!(from = format!("{from:x}"), last = ?meta.last_log_id, "receiving a snapshot");
@@ -156,9 +175,7 @@ async fn receive_snapshot(
         .raft()
         .install_full_snapshot(vote, Snapshot { meta, snapshot: data })
         .await;
-    let response = installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))?;
-    writer.send(&encode(&response)).await?;
-    writer.close().await
+    installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))
 }
 
 /// The handler as the transport takes it.

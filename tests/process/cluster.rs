@@ -7,7 +7,7 @@ use quorate::runtime::Env;
 use super::support::{Cluster, run};
 
 /// Longest time that a write in flight at a follower may wait when the leader dies; etcd takes 7 s.
-const IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
+const IN_FLIGHT_MAX: Duration = Duration::from_secs(3);
 
 /// Reads a key at every running member, linearizably.
 async fn assert_everywhere(env: &Env, cluster: &Cluster, running: &[usize], key: &str, value: &str) {
