@@ -94,6 +94,8 @@ impl Consensus {
         let sequence = batch.sequence;
         if leader == self.member_id() {
             if !self.append_in_term(batch, term).await {
+                // Raft has stopped, and says so at once, each time: without a pause this would not end.
+                self.env().sleep(RETRY).await;
                 self.core().proposals.refused(sequence);
             }
             return;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Nanos;
 use super::clock::Clock;
 use super::disk::Drive;
-use super::net::{EndId, HostId, Knock, Net};
+use super::net::{Binding, EndId, HostId, Knock, Net};
 use super::timer::Time;
 use crate::seed::Dice;
 
@@ -86,10 +86,10 @@ impl Runtime for Process {
             let mut net = locked(&self.net);
             let (_, port) = net.resolve(self.host, address)?;
             let name = address.rsplit_once(':').map_or("", |(name, _)| name);
-            let port = net.bind(self.host, port)?;
+            let binding = net.bind(self.host, port)?;
             Ok(Box::new(Port {
                 name: name.to_owned(),
-                port,
+                binding,
                 socket: self.socket(),
             }) as Box<dyn Listener>)
         })
@@ -156,15 +156,14 @@ async fn connect(socket: Socket, to: HostId, port: u16) -> io::Result<SimStream>
 
 struct Port {
     name: String,
-    port: u16,
+    binding: Binding,
     socket: Socket,
 }
 
 impl Listener for Port {
     fn accept(&self) -> BoxFuture<'_, io::Result<Stream>> {
         Box::pin(async {
-            let accept =
-                |cx: &mut Context<'_>| locked(&self.socket.net).poll_accept(self.socket.host, self.port, cx);
+            let accept = |cx: &mut Context<'_>| locked(&self.socket.net).poll_accept(self.binding, cx);
             let end = std::future::poll_fn(accept).await?;
             let peer = locked(&self.socket.net).peer(end);
             Ok(Stream::new(SimStream::new(self.socket.clone(), end), peer))
@@ -172,14 +171,14 @@ impl Listener for Port {
     }
 
     fn local_address(&self) -> String {
-        format!("{}:{}", self.name, self.port)
+        format!("{}:{}", self.name, self.binding.port)
     }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
         let now = self.socket.time.now();
-        locked(&self.socket.net).unbind(now, self.socket.host, self.port);
+        locked(&self.socket.net).unbind(now, self.binding);
     }
 }
 

@@ -77,8 +77,16 @@ struct Host {
     next_port: u16,
 }
 
-#[derive(Default)]
+/// A bound port, with who binds it: an earlier process that is only now cleared away must not close it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Binding {
+    pub host: HostId,
+    pub port: u16,
+    number: u64,
+}
+
 struct Backlog {
+    binding: u64,
     waiting: VecDeque<u64>,
     acceptor: Option<Waker>,
 }
@@ -118,6 +126,7 @@ pub struct Net {
     links: Vec<Vec<Link>>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    next_binding: u64,
     /// Counted over the run, for the report.
     pub resets: u64,
     pub timeouts: u64,
@@ -133,6 +142,7 @@ impl Net {
             links: Vec::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
+            next_binding: 0,
             resets: 0,
             timeouts: 0,
         }
@@ -178,24 +188,37 @@ impl Net {
     }
 
     /// Binds a port of a host (0: any free one).
-    pub fn bind(&mut self, host: HostId, port: u16) -> io::Result<u16> {
-        let host = &mut self.hosts[host];
+    pub fn bind(&mut self, host: HostId, port: u16) -> io::Result<Binding> {
+        let machine = &mut self.hosts[host];
         let port = match port {
             0 => {
-                host.next_port = host.next_port.checked_add(1).unwrap_or(EPHEMERAL_PORT);
-                host.next_port
+                machine.next_port = machine.next_port.checked_add(1).unwrap_or(EPHEMERAL_PORT);
+                machine.next_port
             }
             port => port,
         };
-        if host.listeners.contains_key(&port) {
+        if machine.listeners.contains_key(&port) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        host.listeners.insert(port, Backlog::default());
-        Ok(port)
+        let number = self.next_binding;
+        self.next_binding += 1;
+        let backlog = Backlog {
+            binding: number,
+            waiting: VecDeque::new(),
+            acceptor: None,
+        };
+        machine.listeners.insert(port, backlog);
+        Ok(Binding { host, port, number })
     }
 
-    /// Closes a port; connections that nobody accepted are reset.
-    pub fn unbind(&mut self, now: Nanos, host: HostId, port: u16) {
+    /// Closes a port, if it is still bound by this binding; connections that nobody accepted are reset.
+    pub fn unbind(&mut self, now: Nanos, binding: Binding) {
+        if self.bound(binding).is_some() {
+            self.close_port(now, binding.host, binding.port);
+        }
+    }
+
+    fn close_port(&mut self, now: Nanos, host: HostId, port: u16) {
         let Some(backlog) = self.hosts[host].listeners.remove(&port) else {
             return;
         };
@@ -205,8 +228,13 @@ impl Net {
         backlog.acceptor.into_iter().for_each(Waker::wake);
     }
 
-    pub fn poll_accept(&mut self, host: HostId, port: u16, cx: &Context<'_>) -> Poll<io::Result<EndId>> {
-        let Some(backlog) = self.hosts[host].listeners.get_mut(&port) else {
+    fn bound(&mut self, binding: Binding) -> Option<&mut Backlog> {
+        let backlog = self.hosts[binding.host].listeners.get_mut(&binding.port);
+        backlog.filter(|backlog| backlog.binding == binding.number)
+    }
+
+    pub fn poll_accept(&mut self, binding: Binding, cx: &Context<'_>) -> Poll<io::Result<EndId>> {
+        let Some(backlog) = self.bound(binding) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         match backlog.waiting.pop_front() {
@@ -507,7 +535,7 @@ impl Net {
     pub fn kill_process(&mut self, now: Nanos, host: HostId) {
         let ports: Vec<u16> = self.hosts[host].listeners.keys().copied().collect();
         for port in ports {
-            self.unbind(now, host, port);
+            self.close_port(now, host, port);
         }
         for id in self.ends_towards(None, host) {
             self.close(now, id);

@@ -15,6 +15,7 @@ struct Bench {
     timers: Arc<Mutex<Vec<Nanos>>>,
     dialer: EndId,
     acceptor: EndId,
+    binding: Binding,
 }
 
 fn settings() -> Settings {
@@ -36,12 +37,12 @@ impl Bench {
         let timer = move |at, _| kept.lock().unwrap_or_else(PoisonError::into_inner).push(at);
         let mut net = Net::new(settings(), Seed(1).dice("network"), Box::new(timer));
         assert_eq!((net.add_host("m1"), net.add_host("m2")), (0, 1));
-        net.bind(1, PORT).expect("a free port");
+        let binding = net.bind(1, PORT).expect("a free port");
         let Knock::Opened(dialer) = net.knock(0, 1, PORT) else {
             panic!("the port is bound");
         };
         let waker = noop_waker();
-        let Poll::Ready(Ok(acceptor)) = net.poll_accept(1, PORT, &Context::from_waker(&waker)) else {
+        let Poll::Ready(Ok(acceptor)) = net.poll_accept(binding, &Context::from_waker(&waker)) else {
             panic!("a connection waits");
         };
         Bench {
@@ -50,6 +51,7 @@ impl Bench {
             timers,
             dialer,
             acceptor,
+            binding,
         }
     }
 
@@ -255,9 +257,13 @@ fn names_are_resolved_and_ports_are_bound_once() {
         io::ErrorKind::AddrInUse
     );
     let any = bench.net.bind(1, 0).expect("a free port");
-    assert_ne!(any, bench.net.bind(1, 0).expect("another free port"));
-    bench.net.unbind(0, 1, PORT);
-    assert_eq!(bench.net.bind(1, PORT).expect("free again"), PORT);
+    assert_ne!(any.port, bench.net.bind(1, 0).expect("another free port").port);
+    bench.net.unbind(0, bench.binding);
+    let again = bench.net.bind(1, PORT).expect("free again");
+    bench.net.unbind(0, bench.binding);
+    assert!(bench.net.bind(1, PORT).is_err(), "an old binding closes nothing");
+    bench.net.unbind(0, again);
+    bench.net.bind(1, PORT).expect("free once more");
 }
 
 #[test]
