@@ -188,7 +188,7 @@ fn writes(criterion: &mut Criterion) {
         let mut next = 0;
         let mut requests = || {
             let mut machine = machine.borrow_mut();
-            if machine.index % COMPACTION_BATCHES == 0 {
+            if machine.index.is_multiple_of(COMPACTION_BATCHES) {
                 machine.compact();
             }
             let batch = next..next + BATCH_COMMANDS;
