@@ -1,38 +1,53 @@
-//! The state machine alone: what a put, a compare-and-put, a list and a count cost without raft, disk and wire.
+//! What the state machine costs by itself: no engine (records go into an ordered map, or nowhere), no raft.
 //!
-//! The store is a map in memory; batches are of 256 commands, as the proposer makes them under load.
+//! `cargo bench --bench state`. Every machine has 200,000 keys with values of 256 bytes; commands come as they come
+//! out of the log, in batches of 256. The throughput is in commands, or in keys.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use prost::Message;
 use quorate::base::Broken;
 use quorate::base::kv::{Batch, Read, Space, Visit};
-use quorate::proto::command::command::Request;
+use quorate::proto::command::{Command, command::Request};
 use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
+use quorate::proto::etcdserverpb::request_op;
 use quorate::state::{Pending, Position, State};
 
-const BATCH: usize = 256;
 const KEYS: usize = 200_000;
+const VALUE_BYTES: usize = 256;
+const BATCH_COMMANDS: usize = 256;
+/// Batches between two compactions, so that a long run does not measure how history grows.
+const COMPACTION_BATCHES: u64 = 2_000;
 
-/// A store in memory.
 #[derive(Default)]
-struct Maps(BTreeMap<(Space, Bytes), Bytes>);
+struct Store {
+    rows: BTreeMap<(Space, Bytes), Bytes>,
+    keeps_records: bool,
+}
 
-impl Maps {
+impl Store {
     fn write(&mut self, batch: Batch) {
         for change in batch.changes {
+            if change.space == Space::Records && !self.keeps_records {
+                continue;
+            }
             match change.value {
-                Some(value) => self.0.insert((change.space, change.key), value),
-                None => self.0.remove(&(change.space, change.key)),
+                Some(value) => self.rows.insert((change.space, change.key), value),
+                None => self.rows.remove(&(change.space, change.key)),
             };
         }
     }
 }
 
-impl Read for Maps {
+impl Read for Store {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        Ok(self.0.get(&(space, Bytes::copy_from_slice(key))).cloned())
+        assert_ne!(space, Space::Records, "every newest record is cached");
+        Ok(self.rows.get(&(space, Bytes::copy_from_slice(key))).cloned())
     }
 
     fn scan(
@@ -42,10 +57,11 @@ impl Read for Maps {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), Broken> {
-        let rows = self.0.range((space, Bytes::copy_from_slice(from))..);
-        for ((found, key), value) in rows {
-            let past = *found != space || to.is_some_and(|to| key.as_ref() >= to);
-            if past || visit(key, value.clone()) == Visit::Stop {
+        let rows = self.rows.range((space, Bytes::copy_from_slice(from))..);
+        for ((_, key), value) in
+            rows.take_while(|((found, key), _)| *found == space && to.is_none_or(|to| key.as_ref() < to))
+        {
+            if visit(key, value.clone()) == Visit::Stop {
                 break;
             }
         }
@@ -53,146 +69,217 @@ impl Read for Maps {
     }
 }
 
+/// Keys in an order that jumps about, as clients' do.
+fn key(n: usize) -> Bytes {
+    let n = n.wrapping_mul(7_919_317) % KEYS;
+    format!("/registry/pods/default/pod-{n:08}").into()
+}
+
+fn put(n: usize) -> pb::PutRequest {
+    pb::PutRequest {
+        key: key(n),
+        value: vec![b'v'; VALUE_BYTES].into(),
+        ..Default::default()
+    }
+}
+
+/// As it comes out of the log: one buffer, which everything in the command shares.
+fn from_log(request: Request) -> Request {
+    let command = Command {
+        request: Some(request),
+    };
+    let encoded = Bytes::from(command.encode_to_vec());
+    let decoded = Command::decode(encoded).expect("encoded just now");
+    decoded.request.expect("it was given one")
+}
+
 struct Machine {
     state: State,
-    store: Maps,
+    store: Store,
     index: u64,
 }
 
 impl Machine {
-    fn new() -> Machine {
-        let store = Maps::default();
-        let state = State::open(&store).expect("an empty store opens");
-        Machine {
+    fn filled(keeps_records: bool) -> Machine {
+        let store = Store {
+            keeps_records,
+            ..Store::default()
+        };
+        let state = State::open(&store).expect("an empty store");
+        let mut machine = Machine {
             state,
             store,
             index: 0,
+        };
+        for first in (0..KEYS).step_by(BATCH_COMMANDS) {
+            let end = KEYS.min(first + BATCH_COMMANDS);
+            let requests: Vec<Request> = (first..end).map(|n| from_log(Request::Put(put(n)))).collect();
+            machine.apply(&requests);
         }
-    }
-
-    /// A machine with [`KEYS`] keys.
-    fn filled() -> Machine {
-        let mut machine = Machine::new();
-        for first in (0..KEYS).step_by(BATCH) {
-            machine.apply(&(first..first + BATCH).map(put).collect::<Vec<_>>());
-        }
+        assert_eq!(machine.state.revision(), KEYS as i64 + 1);
         machine
     }
 
     fn apply(&mut self, requests: &[Request]) {
+        self.index += 1;
+        let at = Position {
+            term: 1,
+            index: self.index,
+        };
         let mut pending = Pending::new(&self.store);
         for request in requests {
-            self.index += 1;
-            let at = Position {
-                term: 1,
-                index: self.index,
-            };
-            self.state
+            let outcome = self
+                .state
                 .apply(at, request, &mut pending)
-                .expect("the store is whole");
+                .expect("a sound store");
+            assert!(outcome.answer.is_ok());
+            black_box(outcome);
         }
         self.state.seal(&mut pending);
         let batch = pending.into_batch();
         self.store.write(batch);
     }
+
+    fn compact(&mut self) {
+        let revision = self.state.revision();
+        let compaction = pb::CompactionRequest {
+            revision,
+            physical: false,
+        };
+        self.apply(&[Request::Compaction(compaction)]);
+        black_box(self.state.dead_records());
+    }
+
+    fn range(&self, request: &pb::RangeRequest) -> pb::RangeResponse {
+        let found = self.state.range(request, &self.store).expect("a sound store");
+        found.expect("a valid request")
+    }
+
+    /// As Kubernetes updates an object: put if nobody did since it was read, else read it again.
+    fn compare_and_put(&self, n: usize) -> Request {
+        let read = pb::RangeRequest {
+            key: key(n),
+            ..Default::default()
+        };
+        let now = self.range(&read);
+        let revision = now.kvs.first().expect("every key exists").mod_revision;
+        let compare = pb::Compare {
+            key: key(n),
+            target: CompareTarget::Mod.into(),
+            target_union: Some(TargetUnion::ModRevision(revision)),
+            ..Default::default()
+        };
+        let op = |request| pb::RequestOp {
+            request: Some(request),
+        };
+        Request::Txn(pb::TxnRequest {
+            compare: vec![compare],
+            success: vec![op(request_op::Request::RequestPut(put(n)))],
+            failure: vec![op(request_op::Request::RequestRange(read))],
+        })
+    }
 }
 
-fn key(n: usize) -> Bytes {
-    format!("/registry/pods/default/pod-{:08}", n % KEYS).into()
-}
-
-fn put(n: usize) -> Request {
-    let value = Bytes::from(vec![b'v'; 256]);
-    Request::Put(pb::PutRequest {
-        key: key(n),
-        value,
-        ..Default::default()
-    })
-}
-
-/// What Kubernetes writes: a put, if the revision is still the one that was read.
-fn compare_and_put(n: usize) -> Request {
-    let compare = pb::Compare {
-        key: key(n),
-        target: pb::compare::CompareTarget::Mod.into(),
-        result: pb::compare::CompareResult::Greater.into(),
-        target_union: Some(pb::compare::TargetUnion::ModRevision(0)),
-        ..Default::default()
-    };
-    let Request::Put(put) = put(n) else {
-        unreachable!("put makes puts")
-    };
-    let success = vec![pb::RequestOp {
-        request: Some(pb::request_op::Request::RequestPut(put)),
-    }];
-    Request::Txn(pb::TxnRequest {
-        compare: vec![compare],
-        success,
-        failure: Vec::new(),
-    })
-}
-
-fn applies(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("apply");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    for (name, request) in [
-        ("put", put as fn(usize) -> Request),
-        ("compare-and-put", compare_and_put),
-    ] {
-        let mut machine = Machine::filled();
-        let mut n = 0;
-        group.bench_function(format!("{name}, batches of {BATCH}"), |bencher| {
-            let batch = |n: &mut usize| {
-                *n += 7 * BATCH;
-                (*n..*n + BATCH).map(request).collect::<Vec<_>>()
+fn writes(criterion: &mut Criterion) {
+    let machine = RefCell::new(Machine::filled(false));
+    let mut group = criterion.benchmark_group("apply 256");
+    group.throughput(Throughput::Elements(BATCH_COMMANDS as u64));
+    let mut bench = |name: &str, request: &dyn Fn(&Machine, usize) -> Request| {
+        let mut next = 0;
+        let mut requests = || {
+            let mut machine = machine.borrow_mut();
+            if machine.index.is_multiple_of(COMPACTION_BATCHES) {
+                machine.compact();
+            }
+            let batch = next..next + BATCH_COMMANDS;
+            next = batch.end;
+            batch.map(|n| from_log(request(&machine, n))).collect::<Vec<_>>()
+        };
+        group.bench_function(name, |bencher| {
+            let apply = |requests: Vec<Request>| {
+                machine.borrow_mut().apply(&requests);
+                requests
             };
-            bencher.iter_batched(
-                || batch(&mut n),
-                |batch| machine.apply(&batch),
-                BatchSize::LargeInput,
-            );
+            bencher.iter_batched(&mut requests, apply, BatchSize::PerIteration);
+        });
+    };
+    bench("put", &|_, n| Request::Put(put(n)));
+    bench("compare and put", &|machine, n| machine.compare_and_put(n));
+    group.finish();
+}
+
+fn reads(criterion: &mut Criterion) {
+    let machine = Machine::filled(false);
+    let all = || pb::RangeRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        ..Default::default()
+    };
+    let from = |n: usize| format!("/registry/pods/default/pod-{n:08}");
+    for (name, keys, request) in [
+        (
+            "get",
+            1,
+            pb::RangeRequest {
+                key: key(77),
+                ..Default::default()
+            },
+        ),
+        (
+            "range of 100 keys",
+            100,
+            pb::RangeRequest {
+                key: from(5_050).into(),
+                range_end: from(5_150).into(),
+                ..Default::default()
+            },
+        ),
+        (
+            "first 100 of all keys",
+            100,
+            pb::RangeRequest { limit: 100, ..all() },
+        ),
+        (
+            "count of all keys",
+            0,
+            pb::RangeRequest {
+                count_only: true,
+                ..all()
+            },
+        ),
+    ] {
+        let found = machine.range(&request);
+        assert_eq!(found.kvs.len(), keys, "{name}");
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| machine.range(black_box(&request)))
         });
     }
+}
+
+/// What happens seldom, and stops everything else meanwhile.
+fn pauses(criterion: &mut Criterion) {
+    let machine = RefCell::new(Machine::filled(false));
+    let mut group = criterion.benchmark_group("pause");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(KEYS as u64));
+    let overwrite_half = || {
+        let mut machine = machine.borrow_mut();
+        for first in (0..KEYS / 2).step_by(BATCH_COMMANDS) {
+            let batch = first..first + BATCH_COMMANDS;
+            let requests: Vec<Request> = batch.map(|n| from_log(Request::Put(put(n)))).collect();
+            machine.apply(&requests);
+        }
+    };
+    group.bench_function("compaction, half of the keys overwritten", |bencher| {
+        let compact = |()| machine.borrow_mut().compact();
+        bencher.iter_batched(overwrite_half, compact, BatchSize::PerIteration);
+    });
+    let stored = Machine::filled(true).store;
+    group.bench_function("open", |bencher| {
+        bencher.iter_with_large_drop(|| State::open(&stored).expect("a sound store"));
+    });
     group.finish();
 }
 
-fn ranges(criterion: &mut Criterion) {
-    let machine = Machine::filled();
-    let read = |request: &pb::RangeRequest| {
-        let read = machine
-            .state
-            .range(request, &machine.store)
-            .expect("the store is whole");
-        read.expect("the range is valid").count
-    };
-    let all = pb::RangeRequest {
-        key: "/".into(),
-        range_end: "0".into(),
-        ..Default::default()
-    };
-    let one = pb::RangeRequest {
-        key: key(KEYS / 2),
-        ..Default::default()
-    };
-    let listed = pb::RangeRequest {
-        key: key(KEYS / 2),
-        limit: 100,
-        ..all.clone()
-    };
-    let counted = pb::RangeRequest {
-        count_only: true,
-        ..all
-    };
-    let mut group = criterion.benchmark_group("range");
-    for (name, request) in [
-        ("one key", one),
-        ("100 keys of 200,000", listed),
-        ("count of 200,000", counted),
-    ] {
-        group.bench_function(name, |bencher| bencher.iter(|| read(&request)));
-    }
-    group.finish();
-}
-
-criterion_group!(benches, applies, ranges);
+criterion_group!(benches, writes, reads, pauses);
 criterion_main!(benches);

@@ -14,14 +14,13 @@
 //! It does not know what a lease or a transaction is, and reads nothing from the store.
 
 mod cache;
+mod chunk;
 mod compact;
 
 use bytes::Bytes;
 
 use crate::base::{Revision, RevisionAt};
-
-/// Keys at which a chunk is split.
-const CHUNK_KEYS_MAX: usize = 128;
+use chunk::{CHUNK_KEYS_MAX, Chunk, count_living};
 
 /// One change of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,88 +109,6 @@ impl Entry {
     }
 }
 
-/// A run of keys, never empty, with sums over it.
-struct Chunk {
-    /// The first key, at hand for the search among chunks.
-    first: Box<[u8]>,
-    entries: Vec<Entry>,
-    living: usize,
-    past: usize,
-    cached_bytes: usize,
-    /// No change here is newer; no cached record is older.
-    latest: Revision,
-    cached_oldest: Revision,
-}
-
-impl Chunk {
-    fn new(entries: Vec<Entry>) -> Chunk {
-        let mut chunk = Chunk {
-            first: Box::default(),
-            entries,
-            living: 0,
-            past: 0,
-            cached_bytes: 0,
-            latest: 0,
-            cached_oldest: Revision::MAX,
-        };
-        chunk.sum_up();
-        chunk
-    }
-
-    /// Computes everything that follows from the entries.
-    fn sum_up(&mut self) {
-        self.first = self
-            .entries
-            .first()
-            .map(|entry| entry.key.clone())
-            .unwrap_or_default();
-        self.living = self.entries.iter().filter(|entry| entry.is_living()).count();
-        self.past = self.entries.iter().map(Entry::past).sum();
-        self.cached_bytes = self.entries.iter().map(Entry::cached_bytes).sum();
-        self.latest = self
-            .entries
-            .iter()
-            .map(|entry| entry.newest.main)
-            .max()
-            .unwrap_or(0);
-        let cached = self.entries.iter().filter(|entry| entry.cached.is_some());
-        self.cached_oldest = cached
-            .map(|entry| entry.newest.main)
-            .min()
-            .unwrap_or(Revision::MAX);
-    }
-
-    /// Takes a new change into the sums.
-    fn count_in(&mut self, past: &Past, cached_bytes: usize) {
-        self.living += usize::from(!past.is_tombstone());
-        self.past += usize::from(past.is_tombstone());
-        self.latest = self.latest.max(past.main);
-        if cached_bytes > 0 {
-            self.cached_bytes += cached_bytes;
-            self.cached_oldest = self.cached_oldest.min(past.main);
-        }
-    }
-
-    /// Where `key` is or belongs.
-    fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        self.entries.binary_search_by(|entry| entry.key.as_ref().cmp(key))
-    }
-
-    fn living_at(&self, revision: Revision) -> usize {
-        if self.latest <= revision {
-            return self.living;
-        }
-        count_living(&self.entries, revision)
-    }
-}
-
-fn count_living(entries: &[Entry], revision: Revision) -> usize {
-    entries
-        .iter()
-        .filter(|entry| entry.living_at(revision).is_some())
-        .count()
-}
-
 /// Where a key is, or belongs; good until the index changes.
 pub struct Place {
     chunk: usize,
@@ -237,6 +154,8 @@ impl Index {
     /// Takes in a change of `key`, newer than all before. `record` is what to remember of it; nothing for a
     /// tombstone.
     pub fn record(&mut self, place: Place, key: &[u8], newest: Past, lease: i64, record: Option<Bytes>) {
+        let record = record.filter(|record| self.cache.admits(record));
+        let record = record.filter(|record| self.cache.admits(record));
         let cached_bytes = record.as_ref().map_or(0, cache::weight);
         self.cache.add(cached_bytes, newest.main);
         match place.entry {
@@ -275,37 +194,20 @@ impl Index {
             return;
         };
         if chunk.entries.len() == CHUNK_KEYS_MAX {
-            // Keys often come in order: a split at the end leaves the chunks before it full.
-            let half = if at == CHUNK_KEYS_MAX {
-                at
-            } else {
-                CHUNK_KEYS_MAX / 2
-            };
-            let upper = chunk.entries.split_off(half);
-            if upper.is_empty() {
+            if at == CHUNK_KEYS_MAX {
+                // Keys often come in order: so the chunks before stay full.
                 self.chunks.insert(chunk_at + 1, Chunk::new(vec![entry]));
                 return;
             }
-            chunk.entries.shrink_to(half + half / 4);
-            chunk.sum_up();
-            self.chunks.insert(chunk_at + 1, Chunk::new(upper));
+            let upper = chunk.split();
+            let half = chunk.entries.len();
+            self.chunks.insert(chunk_at + 1, upper);
             if at > half {
                 (chunk_at, at) = (chunk_at + 1, at - half);
             }
         }
-        let chunk = self
-            .chunks
-            .get_mut(chunk_at)
-            .expect("it was there, or was just made");
-        if at == 0 {
-            chunk.first = entry.key.clone();
-        }
-        chunk.count_in(&entry.newest, entry.cached_bytes());
-        if chunk.entries.len() == chunk.entries.capacity() {
-            // Doubling would leave a third of the memory of a million keys unused.
-            chunk.entries.reserve_exact((chunk.entries.len() / 4).max(4));
-        }
-        chunk.entries.insert(at, entry);
+        let chunk = self.chunks.get_mut(chunk_at);
+        chunk.expect("it was there, or was just made").insert(at, entry);
     }
 
     /// The chunks that `from..to` touches (`None`: to the end), each with its entries of the range.
@@ -316,8 +218,7 @@ impl Index {
         });
         let chunks = self.chunks.get(begin..end).unwrap_or_default();
         let last = chunks.len().saturating_sub(1);
-        let below =
-            |chunk: &Chunk, key: &[u8]| chunk.entries.partition_point(|entry| entry.key.as_ref() < key);
+        let below = |chunk: &Chunk, key: &[u8]| chunk.find(key).unwrap_or_else(|at| at);
         // Only the chunks at the edges are searched.
         let first_from = chunks.first().map_or(0, |chunk| below(chunk, from));
         let last_to = chunks.last().zip(to).map(|(chunk, to)| below(chunk, to));
@@ -367,24 +268,7 @@ impl Index {
             .map(|e| e.key.as_ref())
             .collect();
         assert!(keys.is_sorted_by(|a, b| a < b), "keys are in order");
-        for chunk in &self.chunks {
-            assert!((1..=CHUNK_KEYS_MAX).contains(&chunk.entries.len()));
-            assert_eq!(chunk.first, chunk.entries[0].key);
-            assert_eq!(
-                chunk.living,
-                chunk.entries.iter().filter(|e| e.is_living()).count()
-            );
-            assert_eq!(chunk.past, chunk.entries.iter().map(Entry::past).sum::<usize>());
-            assert_eq!(
-                chunk.cached_bytes,
-                chunk.entries.iter().map(Entry::cached_bytes).sum::<usize>()
-            );
-            for entry in &chunk.entries {
-                assert!(entry.newest.main <= chunk.latest);
-                assert!(entry.cached.is_none() || entry.newest.main >= chunk.cached_oldest);
-                assert!(entry.older().is_none_or(|older| !older.is_empty()));
-            }
-        }
+        self.chunks.iter().for_each(Chunk::assert_consistent);
         let cached: usize = self.chunks.iter().map(|chunk| chunk.cached_bytes).sum();
         assert_eq!(cached, self.cache.bytes());
     }

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use super::Chunk;
+use super::chunk::Chunk;
 use crate::base::Revision;
 
 /// What a cached record costs beside its bytes: allocation and shared reference count.
@@ -46,6 +46,11 @@ impl Sweep {
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether a record can be kept at all.
+    pub(super) fn admits(&self, record: &Bytes) -> bool {
+        weight(record) <= self.bytes_max
     }
 
     pub(super) fn add(&mut self, bytes: usize, main: Revision) {

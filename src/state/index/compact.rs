@@ -3,7 +3,8 @@
 //! Of a key stay all changes from the compact revision on (a watch may start there, so a tombstone at that very
 //! revision too) and, unless there is one at that revision, the newest before it if it is a put.
 
-use super::{Chunk, Entry, Index, Past};
+use super::chunk::Chunk;
+use super::{Entry, Index, Past};
 use crate::base::{Revision, RevisionAt};
 
 /// What a compaction did.
@@ -23,10 +24,15 @@ impl Index {
             if chunk.past == 0 && chunk.latest <= since {
                 continue;
             }
+            let before = chunk.entries.len();
             chunk
                 .entries
                 .retain_mut(|entry| entry.compact(since, revision, &mut compacted));
-            chunk.sum_up();
+            if chunk.entries.len() == before {
+                chunk.past = chunk.entries.iter().map(Entry::past).sum();
+            } else {
+                chunk.sum_up();
+            }
         }
         self.chunks.retain(|chunk: &Chunk| !chunk.entries.is_empty());
         compacted
