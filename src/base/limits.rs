@@ -27,7 +27,7 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
 /// Newest values kept in memory above the engine.
 pub const VALUE_CACHE_BYTES: usize = 256 * 1024 * 1024;
 /// Log entries kept in memory for followers; older ones are read from the segments.
-pub const LOG_CACHE_BYTES: usize = 64 * 1024 * 1024;
+pub const LOG_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// A segment of the write-ahead log.
 pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Records that share one write and one sync of the log (one record may be larger).

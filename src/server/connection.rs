@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto;
 use tokio::sync::oneshot;
 
 use super::front::Front;
+use super::gather::Gather;
 use super::timer::EnvTimer;
 use crate::runtime::{BoxFuture, Env, Listener, Stream, signal};
 
@@ -139,7 +140,10 @@ impl Connections {
         (number, stop): (u64, oneshot::Receiver<Duration>),
     ) {
         let peer = stream.peer.clone();
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), front));
+        let mut connection = pin!(
+            self.http
+                .serve_connection(TokioIo::new(Gather::new(stream)), front)
+        );
         let mut stop = Some(stop);
         let mut deadline: Option<BoxFuture<'static, ()>> = None;
         let ended = poll_fn(|cx| {

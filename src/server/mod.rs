@@ -21,6 +21,7 @@ mod checks;
 mod cluster;
 mod connection;
 mod front;
+mod gather;
 mod health;
 mod http;
 mod kv;
