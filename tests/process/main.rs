@@ -3,7 +3,7 @@
 //! * `single`: what one node serves, and what it keeps over restarts and `kill -9`;
 //! * `cluster`: three processes, the death of a leader, a member that is far behind;
 //! * `damage`: data that must not be served, and processes that must not start;
-//! * `etcdctl`: etcd's own tool, and its outputs against a real etcd (skipped without them).
+//! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
 //! The tests themselves can be tested: `QUORATE_TEST_BINARY=etcd cargo test --test process -- single:: cluster::`
 //! runs them against a real etcd.
@@ -13,5 +13,6 @@
 mod cluster;
 mod damage;
 mod etcdctl;
+mod session;
 mod single;
 mod support;
