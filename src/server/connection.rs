@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::sync::oneshot;
 
+use super::authority::AnyAuthority;
 use super::front::Front;
 use super::gather::Gather;
 use super::timer::EnvTimer;
@@ -140,10 +141,8 @@ impl Connections {
         (number, stop): (u64, oneshot::Receiver<Duration>),
     ) {
         let peer = stream.peer.clone();
-        let mut connection = pin!(
-            self.http
-                .serve_connection(TokioIo::new(Gather::new(stream)), front)
-        );
+        let io = TokioIo::new(Gather::new(AnyAuthority::new(stream)));
+        let mut connection = pin!(self.http.serve_connection(io, front));
         let mut stop = Some(stop);
         let mut deadline: Option<BoxFuture<'static, ()>> = None;
         let ended = poll_fn(|cx| {

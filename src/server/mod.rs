@@ -16,6 +16,7 @@
 //! gateway, TLS, authentication and membership changes; their methods answer `Unimplemented`.
 
 mod auth;
+mod authority;
 mod call;
 mod checks;
 mod cluster;

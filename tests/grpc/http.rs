@@ -2,6 +2,7 @@
 
 use http::Request;
 use http_body_util::BodyExt;
+use prost::Message;
 use quorate::proto::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower_service::Service;
@@ -179,5 +180,54 @@ fn the_metrics_port_serves_metrics_and_probes_alone() {
             .unwrap();
         let mut kv = pb::kv_client::KvClient::new(channel);
         kv.put(put("a", "1")).await.expect_err("no gRPC here");
+    });
+}
+
+/// What `etcdctl endpoint hashkv` of etcd 3.4 sent: hyper resets a stream whose authority is a URL.
+#[test]
+fn an_authority_that_is_a_url_is_no_fault() {
+    let fields: [&[u8]; 5] = [
+        b"\x83\x86",
+        b"E\x97`\xa9$\x88-\x9d\xcbeq\xaf\xa0f\xa9%\xa8u\x10\xacc\x1a'\xcd\xc7",
+        // :authority: http://127.0.0.1:23999
+        b"A\x90\x9d)\xae\xe3\x0c\x04N\xae\x05\xc0\xb8n\x09\x97\xdf\x7f",
+        // content-type: application/grpc
+        b"_\x8b\x1du\xd0b\x0d&=LMed",
+        b"z\x8b\x9a\xca\xc8\xb4\xc7`+\xb2\xca\xec\xff@\x02te\x86M\x835\x05\xb1\x1f@\x89\x9a\xca\xc8\xb2MIOj\x7f\x86i\xf7\xdep.\xdb@\x8d%\x06-IXu\x99n\xe5\xb1\x06=_\x033.4",
+    ];
+    let fields = fields.concat();
+    let frame = |payload: &[u8], kind, flags, stream| {
+        let head = [0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        [&head, payload].concat()
+    };
+    let request = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(b"", 4, 0, 0),
+        frame(&fields, 1, 4, 1),
+        frame(&[0; 5], 0, 1, 1),
+    ];
+    with_member(|member| async move {
+        let mut stream = member.env.connect(member.client_address()).await.unwrap();
+        stream.write_all(&request.concat()).await.unwrap();
+        let answer = async {
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.unwrap();
+                let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+                stream.read_exact(&mut payload).await.unwrap();
+                match (head[8], head[3]) {
+                    (1, 0) => return payload,
+                    (1, 3) => panic!("the stream was reset: {payload:?}"),
+                    _ => {}
+                }
+            }
+        };
+        let answer = member
+            .env
+            .timeout(PATIENCE, answer)
+            .await
+            .expect("an answer in time");
+        let answer = pb::HashKvResponse::decode(&answer[5..]).unwrap();
+        assert_eq!(answer.hash_revision, 1);
     });
 }

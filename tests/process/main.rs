@@ -4,7 +4,7 @@
 //! * `cluster`: three processes, the death of a leader, a member that is far behind;
 //! * `kills`: `kill -9` of one member after the other under load;
 //! * `damage`: data that must not be served, and processes that must not start;
-//! * `etcdctl`: etcd's own tool, and its outputs against a real etcd (skipped without them).
+//! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
 //! The tests themselves can be tested: `QUORATE_TEST_BINARY=etcd cargo test --test process -- single:: cluster::`
 //! runs them against a real etcd.
@@ -15,5 +15,6 @@ mod cluster;
 mod damage;
 mod etcdctl;
 mod kills;
+mod session;
 mod single;
 mod support;

@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::future::Future;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -180,7 +181,7 @@ fn last_lines(text: &str, count: usize) -> String {
 }
 
 pub fn http_get(address: &str, path: &str) -> (u16, String) {
-    use std::io::{Read, Write};
+    use std::io::Write;
     let mut stream = std::net::TcpStream::connect(address).expect("somebody listens");
     stream
         .set_read_timeout(Some(PATIENCE))
@@ -434,6 +435,16 @@ impl Client {
     pub async fn status(&mut self, env: &Env) -> pb::StatusResponse {
         self.try_status(env).await.expect("a status")
     }
+}
+
+/// The lines of a stream as they come. Whoever waits for one can stop waiting.
+pub fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut all = BufReader::new(stream).lines().map_while(Result::ok);
+        while all.next().is_some_and(|line| sender.send(line).is_ok()) {}
+    });
+    lines
 }
 
 /// Every file below a directory, sorted.
