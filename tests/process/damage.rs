@@ -1,10 +1,13 @@
-//! Damage, and starts that must not happen: each gives a clear error and exit code 1.
+//! Damage, full disks, and starts that must not happen: each gives a clear error and exit code 1.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::support::{Cluster, Member, files_below, free_port, run};
+use quorate::runtime::Env;
+
+use super::small_disk::SmallDisk;
+use super::support::{Cluster, Member, READY, files_below, free_port, run, wait_for};
 
 /// A node that has written `count` keys and was killed.
 fn stopped_after(count: usize) -> Cluster {
@@ -36,15 +39,20 @@ fn place_in_log(member: &Member, text: &str) -> (PathBuf, u64) {
     places.next().expect("the value is in the log")
 }
 
-/// Starts a member that must refuse, and checks that the log says why.
-fn assert_refuses(member: &mut Member, words: &[&str]) {
-    let (code, log) = member.run_to_end();
+/// Checks that a process has ended with exit code 1, and that the log says why.
+fn assert_fatal((code, log): (Option<i32>, &str), words: &[&str]) {
     assert_eq!(code, Some(1), "{log}");
     let last = log.lines().rfind(|line| line.contains("\"level\":\"fatal\""));
     let last = last.unwrap_or_else(|| panic!("no fatal line:\n{log}"));
     for word in words {
         assert!(last.contains(word), "no {word:?} in {last}");
     }
+}
+
+/// Starts a member that must refuse, and checks that the log says why.
+fn assert_refuses(member: &mut Member, words: &[&str]) {
+    let (code, log) = member.run_to_end();
+    assert_fatal((code, &log), words);
     assert!(!log.contains(super::support::READY), "it served:\n{log}");
 }
 
@@ -135,4 +143,72 @@ fn a_port_in_use_is_refused() {
         _ => flag.to_owned(),
     });
     assert_refuses(&mut intruder, &["ddress", "in use"]);
+}
+
+/// Puts until one is not acknowledged: how many were.
+async fn fill(env: &Env, member: &Member) -> usize {
+    let mut client = member.connect(env).await;
+    for n in 0..200 {
+        if client.try_put(env, &format!("key-{n}"), &value(n)).await.is_err() {
+            return n;
+        }
+    }
+    panic!("the disk does not get full");
+}
+
+/// A mebibyte that tells its number.
+fn value(n: usize) -> String {
+    format!("{n:08}").repeat(1 << 17)
+}
+
+/// Fills the disk of the log or of the store, expects the member to stop with a reason, and that with more room it
+/// has everything that it acknowledged.
+fn full_disk(mebibytes: u32, directory_flag: &str, words: &[&str]) {
+    let mut cluster = Cluster::new(1, &[]);
+    let member = &mut cluster.members[0];
+    let directory = member.data_dir.with_extension("small");
+    let Some(disk) = SmallDisk::mount(&directory, mebibytes) else {
+        return;
+    };
+    member.launcher = disk.launcher();
+    let log = member.data_dir.with_extension("log-files");
+    member.flags.push(format!("--wal-dir={}", log.display()));
+    member
+        .flags
+        .push(format!("{directory_flag}={}", directory.join("in").display()));
+    member.start();
+    let acknowledged = run(async |env| fill(&env, member).await);
+    assert!(acknowledged > 0);
+    let (code, log) = member.end();
+    assert_fatal((code, &log), words);
+    // Without more room it may start or not, but must not lose what it has.
+    member.spawn();
+    wait_for("a start or a reason", || {
+        let log = member.log();
+        (log.contains(READY) || log.contains("\"level\":\"fatal\"")).then_some(())
+    });
+    member.kill();
+    disk.resize(mebibytes * 4);
+    member.start();
+    run(async |env| {
+        let mut client = member.connect(&env).await;
+        for n in 0..acknowledged {
+            assert_eq!(
+                client.get(&env, &format!("key-{n}")).await,
+                Some(value(n)),
+                "key-{n}"
+            );
+        }
+        client.put(&env, "more", "x").await;
+    });
+}
+
+#[test]
+fn a_full_disk_under_the_log_is_named_and_loses_nothing() {
+    full_disk(100, "--wal-dir", &["0000000000000002.log", "disk is full"]);
+}
+
+#[test]
+fn a_full_disk_under_the_store_is_named_and_loses_nothing() {
+    full_disk(20, "--data-dir", &["disk is full"]);
 }
