@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
+use tonic::Code;
 
 use super::small_disk::SmallDisk;
 use super::support::{Cluster, Member, READY, files_below, free_port, run, wait_for};
@@ -29,14 +31,27 @@ fn place_in_log(member: &Member, text: &str) -> (PathBuf, u64) {
     let log = files_below(&member.data_dir)
         .into_iter()
         .filter(|path| path.extension().is_some_and(|end| end == "log"));
-    let mut places = log.filter_map(|path| {
-        let content = fs::read(&path).expect("the log can be read");
+    place_in(log, text).expect("the value is in the log")
+}
+
+fn place_in(mut files: impl Iterator<Item = PathBuf>, text: &str) -> Option<(PathBuf, u64)> {
+    files.find_map(|path| {
+        // It may be gone by now.
+        let content = fs::read(&path).ok()?;
         let at = content
             .windows(text.len())
             .position(|window| window == text.as_bytes())?;
         Some((path, at as u64))
-    });
-    places.next().expect("the value is in the log")
+    })
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path);
+    let file = file.expect("the file can be opened");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("the file can be read");
+    file.write_all_at(&[byte[0] ^ 1], at)
+        .expect("the file can be written");
 }
 
 /// Checks that a process has ended with exit code 1, and that the log says why.
@@ -60,12 +75,47 @@ fn assert_refuses(member: &mut Member, words: &[&str]) {
 fn a_flipped_byte_in_the_middle_of_the_log_is_refused() {
     let mut cluster = stopped_after(40);
     let (path, at) = place_in_log(&cluster.members[0], "value-number-7-of-the-log");
-    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at + 3).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], at + 3).unwrap();
+    flip(&path, at + 3);
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
     assert_refuses(&mut cluster.members[0], &[&name, "offset"]);
+}
+
+/// Below the caches: an old revision of a key is in a table of the engine alone.
+#[test]
+fn a_flipped_byte_under_a_running_member_stops_it() {
+    let mut cluster = Cluster::start(1, &[]);
+    let member = &mut cluster.members[0];
+    let old = "a value that nobody has asked for since";
+    let (path, at) = run(async |env| {
+        let mut client = member.connect(&env).await;
+        client.put(&env, "victim", old).await;
+        client.put(&env, "victim", "new").await;
+        // More than the engine keeps in memory before it makes a table.
+        for n in 0..40 {
+            client.put(&env, &format!("key-{n}"), &value(n)).await;
+        }
+        wait_for("a table with the old value", || {
+            let files = files_below(&member.data_dir).into_iter();
+            let tables = files.filter(|path| path.parent().is_some_and(|folder| folder.ends_with("tables")));
+            place_in(tables, old)
+        })
+    });
+    flip(&path, at);
+    let answer = run(async |env| {
+        let mut client = member.connect(&env).await;
+        let request = pb::RangeRequest {
+            key: "victim".into(),
+            revision: 2,
+            ..Default::default()
+        };
+        client.range(&env, request).await
+    });
+    let refused = answer.expect_err("what is damaged is not served").code();
+    assert!(matches!(refused, Code::DataLoss | Code::Unavailable), "{refused}");
+    let engine = path.ancestors().nth(2).unwrap().to_str().unwrap().to_owned();
+    let (code, log) = member.end();
+    assert_fatal((code, &log), &["could not read the store", &engine, "Checksum"]);
+    assert_refuses(member, &["could not read the store", &engine, "Checksum"]);
 }
 
 #[test]
