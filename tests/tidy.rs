@@ -52,6 +52,7 @@ const SHARED_DATA: &[&str] = &["crate::node::Config"];
 const QUARANTINE: &[(&str, &[&str])] = &[
     ("openraft", &["src/consensus/"]),
     ("fjall", &["src/storage/fjall.rs"]),
+    ("log", &["src/storage/fjall_log.rs"]),
     ("rustls", &["src/runtime/tls.rs"]),
     ("prometheus", &["src/server/"]),
     ("hyper", &["src/server/", "src/client.rs"]),

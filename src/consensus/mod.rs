@@ -25,7 +25,7 @@ mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -75,7 +75,7 @@ pub struct Status {
     pub committed: u64,
     pub applied: u64,
     pub is_learner: bool,
-    /// Set when raft stopped: the member must not serve any more.
+    /// Set when raft stopped, or damage was read: the member must not serve any more.
     pub fatal: Option<String>,
 }
 
@@ -108,6 +108,8 @@ struct Shared {
     /// For the hot path, as of the last look of [`Consensus::run_status`].
     term_seen: AtomicU64,
     lagging: AtomicBool,
+    /// The first damage that a read met.
+    damage: OnceLock<Broken>,
     tasks: Mutex<Vec<Task<()>>>,
 }
 
@@ -153,6 +155,7 @@ impl Consensus {
             status,
             term_seen: AtomicU64::new(0),
             lagging: AtomicBool::new(false),
+            damage: OnceLock::new(),
             tasks: Mutex::default(),
         }));
         consensus.bootstrap().await?;
@@ -268,6 +271,22 @@ impl Consensus {
         self.0.core.read(look)
     }
 
+    /// The same for looks into the engine. Damage is not served and ends this member: see [`Status::fatal`].
+    pub fn read_store<T>(
+        &self,
+        look: impl FnOnce(&State, &dyn Read) -> Result<T, Broken>,
+    ) -> Result<T, Denied> {
+        self.read(look).map_err(|broken| {
+            tracing::error!(%broken, "a read met damage");
+            let broken = self.0.damage.get_or_init(|| broken);
+            self.0.status.send_if_modified(|status| {
+                status.fatal = Some(broken.to_string());
+                true
+            });
+            Denied::CORRUPT
+        })
+    }
+
     /// What raft says now.
     pub fn status(&self) -> Status {
         let metrics = self.0.raft.metrics();
@@ -279,13 +298,14 @@ impl Consensus {
             let silence = self.0.env.now() - **acked;
             silence < self.0.options.election_timeout * 3 / 2
         });
+        let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
         Status {
             term: metrics.current_term,
             leader: metrics.current_leader.filter(|_| !leads || alone || acked),
             committed: metrics.local_committed.map_or(0, |committed| committed.index),
             applied: self.0.core.applied().map_or(0, |applied| applied.index),
             is_learner: metrics.state == ServerState::Learner && metrics.membership_config.log_id().is_some(),
-            fatal: metrics.running_state.as_ref().err().map(ToString::to_string),
+            fatal: stopped.or_else(|| self.0.damage.get().map(ToString::to_string)),
         }
     }
 

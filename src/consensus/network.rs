@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use futures_util::stream::{BoxStream, Stream, StreamExt, empty, iter, unfold};
-use openraft::AnyError;
 use openraft::alias::SnapshotOf;
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::errors::{ErrorSource, NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::impls::BoxedErrorSource;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::StreamAppendResult;
+use openraft::{AnyError, StorageError};
 use tokio::sync::Semaphore;
 
 use super::machine::SnapshotData;
@@ -25,7 +26,7 @@ use super::types::{
     AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig,
     Vote, VoteRequest, VoteResponse,
 };
-use crate::base::MemberId;
+use crate::base::{Broken, MemberId};
 use crate::runtime::{BoxFuture, Env, Task};
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode};
@@ -134,6 +135,10 @@ fn unreachable(error: &io::Error) -> Unreachable<TypeConfig> {
     Unreachable::new(error)
 }
 
+fn is_broken(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<Broken>())
+}
+
 /// Refused connections and time-outs mean an unreachable peer (wait a little); the rest is a broken call.
 fn rpc_error(error: io::Error) -> RpcError {
     match error.kind() {
@@ -233,6 +238,10 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let sent = pin!(send_snapshot(&self.dialer, vote, snapshot));
         match select(sent, pin!(cancel)).await {
             Either::Left((Ok(response), _)) => Ok(response),
+            // Damage here, not over there: raft stops.
+            Either::Left((Err(error), _)) if is_broken(&error) => {
+                Err(StorageError::read_snapshot(None, BoxedErrorSource::from_error(&error)).into())
+            }
             Either::Left((Err(error), _)) => Err(StreamingError::Unreachable(unreachable(&error))),
             Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
         }

@@ -116,10 +116,8 @@ impl Api {
                 if !check::is_serializable(&request) {
                     self.read_barrier().await?;
                 }
-                let read = self
-                    .consensus
-                    .read(|state, store| state.read_txn(&request, store));
-                read.map_err(|broken| self.broken(&broken))??
+                self.consensus
+                    .read_store(|state, store| state.read_txn(&request, store))??
             } else {
                 match self.propose(Command::Txn(request)).await? {
                     (Answer::Txn(response), _) => response,

@@ -134,8 +134,8 @@ impl Api {
         let consensus = self.consensus.clone();
         let look = self
             .env
-            .run_blocking(move || consensus.read(|state, store| state.hash_kv(revision, store)));
-        let found = look.await.map_err(|broken| self.broken(&broken))??;
+            .run_blocking(move || consensus.read_store(|state, store| state.hash_kv(revision, store)));
+        let found = look.await??;
         Ok(pb::HashKvResponse {
             header: Some(self.header_now()),
             hash: found.hash,

@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use prometheus::IntGauge;
 
-use crate::base::{Broken, Denied, Revision};
+use crate::base::{Denied, Revision};
 use crate::consensus::Consensus;
 use crate::node::Config;
 use crate::proto::command::command::Request;
@@ -268,12 +268,6 @@ impl Api {
         } else {
             revision
         }));
-    }
-
-    /// A read met damage: the client gets no answer that could be wrong.
-    fn broken(&self, broken: &Broken) -> Denied {
-        tracing::error!(%broken, "a read met damage");
-        Denied::CORRUPT
     }
 
     /// etcd's limit on a gRPC message.

@@ -46,8 +46,7 @@ pub async fn local(api: &Api, request: RangeRequest) -> Result<RangeResponse, De
 
 fn whole(api: &Api, request: &RangeRequest) -> Result<RangeResponse, Denied> {
     api.consensus
-        .read(|state, store| state.range(request, store))
-        .map_err(|broken| api.broken(&broken))?
+        .read_store(|state, store| state.range(request, store))?
 }
 
 /// Whether parts in key order, put together, are the answer.
@@ -141,8 +140,8 @@ impl Pieces {
         let bounds = (keys.min(self.limit_left()), bytes);
         let look = api
             .consensus
-            .read(|state, store| state.range_part(&self.request, &from, self.revision, bounds, store));
-        let part = look.map_err(|broken| api.broken(&broken))??;
+            .read_store(|state, store| state.range_part(&self.request, &from, self.revision, bounds, store));
+        let part = look??;
         self.next = part.next;
         self.taken += part.kvs.len();
         Ok(part.kvs)

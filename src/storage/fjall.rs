@@ -19,8 +19,9 @@
 //! `discard` counts from the next completed `sync` on.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -33,6 +34,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Re
 use futures_util::future::BoxFuture;
 
 use super::engine::{Engine, View};
+use super::{failed, fjall_log};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
 use crate::runtime::Env;
@@ -48,8 +50,16 @@ fn name(space: Space) -> &'static str {
     }
 }
 
-fn broken(what: &str) -> impl Fn(fjall::Error) -> Broken {
-    move |error| Broken(format!("the store could not {what}: {error}"))
+/// Turns fjall's error into what the operator reads: "could not read the store /path: why".
+fn broken<'a>(what: &'a str, path: &'a Path) -> impl Fn(fjall::Error) -> Broken + use<'a> {
+    move |error| {
+        let error = match error {
+            fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => error,
+            fjall::Error::Poisoned | fjall::Error::Unrecoverable => fjall_log::last_error(),
+            other => io::Error::other(other.to_string()),
+        };
+        failed(what, path)(error)
+    }
 }
 
 /// The keyspaces, in the order of [`Space::ALL`].
@@ -119,6 +129,7 @@ impl CompactionFilter for Filter {
 /// The engine of production.
 pub struct FjallEngine {
     env: Env,
+    directory: PathBuf,
     database: Database,
     spaces: Spaces,
     graveyard: Arc<Graveyard>,
@@ -135,12 +146,8 @@ impl FjallEngine {
     }
 
     fn open_blocking(env: Env, directory: &Path) -> Result<Self, Broken> {
-        let cannot = |error| {
-            Broken(format!(
-                "could not open the store {}: {error}",
-                directory.display()
-            ))
-        };
+        fjall_log::listen();
+        let cannot = broken("could not open the store", directory);
         let graveyard = Arc::new(Graveyard::default());
         let filter: Arc<dyn Factory> = Arc::new(FilterFactory(graveyard.clone()));
         let assign = move |keyspace: &str| (keyspace == name(Space::Records)).then(|| filter.clone());
@@ -151,7 +158,7 @@ impl FjallEngine {
             .max_journaling_size(limits::ENGINE_JOURNAL_BYTES)
             .with_compaction_filter_factories(Arc::new(assign))
             .open()
-            .map_err(cannot)?;
+            .map_err(&cannot)?;
         let open = |space| {
             let options = || {
                 KeyspaceCreateOptions::default()
@@ -159,11 +166,12 @@ impl FjallEngine {
                     .max_memtable_size(limits::ENGINE_WRITE_BUFFER_BYTES)
                     .data_block_compression_policy(CompressionPolicy::disabled())
             };
-            database.keyspace(name(space), options).map_err(cannot)
+            database.keyspace(name(space), options).map_err(&cannot)
         };
         let spaces = Spaces([open(Space::Records)?, open(Space::Leases)?, open(Space::Meta)?]);
         Ok(FjallEngine {
             env,
+            directory: directory.to_owned(),
             database,
             spaces,
             graveyard,
@@ -231,7 +239,9 @@ fn scan(
         to.map_or(Bound::Unbounded, Bound::Excluded),
     );
     for row in snapshot.range::<&[u8], _>(keyspace, range) {
-        let (key, value) = row.into_inner().map_err(broken("be read"))?;
+        let (key, value) = row
+            .into_inner()
+            .map_err(broken("could not read the store", keyspace.path()))?;
         if visit(&key, to_bytes(value)) == Visit::Stop {
             break;
         }
@@ -241,7 +251,9 @@ fn scan(
 
 impl Read for FjallEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        let value = self.spaces.get(space).get(key).map_err(broken("be read"))?;
+        let keyspace = self.spaces.get(space);
+        let value = keyspace.get(key);
+        let value = value.map_err(broken("could not read the store", keyspace.path()))?;
         Ok(value.map(to_bytes))
     }
 
@@ -269,7 +281,8 @@ impl Engine for FjallEngine {
                 None => out.remove(keyspace, &change.key[..]),
             }
         }
-        out.commit().map_err(broken("be written"))
+        out.commit()
+            .map_err(broken("could not write the store", &self.directory))
     }
 
     fn discard(&self, dead: Vec<RevisionAt>) {
@@ -284,7 +297,9 @@ impl Engine for FjallEngine {
             let synced = self
                 .env
                 .run_blocking(move || database.persist(PersistMode::SyncData));
-            synced.await.map_err(broken("be synced"))?;
+            synced
+                .await
+                .map_err(broken("could not sync the store", &self.directory))?;
             if !dead.is_empty() {
                 self.graveyard.lock().dead.extend(dead);
                 self.rewrite_if_worthwhile();
@@ -316,10 +331,9 @@ struct FjallView {
 
 impl Read for FjallView {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        let value = self
-            .snapshot
-            .get(self.spaces.get(space), key)
-            .map_err(broken("be read"))?;
+        let keyspace = self.spaces.get(space);
+        let value = self.snapshot.get(keyspace, key);
+        let value = value.map_err(broken("could not read the store", keyspace.path()))?;
         Ok(value.map(to_bytes))
     }
 

@@ -3,6 +3,7 @@
 pub mod conformance;
 pub mod engine;
 pub mod fjall;
+mod fjall_log;
 pub mod format;
 pub mod journal;
 pub mod snapshot;

@@ -1,10 +1,15 @@
-//! Damage, and starts that must not happen: each gives a clear error and exit code 1.
+//! Damage, full disks, and starts that must not happen: each gives a clear error and exit code 1.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::support::{Cluster, Member, files_below, free_port, run};
+use quorate::proto::etcdserverpb as pb;
+use quorate::runtime::Env;
+use tonic::Code;
+
+use super::small_disk::SmallDisk;
+use super::support::{Cluster, Member, READY, files_below, free_port, run, wait_for};
 
 /// A node that has written `count` keys and was killed.
 fn stopped_after(count: usize) -> Cluster {
@@ -26,25 +31,43 @@ fn place_in_log(member: &Member, text: &str) -> (PathBuf, u64) {
     let log = files_below(&member.data_dir)
         .into_iter()
         .filter(|path| path.extension().is_some_and(|end| end == "log"));
-    let mut places = log.filter_map(|path| {
-        let content = fs::read(&path).expect("the log can be read");
+    place_in(log, text).expect("the value is in the log")
+}
+
+fn place_in(mut files: impl Iterator<Item = PathBuf>, text: &str) -> Option<(PathBuf, u64)> {
+    files.find_map(|path| {
+        // It may be gone by now.
+        let content = fs::read(&path).ok()?;
         let at = content
             .windows(text.len())
             .position(|window| window == text.as_bytes())?;
         Some((path, at as u64))
-    });
-    places.next().expect("the value is in the log")
+    })
 }
 
-/// Starts a member that must refuse, and checks that the log says why.
-fn assert_refuses(member: &mut Member, words: &[&str]) {
-    let (code, log) = member.run_to_end();
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path);
+    let file = file.expect("the file can be opened");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("the file can be read");
+    file.write_all_at(&[byte[0] ^ 1], at)
+        .expect("the file can be written");
+}
+
+/// Checks that a process has ended with exit code 1, and that the log says why.
+fn assert_fatal((code, log): (Option<i32>, &str), words: &[&str]) {
     assert_eq!(code, Some(1), "{log}");
     let last = log.lines().rfind(|line| line.contains("\"level\":\"fatal\""));
     let last = last.unwrap_or_else(|| panic!("no fatal line:\n{log}"));
     for word in words {
         assert!(last.contains(word), "no {word:?} in {last}");
     }
+}
+
+/// Starts a member that must refuse, and checks that the log says why.
+fn assert_refuses(member: &mut Member, words: &[&str]) {
+    let (code, log) = member.run_to_end();
+    assert_fatal((code, &log), words);
     assert!(!log.contains(super::support::READY), "it served:\n{log}");
 }
 
@@ -52,12 +75,47 @@ fn assert_refuses(member: &mut Member, words: &[&str]) {
 fn a_flipped_byte_in_the_middle_of_the_log_is_refused() {
     let mut cluster = stopped_after(40);
     let (path, at) = place_in_log(&cluster.members[0], "value-number-7-of-the-log");
-    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at + 3).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], at + 3).unwrap();
+    flip(&path, at + 3);
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
     assert_refuses(&mut cluster.members[0], &[&name, "offset"]);
+}
+
+/// Below the caches: an old revision of a key is in a table of the engine alone.
+#[test]
+fn a_flipped_byte_under_a_running_member_stops_it() {
+    let mut cluster = Cluster::start(1, &[]);
+    let member = &mut cluster.members[0];
+    let old = "a value that nobody has asked for since";
+    let (path, at) = run(async |env| {
+        let mut client = member.connect(&env).await;
+        client.put(&env, "victim", old).await;
+        client.put(&env, "victim", "new").await;
+        // More than the engine keeps in memory before it makes a table.
+        for n in 0..40 {
+            client.put(&env, &format!("key-{n}"), &value(n)).await;
+        }
+        wait_for("a table with the old value", || {
+            let files = files_below(&member.data_dir).into_iter();
+            let tables = files.filter(|path| path.parent().is_some_and(|folder| folder.ends_with("tables")));
+            place_in(tables, old)
+        })
+    });
+    flip(&path, at);
+    let answer = run(async |env| {
+        let mut client = member.connect(&env).await;
+        let request = pb::RangeRequest {
+            key: "victim".into(),
+            revision: 2,
+            ..Default::default()
+        };
+        client.range(&env, request).await
+    });
+    let refused = answer.expect_err("what is damaged is not served").code();
+    assert!(matches!(refused, Code::DataLoss | Code::Unavailable), "{refused}");
+    let engine = path.ancestors().nth(2).unwrap().to_str().unwrap().to_owned();
+    let (code, log) = member.end();
+    assert_fatal((code, &log), &["could not read the store", &engine, "Checksum"]);
+    assert_refuses(member, &["could not read the store", &engine, "Checksum"]);
 }
 
 #[test]
@@ -135,4 +193,72 @@ fn a_port_in_use_is_refused() {
         _ => flag.to_owned(),
     });
     assert_refuses(&mut intruder, &["ddress", "in use"]);
+}
+
+/// Puts until one is not acknowledged: how many were.
+async fn fill(env: &Env, member: &Member) -> usize {
+    let mut client = member.connect(env).await;
+    for n in 0..200 {
+        if client.try_put(env, &format!("key-{n}"), &value(n)).await.is_err() {
+            return n;
+        }
+    }
+    panic!("the disk does not get full");
+}
+
+/// A mebibyte that tells its number.
+fn value(n: usize) -> String {
+    format!("{n:08}").repeat(1 << 17)
+}
+
+/// Fills the disk of the log or of the store, expects the member to stop with a reason, and that with more room it
+/// has everything that it acknowledged.
+fn full_disk(mebibytes: u32, directory_flag: &str, words: &[&str]) {
+    let mut cluster = Cluster::new(1, &[]);
+    let member = &mut cluster.members[0];
+    let directory = member.data_dir.with_extension("small");
+    let Some(disk) = SmallDisk::mount(&directory, mebibytes) else {
+        return;
+    };
+    member.launcher = disk.launcher();
+    let log = member.data_dir.with_extension("log-files");
+    member.flags.push(format!("--wal-dir={}", log.display()));
+    member
+        .flags
+        .push(format!("{directory_flag}={}", directory.join("in").display()));
+    member.start();
+    let acknowledged = run(async |env| fill(&env, member).await);
+    assert!(acknowledged > 0);
+    let (code, log) = member.end();
+    assert_fatal((code, &log), words);
+    // Without more room it may start or not, but must not lose what it has.
+    member.spawn();
+    wait_for("a start or a reason", || {
+        let log = member.log();
+        (log.contains(READY) || log.contains("\"level\":\"fatal\"")).then_some(())
+    });
+    member.kill();
+    disk.resize(mebibytes * 4);
+    member.start();
+    run(async |env| {
+        let mut client = member.connect(&env).await;
+        for n in 0..acknowledged {
+            assert_eq!(
+                client.get(&env, &format!("key-{n}")).await,
+                Some(value(n)),
+                "key-{n}"
+            );
+        }
+        client.put(&env, "more", "x").await;
+    });
+}
+
+#[test]
+fn a_full_disk_under_the_log_is_named_and_loses_nothing() {
+    full_disk(100, "--wal-dir", &["0000000000000002.log", "disk is full"]);
+}
+
+#[test]
+fn a_full_disk_under_the_store_is_named_and_loses_nothing() {
+    full_disk(20, "--data-dir", &["disk is full"]);
 }

@@ -3,7 +3,7 @@
 //! * `single`: what one node serves, and what it keeps over restarts and `kill -9`;
 //! * `cluster`: three processes, the death of a leader, a member that is far behind;
 //! * `kills`: `kill -9` of one member after the other under load;
-//! * `damage`: data that must not be served, and processes that must not start;
+//! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
 //! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
 //! The tests themselves can be tested: `QUORATE_TEST_BINARY=etcd cargo test --test process -- single:: cluster::`
@@ -17,4 +17,5 @@ mod etcdctl;
 mod kills;
 mod session;
 mod single;
+mod small_disk;
 mod support;

@@ -4,6 +4,7 @@
 //! The only place of these tests that knows of processes, ports and the operating system's clock.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::ffi::OsString;
 use std::fs;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read};
@@ -70,6 +71,8 @@ pub struct Member {
     pub address: String,
     pub data_dir: PathBuf,
     pub flags: Vec<String>,
+    /// The command that starts the binary, if not the binary itself.
+    pub launcher: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -80,8 +83,11 @@ impl Member {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = fs::File::create(&self.log).expect("the log can be created");
         let binary = std::env::var_os(BINARY_VARIABLE).unwrap_or(env!("CARGO_BIN_EXE_quorate").into());
-        let mut command = Command::new(binary);
+        let mut words: Vec<OsString> = self.launcher.iter().map(OsString::from).collect();
+        words.push(binary);
+        let mut command = Command::new(&words[0]);
         command
+            .args(&words[1..])
             .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -125,6 +131,11 @@ impl Member {
     /// Starts the process and waits until it has ended by itself; its exit code and its log.
     pub fn run_to_end(&mut self) -> (Option<i32>, String) {
         self.spawn();
+        self.end()
+    }
+
+    /// Waits until the process has ended by itself; its exit code and its log.
+    pub fn end(&mut self) -> (Option<i32>, String) {
         let status = self.wait_end();
         (status.code(), self.log())
     }
@@ -235,6 +246,7 @@ impl Cluster {
                 address,
                 data_dir,
                 flags: all,
+                launcher: Vec::new(),
                 log,
                 child: None,
             }
@@ -260,6 +272,7 @@ impl Cluster {
             address: String::new(),
             data_dir: victim.data_dir.clone(),
             flags,
+            launcher: Vec::new(),
             log: self.dir.path().join("intruder.log"),
             child: None,
         }

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::feed::{Watcher, event_bytes};
 use super::session::Session;
-use crate::base::{Broken, Denied, Revision, limits};
+use crate::base::{Denied, Revision, limits};
 use crate::proto::mvccpb::Event;
 use crate::server::status::status;
 
@@ -31,10 +31,7 @@ impl<R> Session<R> {
     pub(super) fn catch_up(&mut self) -> Result<(), Status> {
         let count = self.behind.len().min(limits::WATCH_CATCH_UP_WATCHES_MAX);
         let watchers: Vec<Arc<Watcher>> = self.behind.drain(..count).collect();
-        let round = self.read_history(&watchers).map_err(|broken| {
-            tracing::error!(%broken, "history cannot be read");
-            status(Denied::CORRUPT)
-        })?;
+        let round = self.read_history(&watchers).map_err(status)?;
         let mut batches = Vec::new();
         let mut still_behind = Vec::new();
         for watcher in watchers {
@@ -62,8 +59,8 @@ impl<R> Session<R> {
     }
 
     /// Looks at history from where the first watch stands that is not compacted.
-    fn read_history(&self, watchers: &[Arc<Watcher>]) -> Result<Round, Broken> {
-        let mut found: Result<Option<Round>, Broken> = Ok(None);
+    fn read_history(&self, watchers: &[Arc<Watcher>]) -> Result<Round, Denied> {
+        let mut found = None;
         self.setup.source.look(&mut |state, store| {
             let (current, compacted) = (state.revision(), state.compact_revision());
             let alive = watchers
@@ -90,20 +87,17 @@ impl<R> Session<R> {
                         bytes < limits::WATCH_CATCH_UP_BYTES_MAX
                     },
                 );
-                match read {
-                    Ok(Ok(to)) => round.to = to,
-                    Ok(Err(denied)) => {
+                match read? {
+                    Ok(to) => round.to = to,
+                    Err(denied) => {
                         unreachable!("{from} is not below {compacted}, yet history says {denied}")
-                    }
-                    Err(broken) => {
-                        found = Err(broken);
-                        return;
                     }
                 }
             }
-            found = Ok(Some(round));
-        });
-        Ok(found?.expect("a source looks once"))
+            found = Some(round);
+            Ok(())
+        })?;
+        Ok(found.expect("a source looks once"))
     }
 }
 

@@ -34,7 +34,7 @@ use std::task::{Poll, Waker};
 
 use super::metrics::Metrics;
 use crate::base::kv::Read;
-use crate::base::{Revision, limits};
+use crate::base::{Broken, Denied, Revision, limits};
 use crate::consensus::{Consensus, Observer};
 use crate::proto::mvccpb::{Event, event::EventType};
 use crate::state::State;
@@ -44,15 +44,18 @@ use registry::Registry;
 /// Revisions that the task hands out before it lets others run.
 const REVISIONS_PER_TURN: usize = 64;
 
+/// What wants to look at the local state.
+pub type Look<'a> = &'a mut dyn FnMut(&State, &dyn Read) -> Result<(), Broken>;
+
 /// Where history and replaced pairs are read.
 pub trait Source: Send + Sync {
-    /// Looks at the local state, which is locked meanwhile.
-    fn look(&self, look: &mut dyn FnMut(&State, &dyn Read));
+    /// Looks at the local state, which is locked meanwhile. Damage ends the member.
+    fn look(&self, look: Look<'_>) -> Result<(), Denied>;
 }
 
 impl Source for Consensus {
-    fn look(&self, look: &mut dyn FnMut(&State, &dyn Read)) {
-        self.read(|state, store| look(state, store));
+    fn look(&self, look: Look<'_>) -> Result<(), Denied> {
+        self.read_store(look)
     }
 }
 

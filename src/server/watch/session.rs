@@ -17,7 +17,7 @@ use tonic::Status;
 use super::feed::{Delivery, Feed, Watcher, Wishes};
 use super::registry::Keys;
 use super::{Source, WatchHub};
-use crate::base::{Broken, Denied, Revision};
+use crate::base::{Denied, Revision};
 use crate::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
     watch_request::RequestUnion,
@@ -260,8 +260,7 @@ impl<R> Session<R> {
 
     /// Makes a response of each batch: its watch, the header's revision, its events.
     pub(super) fn send(&mut self, mut batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
-        if let Err(broken) = self.look_up_prev_kvs(&mut batches) {
-            tracing::error!(%broken, "the pair before an event cannot be read");
+        if self.look_up_prev_kvs(&mut batches).is_err() {
             self.damaged = true;
             return;
         }
@@ -289,24 +288,22 @@ impl<R> Session<R> {
         }
     }
 
-    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) -> Result<(), Broken> {
+    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) -> Result<(), Denied> {
         if batches.iter().all(|(watcher, ..)| !watcher.prev_kv) {
             return Ok(());
         }
-        let mut looked = Ok(());
         self.setup.source.look(&mut |state, store| {
             let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
             let mut events = wanting.flat_map(|(.., events)| events);
-            looked = events.try_for_each(|event| {
+            events.try_for_each(|event| {
                 let Some(kv) = &event.kv else { return Ok(()) };
                 let put = event.r#type == i32::from(EventType::Put);
                 if !put || kv.create_revision != kv.mod_revision {
                     event.prev_kv = state.prev_kv(&kv.key, kv.mod_revision, store)?;
                 }
                 Ok(())
-            });
-        });
-        looked
+            })
+        })
     }
 
     /// A compaction has passed where a watch stands: tells its client.

@@ -61,9 +61,9 @@ struct Member {
 }
 
 impl Source for Member {
-    fn look(&self, look: &mut dyn FnMut(&State, &dyn Read)) {
+    fn look(&self, look: Look<'_>) -> Result<(), Denied> {
         let inner = self.state.read().unwrap();
-        look(&inner.0, &inner.1);
+        look(&inner.0, &inner.1).map_err(|_| Denied::CORRUPT)
     }
 }
 
