@@ -115,11 +115,12 @@ impl Outcome {
             self.build.as_secs()
         );
         let fired = |report: &Report| {
-            let names: Vec<&str> = report
+            let mut names: Vec<&str> = report
                 .violations
                 .iter()
                 .map(|violation| violation.property.as_str())
                 .collect();
+            names.dedup();
             format!("{} at seed {}", names.join(", "), report.seed)
         };
         match &self.verdict {
