@@ -1,8 +1,7 @@
 //! Gathers what a connection has to say into fewer writes.
 //!
 //! The commands of one raft entry are answered at the same moment, each by the task of its call, and each
-//! wakes its connection, which would write at once: a system call or two per answer, at a quarter of the
-//! price of a put. Here small writes are copied into a buffer, and a connection that flushes it first lets the
+//! wakes its connection, which would write at once: a system call or two per answer. Here small writes are copied into a buffer, and a connection that flushes it first lets the
 //! tasks that can run now run, once: their answers go out with it (grpc-go does the same).
 
 use std::io::{self, IoSlice};
