@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -204,15 +205,15 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             };
             let input = iter([first]).chain(input);
             let (reader, writer) = self.dialer.dial(Purpose::Append).await.map_err(rpc_error)?;
-            let under_way = Arc::new(Semaphore::new(APPENDS_UNDER_WAY_MAX));
+            let sending = Arc::new(Sending::default());
             let send = self
                 .dialer
                 .env
-                .spawn(send_appends(input, writer, under_way.clone()));
+                .spawn(send_appends(input, writer, sending.clone()));
             let answers = Answers {
                 env: self.dialer.env.clone(),
                 reader,
-                under_way,
+                sending,
                 send,
                 timeout: self.dialer.timeout,
             };
@@ -263,13 +264,41 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     }
 }
 
+/// What the two directions of one stream of entries tell each other.
+struct Sending {
+    /// One permit for each request that may still go out unanswered.
+    room: Semaphore,
+    /// No more requests come.
+    finished: AtomicBool,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Sending {
+            room: Semaphore::new(APPENDS_UNDER_WAY_MAX),
+            finished: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Sending {
+    fn is_answer_due(&self) -> bool {
+        self.room.available_permits() < APPENDS_UNDER_WAY_MAX
+    }
+
+    /// Whether the peer may hang up.
+    fn is_over(&self) -> bool {
+        self.finished.load(Ordering::SeqCst) && !self.is_answer_due()
+    }
+}
+
 /// Sends requests as they come, as long as not too many are unanswered.
-async fn send_appends<S>(mut input: S, mut writer: FrameWriter, under_way: Arc<Semaphore>)
+async fn send_appends<S>(mut input: S, mut writer: FrameWriter, sending: Arc<Sending>)
 where
     S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
 {
     while let Some(request) = input.next().await {
-        let Ok(permit) = under_way.acquire().await else {
+        let Ok(permit) = sending.room.acquire().await else {
             return;
         };
         permit.forget();
@@ -277,6 +306,7 @@ where
             return;
         }
     }
+    sending.finished.store(true, Ordering::SeqCst);
     // The answers still due come before the peer closes its side.
     let _ = writer.close().await;
 }
@@ -285,7 +315,7 @@ where
 struct Answers {
     env: Env,
     reader: FrameReader,
-    under_way: Arc<Semaphore>,
+    sending: Arc<Sending>,
     send: Task<()>,
     timeout: Duration,
 }
@@ -311,22 +341,20 @@ impl Answers {
         })
     }
 
-    fn is_answer_due(&self) -> bool {
-        self.under_way.available_permits() < APPENDS_UNDER_WAY_MAX
-    }
-
-    /// The next answer; `None` when all requests are answered and no more come.
+    /// The next answer; `None` when all requests are answered and no more come. A peer that hangs up earlier
+    /// is an error: to openraft a stream that ends well without answers is one to be resumed, and it then
+    /// repeats the last range it was told to send, even if that range has been given up and purged since.
     async fn next(&mut self) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
         loop {
             match self.env.timeout(self.timeout, self.reader.next()).await {
-                Ok(Ok(None)) if !self.is_answer_due() => return Ok(None),
+                Ok(Ok(None)) if self.sending.is_over() => return Ok(None),
                 Ok(frame) => {
                     let frame = frame?.ok_or(io::ErrorKind::UnexpectedEof)?;
-                    self.under_way.add_permits(1);
+                    self.sending.room.add_permits(1);
                     return decode(&frame).map(Some);
                 }
                 // Silence is an error only while an answer is due. The cut-off read is not resumed.
-                Err(elapsed) if self.is_answer_due() => return Err(elapsed.into()),
+                Err(elapsed) if self.sending.is_answer_due() => return Err(elapsed.into()),
                 Err(_) => {}
             }
         }
