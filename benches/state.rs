@@ -86,6 +86,7 @@ fn put(n: usize) -> pb::PutRequest {
 /// As it comes out of the log: one buffer, which everything in the command shares.
 fn from_log(request: Request) -> Request {
     let command = Command {
+        header: None,
         request: Some(request),
     };
     let encoded = Bytes::from(command.encode_to_vec());
@@ -130,7 +131,7 @@ impl Machine {
         for request in requests {
             let outcome = self
                 .state
-                .apply(at, request, &mut pending)
+                .apply(at, None, request, &mut pending)
                 .expect("a sound store");
             assert!(outcome.answer.is_ok());
             black_box(outcome);

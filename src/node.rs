@@ -11,7 +11,8 @@ use crate::consensus::{self, Consensus, Peer};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
 use crate::runtime::{Disk, Env, Listener, Task};
-use crate::server::{Server, WatchHub};
+pub use crate::server::JwtOptions;
+use crate::server::{Jwt, Server, WatchHub};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
 use crate::transport::Identity;
@@ -54,6 +55,12 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     pub watch_progress_interval: Duration,
     pub unsafe_no_fsync: bool,
+    /// Signed tokens; `None`: simple ones.
+    pub auth_jwt: Option<JwtOptions>,
+    /// How long an unused simple token lives.
+    pub auth_token_ttl: Duration,
+    /// 4 to 31: twice the work for each.
+    pub bcrypt_cost: u32,
     /// Size of a segment of the log.
     pub log_segment_bytes: u64,
 }
@@ -83,6 +90,9 @@ impl Default for Config {
             max_concurrent_streams: u32::MAX,
             watch_progress_interval: Duration::from_secs(600),
             unsafe_no_fsync: false,
+            auth_jwt: None,
+            auth_token_ttl: Duration::from_secs(300),
+            bcrypt_cost: 10,
             log_segment_bytes: limits::LOG_SEGMENT_BYTES,
         }
     }
@@ -132,6 +142,12 @@ impl Node {
     /// bound and recovery is done; clients are served once the member has published itself through raft.
     pub async fn start(env: Env, config: Config) -> Result<Node, NodeError> {
         let (identity, initial_members) = identify(&config)?;
+        let jwt = config
+            .auth_jwt
+            .as_ref()
+            .map(Jwt::new)
+            .transpose()
+            .map_err(NodeError)?;
         let peers = bind(&env, "peer", &config.listen_peer).await?;
         let clients = bind(&env, "client", &config.listen_client).await?;
         let metrics_only = bind(&env, "metrics", &config.listen_metrics).await?;
@@ -151,11 +167,12 @@ impl Node {
             pre_vote: config.pre_vote,
             snapshot_count: config.snapshot_count,
             snapshot_catchup_entries: config.snapshot_catchup_entries,
+            token_ttl: config.auth_token_ttl,
         };
         let consensus =
             Consensus::start(env.clone(), options, wal.clone(), store, peers, hub.clone()).await?;
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
-        let server = Server::start(env, &config, consensus.clone(), hub, clients, metrics_only);
+        let server = Server::start(env, &config, consensus.clone(), hub, jwt, clients, metrics_only);
         Ok(Node {
             consensus,
             wal,

@@ -71,6 +71,7 @@ impl Cluster {
             pre_vote: true,
             snapshot_count,
             snapshot_catchup_entries: snapshot_count / 2,
+            token_ttl: Duration::from_secs(300),
         });
         let options = options.collect();
         let dir = tempfile::tempdir().unwrap();

@@ -265,7 +265,7 @@ const OURS: &[Row] = &[
         1,
         "--config-file is not supported yet",
     ),
-    ("--auth-token=jwt", &[], 1, "--auth-token is not supported yet"),
+    ("--auth-token=jwt", &[], 1, "auth: invalid auth signature method"),
     (
         "--listen-peer-urls=https://127.0.0.1:1",
         &[],

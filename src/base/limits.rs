@@ -69,5 +69,7 @@ pub const WATCHES_SERVED_AT_ONCE_MAX: usize = 16;
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
 /// Revisions that one catching-up watch reads in a round.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: i64 = 1_000;
+/// Passwords that are hashed or compared at the same time.
+pub const PASSWORD_CHECKS_MAX: usize = 4;
 /// How long a graceful stop may take before the process ends all the same.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::auth_token;
 use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::urls::{self, Url};
 use crate::base::limits;
@@ -28,6 +29,7 @@ pub const UNSET_ADVERTISE: &str =
 
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
+const BCRYPT_COST_DEFAULT: u32 = 10;
 /// Above these, etcd warns.
 const QUOTA_BYTES_RECOMMENDED: i64 = 8 << 30;
 const REQUEST_BYTES_RECOMMENDED: u64 = 10 << 20;
@@ -237,6 +239,9 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         max_concurrent_streams: u32::try_from(flags.unsigned("max-concurrent-streams")).unwrap_or(u32::MAX),
         watch_progress_interval: watch_progress_interval(flags),
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
+        auth_jwt: auth_token::parse(&flags.text("auth-token"))?,
+        auth_token_ttl: Duration::from_secs(or_default(flags, "auth-token-ttl", 300)),
+        bcrypt_cost: bcrypt_cost(flags),
         name,
         // What no flag decides.
         ..Config::default()
@@ -354,6 +359,21 @@ fn request_bytes(flags: &Flags) -> Result<usize, String> {
     match size(flags, "max-request-bytes")? {
         bytes if bytes > most => Err(format!("--max-request-bytes[{bytes}] must be at most {most}")),
         bytes => Ok(bytes),
+    }
+}
+
+fn bcrypt_cost(flags: &Flags) -> u32 {
+    let cost = flags.unsigned("bcrypt-cost");
+    match u32::try_from(cost) {
+        Ok(cost @ 4..=31) => cost,
+        _ => {
+            warn!(
+                "given-cost" = cost,
+                "default-cost" = BCRYPT_COST_DEFAULT,
+                "use default bcrypt cost instead of the invalid given cost"
+            );
+            BCRYPT_COST_DEFAULT
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! cannot be served; 2 for a flag that cannot be understood). Nothing below this folder knows that there
 //! are flags.
 
+mod auth_token;
 pub mod config;
 pub mod flags;
 pub mod logging;

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -24,12 +25,13 @@ use serde::{Deserialize, Serialize};
 use super::SharedObserver;
 use super::lessor::Lessor;
 use super::propose::Proposals;
+use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, LeaseId};
-use crate::proto::command::{Command, command::Request};
+use crate::proto::command::{Command, Header, command::Request};
 use crate::runtime::signal;
-use crate::state::{Outcome, Pending, State};
+use crate::state::{Answer, Outcome, Pending, State};
 use crate::storage::{Engine, Install, Store};
 use crate::transport::{decode, encode};
 
@@ -59,6 +61,9 @@ pub struct Core {
     applied: signal::Sender<Option<LogId>>,
     pub(super) proposals: Proposals,
     pub(super) lessor: Lessor,
+    pub(super) tokens: Tokens,
+    /// Whether clients are asked who they are, as of the last entry.
+    auth_enabled: AtomicBool,
     observer: SharedObserver,
 }
 
@@ -74,12 +79,15 @@ impl Core {
         store: Store,
         proposals: Proposals,
         lessor: Lessor,
+        tokens: Tokens,
         observer: SharedObserver,
     ) -> Result<Core, Broken> {
         let inner = Inner::open(store.engine())?;
         let (applied, _) = signal::channel(inner.standing.applied);
         lessor.replaced(inner.leases());
         Ok(Core {
+            auth_enabled: AtomicBool::new(inner.state.auth().is_enabled()),
+            tokens,
             inner: RwLock::new(inner),
             store,
             applied,
@@ -190,7 +198,7 @@ impl Core {
         }
     }
 
-    /// Tells watches and the lessor what a command did.
+    /// Tells watches, the lessor and the tokens what a command did.
     fn observe(&self, state: &State, effect: &Effect) {
         let Ok(_) = &effect.outcome.answer else { return };
         if !effect.outcome.events.is_empty() {
@@ -201,8 +209,28 @@ impl Core {
             Request::LeaseGrant(request) => self.lessor.granted(request.id, request.ttl),
             Request::LeaseRevoke(request) => self.lessor.revoked(request.id),
             Request::Compaction(_) => self.observer.compacted(state.compact_revision()),
+            Request::AuthEnable(_) => self.auth_enabled.store(true, Ordering::SeqCst),
+            Request::AuthDisable(_) => {
+                self.auth_enabled.store(false, Ordering::SeqCst);
+                self.tokens.forget_all();
+            }
+            Request::AuthUserDelete(request) => self.tokens.forget_user(&request.name),
+            Request::AuthUserChangePassword(request) => self.tokens.forget_user(&request.name),
+            Request::Authenticate(request) => {
+                if let Ok(Answer::Authenticate { index, .. }) = effect.outcome.answer
+                    && !request.token_prefix.is_empty()
+                {
+                    let token = simple_token(&request.token_prefix, index);
+                    self.tokens.assign(token, request.name.clone());
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Whether clients have to say who they are.
+    pub fn is_auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::SeqCst)
     }
 
     /// Replaces the state by a received snapshot.
@@ -220,6 +248,8 @@ impl Core {
             let mut inner = self.lock_write();
             *inner = fresh;
             self.lessor.replaced(inner.leases());
+            self.auth_enabled
+                .store(inner.state.auth().is_enabled(), Ordering::SeqCst);
             self.observer.installed(inner.state.revision());
         }
         self.applied.send(applied);
@@ -276,8 +306,8 @@ fn apply_batch(
     pending: &mut Pending<'_>,
 ) -> Result<Vec<Effect>, Broken> {
     let apply = |encoded: &Bytes| {
-        let request = decode_command(at.index, encoded)?;
-        let outcome = state.apply(at, &request, pending)?;
+        let (header, request) = decode_command(at.index, encoded)?;
+        let outcome = state.apply(at, header.as_ref(), &request, pending)?;
         Ok(Effect { request, outcome })
     };
     batch.commands.iter().map(apply).collect()
@@ -285,14 +315,15 @@ fn apply_batch(
 
 /// A command that cannot be decoded was written by a newer version, or is damage that every checksum
 /// missed: either way this member cannot go on.
-fn decode_command(index: u64, encoded: &Bytes) -> Result<Request, Broken> {
+fn decode_command(index: u64, encoded: &Bytes) -> Result<(Option<Header>, Request), Broken> {
     let command = Command::decode(encoded.clone())
         .map_err(|error| Broken::new(format!("entry {index} holds an unreadable command: {error}")))?;
-    command.request.ok_or_else(|| {
+    let request = command.request.ok_or_else(|| {
         Broken::new(format!(
             "entry {index} holds a command this version does not know"
         ))
-    })
+    })?;
+    Ok((command.header, request))
 }
 
 /// What raft passes around as a snapshot: a view to send, or a received one to install.

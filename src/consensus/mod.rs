@@ -21,6 +21,7 @@ mod propose;
 mod proposer;
 mod read;
 mod runtime;
+mod tokens;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ use tokio::sync::mpsc;
 
 pub use lease::LeaseTtl;
 pub use network::url_address;
+pub use tokens::simple_token;
 pub use types::Peer;
 
 use crate::base::kv::Read;
@@ -91,6 +93,8 @@ pub struct Options {
     pub pre_vote: bool,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
+    /// How long an unused simple token lives.
+    pub token_ttl: Duration,
 }
 
 /// A handle on the replicated state machine of this member; cheap to clone.
@@ -129,6 +133,7 @@ impl Consensus {
             store,
             proposals,
             lessor::Lessor::new(env.clone()),
+            tokens::Tokens::new(env.clone(), options.token_ttl),
             observer,
         )?);
         // What a killed process left in the page cache is made durable before raft counts on it.
@@ -255,6 +260,11 @@ impl Consensus {
 
     pub fn cluster_id(&self) -> ClusterId {
         self.0.options.identity.cluster
+    }
+
+    /// Whether clients have to say who they are.
+    pub fn is_auth_enabled(&self) -> bool {
+        self.0.core.is_auth_enabled()
     }
 
     /// How long a request may take.

@@ -12,7 +12,7 @@ use super::message::{PeerRequest, PeerResponse};
 use super::propose::Proposal;
 use super::types::{Batch, Reply};
 use crate::base::{Denied, MemberId, limits};
-use crate::proto::command::{Command, command::Request};
+use crate::proto::command::{Command, Header, command::Request};
 use crate::state::Outcome;
 use crate::transport::encode;
 
@@ -26,17 +26,30 @@ impl Consensus {
     /// Replicates a command and waits until this member has applied it. Works on every member.
     ///
     /// `TIMEOUT…` errors leave open whether the command will be applied; any other refusal is final.
+    ///
+    /// The member itself asks: nobody's rights are checked.
     pub async fn propose(&self, request: Request) -> Result<Outcome, Denied> {
-        self.propose_bound(request, None).await
+        self.propose_bound(None, request, None).await
+    }
+
+    /// [`propose`](Self::propose) for a client, whose rights are checked when the command is applied.
+    pub async fn propose_for(&self, who: Header, request: Request) -> Result<Outcome, Denied> {
+        self.propose_bound(Some(who), request, None).await
     }
 
     /// [`propose`](Self::propose), but only in `term`, by its leader: for decisions of that leader's clock.
     pub(super) async fn propose_in_term(&self, request: Request, term: u64) -> Result<Outcome, Denied> {
-        self.propose_bound(request, Some(term)).await
+        self.propose_bound(None, request, Some(term)).await
     }
 
-    async fn propose_bound(&self, request: Request, only_in_term: Option<u64>) -> Result<Outcome, Denied> {
+    async fn propose_bound(
+        &self,
+        header: Option<Header>,
+        request: Request,
+        only_in_term: Option<u64>,
+    ) -> Result<Outcome, Denied> {
         let command: Bytes = Command {
+            header,
             request: Some(request),
         }
         .encode_to_vec()

@@ -12,6 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::Api;
+use super::auth::Caller;
 use super::rpc::Rpc;
 use super::status::status;
 use super::streams::Guarded;
@@ -43,7 +44,7 @@ impl Api {
         rpc: Rpc,
         on_learner: bool,
         request: Request<Req>,
-        handle: impl FnOnce(Req) -> F,
+        handle: impl FnOnce(Req, Caller) -> F,
     ) -> Result<Response<Res>, Status>
     where
         F: Future<Output = Result<Res, Denied>>,
@@ -56,14 +57,20 @@ impl Api {
             rpc,
             code: tonic::Code::Cancelled,
         };
-        let result = match self.admit(rpc, on_learner, request.metadata()) {
+        let admitted = self.admit(rpc, on_learner, request.metadata());
+        let call = |request: Request<Req>| async {
+            let who = self.caller(request.metadata());
+            self.admit_rights(rpc.rights(), &who).await?;
+            handle(request.into_inner(), who).await
+        };
+        let result = match admitted {
             Err(denied) => Err(denied),
-            Ok(Admission { timeout: None, .. }) => handle(request.into_inner()).await,
+            Ok(Admission { timeout: None, .. }) => call(request).await,
             Ok(Admission {
                 timeout: Some(timeout),
                 ..
             }) => {
-                let call = self.env.timeout(timeout, handle(request.into_inner()));
+                let call = self.env.timeout(timeout, call(request));
                 call.await.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED))
             }
         };
@@ -82,25 +89,26 @@ impl Api {
     }
 
     /// Opens a stream of answers.
-    pub(super) fn stream<Req, T, S>(
+    pub(super) async fn stream<Req, T, S>(
         &self,
         rpc: Rpc,
         on_learner: bool,
         request: Request<Req>,
-        open: impl FnOnce(Req) -> Result<S, Denied>,
+        open: impl FnOnce(Req, Caller) -> Result<S, Denied>,
     ) -> Result<Response<Guarded<S>>, Status>
     where
         S: Stream<Item = Result<T, Status>>,
     {
         let counters = self.metrics.rpc(rpc);
         counters.started.inc();
-        let opened = self
-            .admit(rpc, on_learner, request.metadata())
-            .and_then(|admission| {
-                let stream = open(request.into_inner())?;
-                Ok((admission, stream))
-            });
-        match opened {
+        let opened = async {
+            let admission = self.admit(rpc, on_learner, request.metadata())?;
+            let who = self.caller(request.metadata());
+            self.admit_rights(rpc.rights(), &who).await?;
+            let stream = open(request.into_inner(), who)?;
+            Ok((admission, stream))
+        };
+        match opened.await {
             Ok((admission, stream)) => {
                 let deadline = admission.timeout.map(|timeout| self.env.sleep(timeout));
                 let metrics = self.metrics.clone();

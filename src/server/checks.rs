@@ -11,6 +11,7 @@
 use std::fmt::Write;
 
 use super::Api;
+use super::auth::Caller;
 use crate::base::Denied;
 use crate::proto::etcdserverpb::{AlarmType, RangeRequest};
 
@@ -69,7 +70,7 @@ impl Api {
             serializable,
             ..RangeRequest::default()
         };
-        let range = self.range(request);
+        let range = self.range(request, Caller::Member);
         let probed = self.env.timeout(self.consensus.request_timeout(), range).await;
         probed.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED)).map(drop)
     }

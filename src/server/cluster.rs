@@ -34,7 +34,7 @@ impl Cluster for Api {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        self.unary(Rpc::MemberList, false, request, |request| async move {
+        self.unary(Rpc::MemberList, false, request, |request, _| async move {
             if request.linearizable {
                 self.read_barrier().await?;
             }
@@ -66,7 +66,7 @@ impl Api {
         rpc: Rpc,
         request: Request<Req>,
     ) -> Result<Response<Res>, Status> {
-        self.unary(rpc, false, request, |_| async { Err(Denied::NOT_IMPLEMENTED) })
+        self.unary(rpc, false, request, |_, _| async { Err(Denied::NOT_IMPLEMENTED) })
             .await
     }
 }

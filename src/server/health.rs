@@ -18,7 +18,7 @@ impl Health for Api {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        self.unary(Rpc::HealthCheck, false, request, |request| async move {
+        self.unary(Rpc::HealthCheck, false, request, |request, _| async move {
             if request.service.is_empty() {
                 Ok(HealthCheckResponse {
                     status: ServingStatus::Serving.into(),
@@ -37,7 +37,7 @@ impl Health for Api {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.stream(Rpc::HealthWatch, false, request, |request| {
+        self.stream(Rpc::HealthWatch, false, request, |request, _| {
             self.metrics.rpc(Rpc::HealthWatch).msg_received.inc();
             let known = request.service.is_empty();
             let status = if known {
@@ -50,5 +50,6 @@ impl Health for Api {
             };
             Ok(Box::pin(stream::iter([Ok(first)]).chain(stream::pending())) as Answers<_>)
         })
+        .await
     }
 }

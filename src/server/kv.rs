@@ -5,6 +5,8 @@ use std::sync::Arc;
 use futures_util::Stream;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::auth::Caller;
+use super::auth::access::Permit;
 use super::range::{self, Chunks};
 use super::rpc::Rpc;
 use super::streams::Guarded;
@@ -21,8 +23,10 @@ pub(super) type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Statu
 impl Kv for Api {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let on_learner = request.get_ref().serializable;
-        self.unary(Rpc::Range, on_learner, request, |request| self.range(request))
-            .await
+        self.unary(Rpc::Range, on_learner, request, |request, who| {
+            self.range(request, who)
+        })
+        .await
     }
 
     type RangeStreamStream = Guarded<Answers<pb::RangeStreamResponse>>;
@@ -31,18 +35,19 @@ impl Kv for Api {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        self.stream(Rpc::RangeStream, false, request, |request| {
+        self.stream(Rpc::RangeStream, false, request, |request, who| {
             self.metrics.rpc(Rpc::RangeStream).msg_received.inc();
             check::range(&request)?;
             check::range_stream(&request)?;
             self.metrics.ranges.inc();
-            let chunks = Chunks::new(self.shared(), request);
+            let chunks = Chunks::new(self.shared(), request, who);
             Ok(Box::pin(chunks.into_stream()) as Answers<_>)
         })
+        .await
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        self.unary(Rpc::Put, false, request, |request| self.put(request))
+        self.unary(Rpc::Put, false, request, |request, who| self.put(request, who))
             .await
     }
 
@@ -50,14 +55,14 @@ impl Kv for Api {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        self.unary(Rpc::DeleteRange, false, request, |request| {
-            self.delete_range(request)
+        self.unary(Rpc::DeleteRange, false, request, |request, who| {
+            self.delete_range(request, who)
         })
         .await
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        self.unary(Rpc::Txn, false, request, |request| self.txn(request))
+        self.unary(Rpc::Txn, false, request, |request, who| self.txn(request, who))
             .await
     }
 
@@ -65,28 +70,47 @@ impl Kv for Api {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        self.unary(Rpc::Compact, false, request, |request| self.compact(request))
-            .await
+        self.unary(Rpc::Compact, false, request, |request, who| {
+            self.compact(request, who)
+        })
+        .await
     }
 }
 
 impl Api {
     /// A range, linearizable unless the client asks for less.
-    pub(super) async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Denied> {
+    pub(super) async fn range(
+        &self,
+        request: pb::RangeRequest,
+        who: Caller,
+    ) -> Result<pb::RangeResponse, Denied> {
         check::range(&request)?;
         self.metrics.ranges.inc();
         if !request.serializable {
             self.read_barrier().await?;
         }
+        let permit = self.permit_range(&request, &who).await?;
         let mut response = range::local(self, request).await?;
+        self.confirm(&permit)?;
         self.complete(&mut response.header);
         Ok(response)
     }
 
-    async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Denied> {
+    pub(super) async fn permit_range(
+        &self,
+        request: &pb::RangeRequest,
+        who: &Caller,
+    ) -> Result<Permit, Denied> {
+        self.permit(who, |state, who| {
+            state.auth().permit_read(who, &request.key, &request.range_end)
+        })
+        .await
+    }
+
+    async fn put(&self, request: pb::PutRequest, who: Caller) -> Result<pb::PutResponse, Denied> {
         self.reserve(super::quota::put(&request)).await?;
         check::put(&request)?;
-        match self.propose(Command::Put(request)).await? {
+        match self.propose(&who, Command::Put(request)).await? {
             (Answer::Put(mut response), _) => {
                 self.complete(&mut response.header);
                 Ok(response)
@@ -95,9 +119,13 @@ impl Api {
         }
     }
 
-    async fn delete_range(&self, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Denied> {
+    async fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+        who: Caller,
+    ) -> Result<pb::DeleteRangeResponse, Denied> {
         check::delete_range(&request)?;
-        match self.propose(Command::DeleteRange(request)).await? {
+        match self.propose(&who, Command::DeleteRange(request)).await? {
             (Answer::DeleteRange(mut response), _) => {
                 self.complete(&mut response.header);
                 Ok(response)
@@ -107,7 +135,7 @@ impl Api {
     }
 
     /// Boxed: the largest of the calls, and seldom the hottest.
-    fn txn(&self, request: pb::TxnRequest) -> BoxFuture<'_, Result<pb::TxnResponse, Denied>> {
+    fn txn(&self, request: pb::TxnRequest, who: Caller) -> BoxFuture<'_, Result<pb::TxnResponse, Denied>> {
         Box::pin(async move {
             self.reserve(super::quota::txn(&request)).await?;
             check::txn(&request, self.options.max_txn_ops)?;
@@ -116,10 +144,16 @@ impl Api {
                 if !check::is_serializable(&request) {
                     self.read_barrier().await?;
                 }
-                self.consensus
-                    .read_store(|state, store| state.read_txn(&request, store))??
+                let permit = self
+                    .permit(&who, |state, who| state.permit_txn(who, &request))
+                    .await?;
+                let response = self
+                    .consensus
+                    .read_store(|state, store| state.read_txn(&request, store))??;
+                self.confirm(&permit)?;
+                response
             } else {
-                match self.propose(Command::Txn(request)).await? {
+                match self.propose(&who, Command::Txn(request)).await? {
                     (Answer::Txn(response), _) => response,
                     (other, _) => mismatch(&other),
                 }
@@ -131,8 +165,12 @@ impl Api {
 
     /// With `physical` etcd answers when the old revisions are gone from its file. Here they are handed to the
     /// engine's compaction filter when the command is applied, so there is nothing more to wait for.
-    async fn compact(&self, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Denied> {
-        match self.propose(Command::Compaction(request)).await? {
+    async fn compact(
+        &self,
+        request: pb::CompactionRequest,
+        who: Caller,
+    ) -> Result<pb::CompactionResponse, Denied> {
+        match self.propose(&who, Command::Compaction(request)).await? {
             (Answer::Compaction, revision) => Ok(pb::CompactionResponse {
                 header: Some(self.header(revision)),
             }),

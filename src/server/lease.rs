@@ -5,6 +5,7 @@ use std::pin::Pin;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::auth::Caller;
 use super::kv::Shared;
 use super::rpc::Rpc;
 use super::status::{of_request, status};
@@ -23,8 +24,8 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.unary(Rpc::LeaseGrant, false, request, |request| {
-            self.lease_grant(request)
+        self.unary(Rpc::LeaseGrant, false, request, |request, who| {
+            self.lease_grant(request, who)
         })
         .await
     }
@@ -33,8 +34,8 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        self.unary(Rpc::LeaseRevoke, false, request, |request| {
-            self.lease_revoke(request)
+        self.unary(Rpc::LeaseRevoke, false, request, |request, who| {
+            self.lease_revoke(request, who)
         })
         .await
     }
@@ -45,17 +46,18 @@ impl Lease for Api {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        self.stream(Rpc::LeaseKeepAlive, false, request, |requests| {
-            Ok(Box::pin(keep_alives(self.shared(), requests)) as KeepAlives)
+        self.stream(Rpc::LeaseKeepAlive, false, request, |requests, who| {
+            Ok(Box::pin(keep_alives(self.shared(), requests, who)) as KeepAlives)
         })
+        .await
     }
 
     async fn lease_time_to_live(
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        self.unary(Rpc::LeaseTimeToLive, false, request, |request| {
-            self.lease_time_to_live(request)
+        self.unary(Rpc::LeaseTimeToLive, false, request, |request, who| {
+            self.lease_time_to_live(request, who)
         })
         .await
     }
@@ -64,13 +66,15 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.unary(Rpc::LeaseLeases, false, request, |_| async {
+        self.unary(Rpc::LeaseLeases, false, request, |_, who| async move {
+            let permit = self.permit(&who, |state, who| state.permit_leases(who)).await?;
             let leases = self
                 .consensus
                 .leases()
                 .into_iter()
                 .map(|id| pb::LeaseStatus { id })
                 .collect();
+            self.confirm(&permit)?;
             Ok(pb::LeaseLeasesResponse {
                 header: Some(self.header_now()),
                 leases,
@@ -84,6 +88,7 @@ impl Api {
     async fn lease_grant(
         &self,
         mut request: pb::LeaseGrantRequest,
+        who: Caller,
     ) -> Result<pb::LeaseGrantResponse, Denied> {
         self.reserve(quota::LEASE_BYTES).await?;
         if request.ttl > limits::LEASE_TTL_SECONDS_MAX {
@@ -94,7 +99,7 @@ impl Api {
         while request.id == 0 {
             request.id = random_id(self.env.random_u64());
         }
-        match self.propose(Command::LeaseGrant(request)).await? {
+        match self.propose(&who, Command::LeaseGrant(request)).await? {
             (Answer::LeaseGrant { id, ttl }, revision) => {
                 self.metrics.leases_granted.inc();
                 let header = Some(self.header(revision));
@@ -109,8 +114,12 @@ impl Api {
         }
     }
 
-    async fn lease_revoke(&self, request: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Denied> {
-        match self.propose(Command::LeaseRevoke(request)).await? {
+    async fn lease_revoke(
+        &self,
+        request: pb::LeaseRevokeRequest,
+        who: Caller,
+    ) -> Result<pb::LeaseRevokeResponse, Denied> {
+        match self.propose(&who, Command::LeaseRevoke(request)).await? {
             (Answer::LeaseRevoke, revision) => {
                 self.metrics.leases_revoked.inc();
                 Ok(pb::LeaseRevokeResponse {
@@ -125,11 +134,21 @@ impl Api {
     async fn lease_time_to_live(
         &self,
         request: pb::LeaseTimeToLiveRequest,
+        who: Caller,
     ) -> Result<pb::LeaseTimeToLiveResponse, Denied> {
+        let id = request.id;
+        let permit = match request.keys {
+            true => Some(
+                self.permit(&who, |state, who| state.permit_lease_reads(who, id))
+                    .await?,
+            ),
+            false => None,
+        };
         let found = self
             .consensus
             .lease_time_to_live(request.id, request.keys)
             .await?;
+        permit.as_ref().map_or(Ok(()), |permit| self.confirm(permit))?;
         let mut response = pb::LeaseTimeToLiveResponse {
             id: request.id,
             ttl: -1,
@@ -144,7 +163,11 @@ impl Api {
         Ok(response)
     }
 
-    async fn keep_alive(&self, id: LeaseId) -> Result<pb::LeaseKeepAliveResponse, Denied> {
+    async fn keep_alive(&self, id: LeaseId, who: &Caller) -> Result<pb::LeaseKeepAliveResponse, Denied> {
+        let permit = self
+            .permit(who, |state, who| state.permit_lease_renewal(who, id))
+            .await?;
+        self.confirm(&permit)?;
         // Before the renewal: a client must not take this revision for one that saw the lease alive.
         let header = Some(self.header_now());
         let ttl = self.consensus.lease_keep_alive(id).await?;
@@ -164,16 +187,17 @@ fn random_id(random: u64) -> LeaseId {
 fn keep_alives(
     api: Shared,
     requests: Streaming<pb::LeaseKeepAliveRequest>,
+    who: Caller,
 ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send {
-    stream::unfold((api, requests), |(api, mut requests)| async move {
+    stream::unfold((api, requests, who), |(api, mut requests, who)| async move {
         let answer = match requests.message().await {
             Ok(None) => return None,
             Err(error) => Err(of_request(error)),
             Ok(Some(request)) => {
                 api.metrics.rpc(Rpc::LeaseKeepAlive).msg_received.inc();
-                api.keep_alive(request.id).await.map_err(status)
+                api.keep_alive(request.id, &who).await.map_err(status)
             }
         };
-        Some((answer, (api, requests)))
+        Some((answer, (api, requests, who)))
     })
 }

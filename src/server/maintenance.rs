@@ -5,19 +5,25 @@ use futures_util::stream;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::kv::Answers;
-use super::rpc::Rpc;
+use super::rpc::{Rights, Rpc};
 use super::streams::Guarded;
 use super::{Api, STORAGE_VERSION, VERSION, mismatch, quota};
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
-use crate::proto::etcdserverpb::{self as pb, maintenance_server::Maintenance};
+use crate::proto::etcdserverpb::{self as pb, alarm_request::AlarmAction, maintenance_server::Maintenance};
 use crate::state::Answer;
 
 #[async_trait]
 impl Maintenance for Api {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        self.unary(Rpc::Alarm, false, request, |request| async move {
-            match self.propose(Command::Alarm(request)).await? {
+        self.unary(Rpc::Alarm, false, request, |request, who| async move {
+            // Who may list them need not be able to change them.
+            let rights = match request.action() {
+                AlarmAction::Get => Rights::User,
+                _ => Rights::Root,
+            };
+            self.admit_rights(rights, &who).await?;
+            match self.propose(&who, Command::Alarm(request)).await? {
                 (Answer::Alarm(alarms), revision) => Ok(pb::AlarmResponse {
                     header: Some(self.header(revision)),
                     alarms,
@@ -32,8 +38,10 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        self.unary(Rpc::Status, true, request, |_| async { Ok(self.member_status()) })
-            .await
+        self.unary(Rpc::Status, true, request, |_, _| async {
+            Ok(self.member_status())
+        })
+        .await
     }
 
     /// The store needs none: it compacts itself, and sizes are logical. etcd's answer has no header.
@@ -41,7 +49,7 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.unary(Rpc::Defragment, false, request, |_| async {
+        self.unary(Rpc::Defragment, false, request, |_, _| async {
             Ok(pb::DefragmentResponse::default())
         })
         .await
@@ -55,7 +63,7 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.unary(Rpc::HashKv, false, request, |request| {
+        self.unary(Rpc::HashKv, false, request, |request, _| {
             self.hash_kv(request.revision)
         })
         .await
@@ -67,18 +75,19 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        self.stream(Rpc::Snapshot, true, request, |_| {
+        self.stream(Rpc::Snapshot, true, request, |_, _| {
             self.metrics.rpc(Rpc::Snapshot).msg_received.inc();
             let refused = super::status::status(Denied::NOT_IMPLEMENTED);
             Ok(Box::pin(stream::once(async { Err(refused) })) as Answers<_>)
         })
+        .await
     }
 
     async fn move_leader(
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        self.unary(Rpc::MoveLeader, false, request, |request| async move {
+        self.unary(Rpc::MoveLeader, false, request, |request, _| async move {
             self.consensus.move_leader(request.target_id).await?;
             Ok(pb::MoveLeaderResponse::default())
         })

@@ -13,7 +13,7 @@
 //! [`Consensus`] says, and takes time, tasks and sockets from [`Env`] alone.
 //!
 //! Deliberately absent: enforcement against clients that ping too often (hyper does not show pings), the JSON
-//! gateway, TLS, authentication and membership changes; their methods answer `Unimplemented`.
+//! gateway, TLS and membership changes; their methods answer `Unimplemented`.
 
 mod auth;
 mod authority;
@@ -51,6 +51,8 @@ use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::{Env, Listener, Task, signal};
 use crate::state::Answer;
+use auth::{Caller, Passwords};
+pub use auth::{Jwt, JwtOptions};
 use connection::Connections;
 use front::{Front, Role};
 use metrics::{Metrics, Sample};
@@ -80,6 +82,9 @@ struct Api {
     standing: Standing,
     streams: Arc<Streams>,
     allowance: Allowance,
+    passwords: Passwords,
+    /// With `--auth-token=jwt`; else tokens are simple.
+    jwt: Option<Jwt>,
     stopping: AtomicBool,
 }
 
@@ -101,6 +106,7 @@ impl Server {
         config: &Config,
         consensus: Consensus,
         hub: Arc<WatchHub>,
+        jwt: Option<Jwt>,
         clients: Vec<Box<dyn Listener>>,
         metrics_only: Vec<Box<dyn Listener>>,
     ) -> Server {
@@ -116,6 +122,8 @@ impl Server {
             standing: Standing::default(),
             streams: Arc::default(),
             allowance: Allowance::default(),
+            passwords: Passwords::new(env.clone(), config.bcrypt_cost),
+            jwt,
             stopping: AtomicBool::new(false),
         });
         api.standing.set(&api.consensus.status());
@@ -222,12 +230,17 @@ impl Api {
     }
 
     /// Replicates a command: its answer, and the revision after it.
-    async fn propose(&self, request: Request) -> Result<(Answer, Revision), Denied> {
+    async fn propose(&self, who: &Caller, request: Request) -> Result<(Answer, Revision), Denied> {
+        let header = self.identify(who).await?;
         if request.encoded_len() > self.options.max_request_bytes {
             return Err(Denied::REQUEST_TOO_LARGE);
         }
         let _pending = Pending::new(&self.metrics.proposals_pending);
-        match self.consensus.propose(request).await {
+        let proposed = match header {
+            Some(header) => self.consensus.propose_for(header, request).await,
+            None => self.consensus.propose(request).await,
+        };
+        match proposed {
             Ok(outcome) => outcome.answer.map(|answer| (answer, outcome.revision)),
             Err(denied) => {
                 self.metrics.proposals_failed.inc();

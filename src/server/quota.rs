@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Api;
+use super::auth::Caller;
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{
@@ -87,7 +88,7 @@ impl Api {
         };
         tracing::warn!(used, quota, "database space exceeded");
         // The refusal stands, whether or not the others can be told.
-        if let Err(error) = self.propose(Command::Alarm(alarm)).await {
+        if let Err(error) = self.propose(&Caller::Member, Command::Alarm(alarm)).await {
             tracing::warn!(%error, "cannot raise the alarm");
         }
         Err(Denied::NO_SPACE)

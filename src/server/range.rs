@@ -15,6 +15,8 @@ use prost::Message;
 use tonic::Status;
 
 use super::Api;
+use super::auth::Caller;
+use super::auth::access::Permit;
 use super::kv::Shared;
 use super::status::status;
 use crate::base::{Denied, Revision, limits};
@@ -164,16 +166,20 @@ fn after(key: &[u8]) -> Bytes {
 pub struct Chunks {
     api: Shared,
     request: RangeRequest,
+    who: Caller,
+    permit: Option<Permit>,
     open: Option<Pieces>,
     keys: usize,
     done: bool,
 }
 
 impl Chunks {
-    pub fn new(api: Shared, request: RangeRequest) -> Self {
+    pub fn new(api: Shared, request: RangeRequest, who: Caller) -> Self {
         Chunks {
             api,
             request,
+            who,
+            permit: None,
             open: None,
             keys: STREAM_KEYS_FIRST,
             done: false,
@@ -205,6 +211,7 @@ impl Chunks {
                 if !self.request.serializable {
                     self.api.read_barrier().await?;
                 }
+                self.permit = Some(self.api.permit_range(&self.request, &self.who).await?);
                 if !in_pieces(&self.request) {
                     self.done = true;
                     let mut response = whole(&self.api, &self.request)?;
@@ -216,6 +223,9 @@ impl Chunks {
                 response
             }
         };
+        if let Some(permit) = &self.permit {
+            self.api.confirm(permit)?;
+        }
         let bytes = response.encoded_len();
         if bytes < bytes_max / 2 {
             self.keys = (self.keys * 2).min(limits::RANGE_PIECE_KEYS);

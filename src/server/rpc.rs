@@ -1,4 +1,4 @@
-//! Every method of every service: names for counters, its kind, and whether a learner serves it.
+//! Every method of every service: names for counters, its kind, and who may call it.
 //!
 //! The numbers of [`Rpc`] are places in the tables of counters, so that a request finds its counters
 //! without looking up a label.
@@ -27,8 +27,19 @@ impl Kind {
     }
 }
 
+/// Who may call a method while authentication is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rights {
+    /// It depends on the request: checked by the handler, or where the command is applied.
+    Checked,
+    /// Any user.
+    User,
+    /// Who holds the role root.
+    Root,
+}
+
 macro_rules! rpcs {
-    ($($name:ident = $service:literal $method:literal $kind:ident;)*) => {
+    ($($name:ident = $service:literal $method:literal $kind:ident $rights:ident;)*) => {
         /// A method that is served or refused by name.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Rpc { $($name,)* }
@@ -40,55 +51,59 @@ macro_rules! rpcs {
             pub fn describe(self) -> (&'static str, &'static str, Kind) {
                 match self { $(Rpc::$name => ($service, $method, Kind::$kind),)* }
             }
+
+            pub fn rights(self) -> Rights {
+                match self { $(Rpc::$name => Rights::$rights,)* }
+            }
         }
     };
 }
 
 rpcs! {
-    Range = "etcdserverpb.KV" "Range" Unary;
-    RangeStream = "etcdserverpb.KV" "RangeStream" ServerStream;
-    Put = "etcdserverpb.KV" "Put" Unary;
-    DeleteRange = "etcdserverpb.KV" "DeleteRange" Unary;
-    Txn = "etcdserverpb.KV" "Txn" Unary;
-    Compact = "etcdserverpb.KV" "Compact" Unary;
-    Watch = "etcdserverpb.Watch" "Watch" BidiStream;
-    LeaseGrant = "etcdserverpb.Lease" "LeaseGrant" Unary;
-    LeaseRevoke = "etcdserverpb.Lease" "LeaseRevoke" Unary;
-    LeaseKeepAlive = "etcdserverpb.Lease" "LeaseKeepAlive" BidiStream;
-    LeaseTimeToLive = "etcdserverpb.Lease" "LeaseTimeToLive" Unary;
-    LeaseLeases = "etcdserverpb.Lease" "LeaseLeases" Unary;
-    MemberAdd = "etcdserverpb.Cluster" "MemberAdd" Unary;
-    MemberRemove = "etcdserverpb.Cluster" "MemberRemove" Unary;
-    MemberUpdate = "etcdserverpb.Cluster" "MemberUpdate" Unary;
-    MemberList = "etcdserverpb.Cluster" "MemberList" Unary;
-    MemberPromote = "etcdserverpb.Cluster" "MemberPromote" Unary;
-    Alarm = "etcdserverpb.Maintenance" "Alarm" Unary;
-    Status = "etcdserverpb.Maintenance" "Status" Unary;
-    Defragment = "etcdserverpb.Maintenance" "Defragment" Unary;
-    Hash = "etcdserverpb.Maintenance" "Hash" Unary;
-    HashKv = "etcdserverpb.Maintenance" "HashKV" Unary;
-    Snapshot = "etcdserverpb.Maintenance" "Snapshot" ServerStream;
-    MoveLeader = "etcdserverpb.Maintenance" "MoveLeader" Unary;
-    Downgrade = "etcdserverpb.Maintenance" "Downgrade" Unary;
-    AuthEnable = "etcdserverpb.Auth" "AuthEnable" Unary;
-    AuthDisable = "etcdserverpb.Auth" "AuthDisable" Unary;
-    AuthStatus = "etcdserverpb.Auth" "AuthStatus" Unary;
-    Authenticate = "etcdserverpb.Auth" "Authenticate" Unary;
-    UserAdd = "etcdserverpb.Auth" "UserAdd" Unary;
-    UserGet = "etcdserverpb.Auth" "UserGet" Unary;
-    UserList = "etcdserverpb.Auth" "UserList" Unary;
-    UserDelete = "etcdserverpb.Auth" "UserDelete" Unary;
-    UserChangePassword = "etcdserverpb.Auth" "UserChangePassword" Unary;
-    UserGrantRole = "etcdserverpb.Auth" "UserGrantRole" Unary;
-    UserRevokeRole = "etcdserverpb.Auth" "UserRevokeRole" Unary;
-    RoleAdd = "etcdserverpb.Auth" "RoleAdd" Unary;
-    RoleGet = "etcdserverpb.Auth" "RoleGet" Unary;
-    RoleList = "etcdserverpb.Auth" "RoleList" Unary;
-    RoleDelete = "etcdserverpb.Auth" "RoleDelete" Unary;
-    RoleGrantPermission = "etcdserverpb.Auth" "RoleGrantPermission" Unary;
-    RoleRevokePermission = "etcdserverpb.Auth" "RoleRevokePermission" Unary;
-    HealthCheck = "grpc.health.v1.Health" "Check" Unary;
-    HealthWatch = "grpc.health.v1.Health" "Watch" ServerStream;
+    Range = "etcdserverpb.KV" "Range" Unary Checked;
+    RangeStream = "etcdserverpb.KV" "RangeStream" ServerStream Checked;
+    Put = "etcdserverpb.KV" "Put" Unary Checked;
+    DeleteRange = "etcdserverpb.KV" "DeleteRange" Unary Checked;
+    Txn = "etcdserverpb.KV" "Txn" Unary Checked;
+    Compact = "etcdserverpb.KV" "Compact" Unary Root;
+    Watch = "etcdserverpb.Watch" "Watch" BidiStream Checked;
+    LeaseGrant = "etcdserverpb.Lease" "LeaseGrant" Unary User;
+    LeaseRevoke = "etcdserverpb.Lease" "LeaseRevoke" Unary User;
+    LeaseKeepAlive = "etcdserverpb.Lease" "LeaseKeepAlive" BidiStream Checked;
+    LeaseTimeToLive = "etcdserverpb.Lease" "LeaseTimeToLive" Unary User;
+    LeaseLeases = "etcdserverpb.Lease" "LeaseLeases" Unary Checked;
+    MemberAdd = "etcdserverpb.Cluster" "MemberAdd" Unary Root;
+    MemberRemove = "etcdserverpb.Cluster" "MemberRemove" Unary Root;
+    MemberUpdate = "etcdserverpb.Cluster" "MemberUpdate" Unary Root;
+    MemberList = "etcdserverpb.Cluster" "MemberList" Unary User;
+    MemberPromote = "etcdserverpb.Cluster" "MemberPromote" Unary Root;
+    Alarm = "etcdserverpb.Maintenance" "Alarm" Unary Checked;
+    Status = "etcdserverpb.Maintenance" "Status" Unary User;
+    Defragment = "etcdserverpb.Maintenance" "Defragment" Unary Root;
+    Hash = "etcdserverpb.Maintenance" "Hash" Unary Root;
+    HashKv = "etcdserverpb.Maintenance" "HashKV" Unary Root;
+    Snapshot = "etcdserverpb.Maintenance" "Snapshot" ServerStream Root;
+    MoveLeader = "etcdserverpb.Maintenance" "MoveLeader" Unary Root;
+    Downgrade = "etcdserverpb.Maintenance" "Downgrade" Unary Root;
+    AuthEnable = "etcdserverpb.Auth" "AuthEnable" Unary Checked;
+    AuthDisable = "etcdserverpb.Auth" "AuthDisable" Unary Checked;
+    AuthStatus = "etcdserverpb.Auth" "AuthStatus" Unary Checked;
+    Authenticate = "etcdserverpb.Auth" "Authenticate" Unary Checked;
+    AuthUserAdd = "etcdserverpb.Auth" "UserAdd" Unary Checked;
+    AuthUserGet = "etcdserverpb.Auth" "UserGet" Unary Checked;
+    AuthUserList = "etcdserverpb.Auth" "UserList" Unary Checked;
+    AuthUserDelete = "etcdserverpb.Auth" "UserDelete" Unary Checked;
+    AuthUserChangePassword = "etcdserverpb.Auth" "UserChangePassword" Unary Checked;
+    AuthUserGrantRole = "etcdserverpb.Auth" "UserGrantRole" Unary Checked;
+    AuthUserRevokeRole = "etcdserverpb.Auth" "UserRevokeRole" Unary Checked;
+    AuthRoleAdd = "etcdserverpb.Auth" "RoleAdd" Unary Checked;
+    AuthRoleGet = "etcdserverpb.Auth" "RoleGet" Unary Checked;
+    AuthRoleList = "etcdserverpb.Auth" "RoleList" Unary Checked;
+    AuthRoleDelete = "etcdserverpb.Auth" "RoleDelete" Unary Checked;
+    AuthRoleGrantPermission = "etcdserverpb.Auth" "RoleGrantPermission" Unary Checked;
+    AuthRoleRevokePermission = "etcdserverpb.Auth" "RoleRevokePermission" Unary Checked;
+    HealthCheck = "grpc.health.v1.Health" "Check" Unary Checked;
+    HealthWatch = "grpc.health.v1.Health" "Watch" ServerStream Checked;
 }
 
 /// Codes by number, in the spelling of grpc-go's labels.

@@ -55,12 +55,15 @@ impl State {
             return None;
         }
         let raised = |alarm: AlarmType| self.alarms.iter().any(|&(raised, _)| raised == i32::from(alarm));
-        let touches_data = !matches!(
+        let touches_data = matches!(
             request,
-            Request::Alarm(_)
-                | Request::LeaseCheckpoint(_)
-                | Request::ClusterVersionSet(_)
-                | Request::ClusterMemberAttrSet(_)
+            Request::Range(_)
+                | Request::Put(_)
+                | Request::DeleteRange(_)
+                | Request::Txn(_)
+                | Request::Compaction(_)
+                | Request::LeaseGrant(_)
+                | Request::LeaseRevoke(_)
         );
         if touches_data && raised(AlarmType::Corrupt) {
             Some(Denied::CORRUPT)

@@ -22,6 +22,7 @@ pub enum Kind {
     Alarm = 6,
     Member = 7,
     Version = 8,
+    Auth = 9,
 }
 
 /// See the module.

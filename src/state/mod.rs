@@ -12,6 +12,7 @@
 //! its changes get sub 0, 1, 2 … in operation order.
 
 mod alarm;
+mod auth;
 pub mod check;
 mod compact;
 mod digest;
@@ -33,13 +34,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use auth::{Auth, Login};
 pub use hash::KvHash;
 pub use lease::Lease;
 pub use pending::Pending;
 
 use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, RevisionAt};
-use crate::proto::command::command::Request;
-use crate::proto::{etcdserverpb as pb, membershippb, mvccpb};
+use crate::proto::command::{Header, command::Request};
+use crate::proto::{authpb, etcdserverpb as pb, membershippb, mvccpb};
 use digest::Digest;
 use index::Index;
 
@@ -69,9 +71,24 @@ pub enum Answer {
     DeleteRange(pb::DeleteRangeResponse),
     Txn(pb::TxnResponse),
     Compaction,
-    LeaseGrant { id: i64, ttl: i64 },
+    LeaseGrant {
+        id: i64,
+        ttl: i64,
+    },
     LeaseRevoke,
     Alarm(Vec<pb::AlarmMember>),
+    AuthStatus {
+        enabled: bool,
+        auth_revision: u64,
+    },
+    /// The login stands at this index of the log and this auth revision.
+    Authenticate {
+        index: u64,
+        auth_revision: u64,
+    },
+    /// Users, roles, or the roles of a user, in order.
+    Names(Vec<String>),
+    Permissions(Vec<authpb::Permission>),
     Empty,
 }
 
@@ -104,6 +121,7 @@ pub struct State {
     index: Index,
     leases: BTreeMap<LeaseId, Lease>,
     alarms: BTreeSet<(i32, MemberId)>,
+    auth: Auth,
     attributes: BTreeMap<MemberId, membershippb::Attributes>,
     cluster_version: Option<String>,
     /// Dead records that nobody was told of yet.
@@ -123,6 +141,7 @@ impl State {
             index: Index::new(cache_bytes_max),
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            auth: Auth::new(),
             attributes: BTreeMap::new(),
             cluster_version: None,
             dead: Vec::new(),
@@ -130,10 +149,14 @@ impl State {
         }
     }
 
-    /// Applies one command. `Broken`: the store contradicts the index; the member must stop.
+    /// Applies one command. `who`: the client that asks; `None`: a member itself, which may do everything.
+    ///
+    /// # Errors
+    /// The store contradicts the index; the member must stop.
     pub fn apply(
         &mut self,
         at: Position,
+        who: Option<&Header>,
         request: &Request,
         store: &mut Pending<'_>,
     ) -> Result<Outcome, Broken> {
@@ -142,9 +165,11 @@ impl State {
             begin: self.revision,
             events: Vec::new(),
         };
-        let answer = match self.refused_by_alarm(request) {
-            Some(denied) => Err(denied),
-            None => self.dispatch(request, &mut changes, store)?,
+        let permitted = || who.map_or(Ok(()), |who| self.permit(who, request));
+        let refused = self.refused_by_alarm(request).map_or_else(permitted, Err);
+        let answer = match refused {
+            Err(denied) => Err(denied),
+            Ok(()) => self.dispatch(at, request, &mut changes, store)?,
         };
         assert!(
             answer.is_ok() || changes.events.is_empty(),
@@ -160,6 +185,7 @@ impl State {
 
     fn dispatch(
         &mut self,
+        at: Position,
         request: &Request,
         changes: &mut Changes,
         store: &mut Pending<'_>,
@@ -183,6 +209,7 @@ impl State {
             Request::Alarm(request) => Ok(self.alarm(request)),
             Request::ClusterVersionSet(request) => Ok(self.set_cluster_version(&request.ver)),
             Request::ClusterMemberAttrSet(request) => Ok(self.set_attributes(request)),
+            _ => self.apply_auth(at, request, store),
         })
     }
 

@@ -36,6 +36,7 @@ impl State {
         }
         state.load_records(store)?;
         state.load_leases(store)?;
+        state.load_auth(store)?;
         Ok(state)
     }
 

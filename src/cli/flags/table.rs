@@ -232,9 +232,9 @@ const SECURITY: &[Flag] = &[
 
 #[rustfmt::skip]
 const AUTH: &[Flag] = &[
-    flag("auth-token", Text, "simple", NotYet, "Kind of token: 'simple', or 'jwt' and its options."),
-    flag("auth-token-ttl", Uint, "300", NotYet, "Seconds for which a simple token lives."),
-    flag("bcrypt-cost", Uint, "10", NotYet, "Cost of hashing a password, 4 to 31."),
+    flag("auth-token", Text, "simple", Built, "Kind of token: 'simple', or 'jwt' and its options."),
+    flag("auth-token-ttl", Uint, "300", Built, "Seconds for which a simple token lives."),
+    flag("bcrypt-cost", Uint, "10", Built, "Cost of hashing a password, 4 to 31."),
 ];
 
 #[rustfmt::skip]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::session::{Session, Setup};
-use crate::proto::etcdserverpb::{self as pb, watch_server::Watch};
+use super::session::{Asked, Session, Setup};
+use crate::proto::etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch};
 use crate::server::Api;
+use crate::server::auth::Caller;
 use crate::server::kv::Answers;
-use crate::server::rpc::Rpc;
+use crate::server::rpc::{CODES, Rpc};
 use crate::server::status::of_request;
 use crate::server::streams::Guarded;
 
@@ -21,18 +22,48 @@ impl Watch for Api {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.stream(Rpc::Watch, false, request, |requests| {
+        self.stream(Rpc::Watch, false, request, |requests, who| {
             let received = self.metrics.rpc(Rpc::Watch).msg_received.clone();
-            let requests = requests.map(move |request| {
+            let (api, who) = (self.shared(), Arc::new(who));
+            let requests = requests.then(move |request| {
                 received.inc();
-                request.map_err(of_request)
+                let (api, who) = (api.clone(), who.clone());
+                async move {
+                    let request = request.map_err(of_request)?;
+                    let refused = api.watch_refused(&request, &who).await;
+                    Ok(Asked { request, refused })
+                }
             });
-            Ok(Box::pin(Session::new(self.watch_setup(), requests)) as Answers<_>)
+            Ok(Box::pin(Session::new(self.watch_setup(), Box::pin(requests))) as Answers<_>)
         })
+        .await
     }
 }
 
 impl Api {
+    /// Why a watch may not be created, as it stands in its cancel reason: the text of a gRPC error in Go. The
+    /// range is judged as the client gave it, before an open end is made into anything else.
+    async fn watch_refused(&self, request: &pb::WatchRequest, who: &Caller) -> Option<String> {
+        let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
+            return None;
+        };
+        let key = if create.key.is_empty() {
+            &[0]
+        } else {
+            create.key.as_ref()
+        };
+        let permit = self
+            .permit(who, |state, who| {
+                state.auth().permit_read(who, key, &create.range_end)
+            })
+            .await;
+        let denied = permit.err()?;
+        Some(format!(
+            "rpc error: code = {} desc = {}",
+            CODES[denied.code as usize], denied.text
+        ))
+    }
+
     fn watch_setup(&self) -> Setup {
         // All streams of a server that tick at once would be a burst every ten minutes.
         let interval = self.options.watch_progress_interval;

@@ -46,6 +46,21 @@ pub struct Setup {
     pub fragment_bytes: usize,
 }
 
+/// A request, and why it is refused if the client may not make it.
+pub struct Asked {
+    pub request: WatchRequest,
+    pub refused: Option<String>,
+}
+
+impl From<WatchRequest> for Asked {
+    fn from(request: WatchRequest) -> Self {
+        Asked {
+            request,
+            refused: None,
+        }
+    }
+}
+
 /// A watch as its stream knows it.
 pub(super) struct Watch {
     pub watcher: Arc<Watcher>,
@@ -95,8 +110,9 @@ impl<R> Session<R> {
         Some((self.setup.header)(revision))
     }
 
-    fn request(&mut self, request: WatchRequest, waker: &Waker) {
+    fn request(&mut self, Asked { request, refused }: Asked, waker: &Waker) {
         match request.request_union {
+            Some(RequestUnion::CreateRequest(_)) if let Some(why) = refused => self.refuse(&why),
             Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.progress_of_all(waker),
@@ -324,7 +340,7 @@ impl<R> Session<R> {
     }
 }
 
-impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
+impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Session<R> {
     /// Takes requests that have arrived; true if there were some.
     fn take_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
         let mut worked = false;
@@ -336,7 +352,7 @@ impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.ended = true,
                 Poll::Ready(Some(Err(status))) => return Err(status),
-                Poll::Ready(Some(Ok(request))) => self.request(request, cx.waker()),
+                Poll::Ready(Some(Ok(asked))) => self.request(asked.into(), cx.waker()),
             }
             worked = true;
         }
@@ -344,7 +360,7 @@ impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
     }
 }
 
-impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Stream for Session<R> {
+impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Session<R> {
     type Item = Result<WatchResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::{Answer, Outcome, Pending, Position, State};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, Denied, RevisionAt};
-use crate::proto::command::command::Request;
+use crate::proto::command::{Header, command::Request};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::{request_op, response_op};
 
@@ -100,6 +100,10 @@ impl Machine {
 
     /// Applies requests as one batch.
     pub fn batch(&mut self, requests: &[Request]) -> Vec<Outcome> {
+        self.batch_for(None, requests)
+    }
+
+    fn batch_for(&mut self, who: Option<&Header>, requests: &[Request]) -> Vec<Outcome> {
         let mut pending = Pending::new(&self.store);
         let mut outcomes = Vec::new();
         for request in requests {
@@ -108,7 +112,7 @@ impl Machine {
                 term: 1,
                 index: self.index,
             };
-            outcomes.push(self.state.apply(at, request, &mut pending).unwrap());
+            outcomes.push(self.state.apply(at, who, request, &mut pending).unwrap());
         }
         self.state.seal(&mut pending);
         let batch = pending.into_batch();
@@ -118,6 +122,11 @@ impl Machine {
 
     pub fn apply(&mut self, request: Request) -> Outcome {
         self.batch(&[request]).remove(0)
+    }
+
+    /// The same on behalf of a client.
+    pub fn apply_for(&mut self, who: &Header, request: Request) -> Outcome {
+        self.batch_for(Some(who), &[request]).remove(0)
     }
 
     pub fn ok(&mut self, request: Request) -> Answer {

@@ -91,7 +91,7 @@ impl Member {
         let index = self.index.fetch_add(1, Ordering::Relaxed) + 1;
         let mut pending = Pending::new(store);
         let outcome = state
-            .apply(Position { term: 1, index }, request, &mut pending)
+            .apply(Position { term: 1, index }, None, request, &mut pending)
             .unwrap();
         let batch = pending.into_batch();
         for change in batch.changes {
