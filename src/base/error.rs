@@ -100,6 +100,11 @@ denials! {
     TIMEOUT_WAIT_APPLIED = Unavailable
         "etcdserver: request timed out, waiting for the applied index took too long";
     WATCH_CANCELED = Canceled "etcdserver: watch canceled";
+    LOST_WATCHER = Unknown "lost watcher waiting for delete";
+    MUTEX_SESSION_EXPIRED = Unknown "mutex: session is expired";
+    ELECTION_NO_LEADER = Unknown "election: no leader";
+    ELECTION_NOT_LEADER = Unknown "election: not leader";
+    LEADER_FIELD_MISSING = Unknown "\"leader\" field must be provided";
     CONTEXT_DEADLINE_EXCEEDED = DeadlineExceeded "context deadline exceeded";
     CONTEXT_CANCELED = Canceled "context canceled";
     NOT_IMPLEMENTED = Unimplemented "quorate: this method is not implemented yet";

@@ -24,6 +24,8 @@ use crate::proto::etcdserverpb::{
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 use crate::proto::health::health_server::HealthServer;
+use crate::proto::v3electionpb::election_server::ElectionServer;
+use crate::proto::v3lockpb::lock_server::LockServer;
 use crate::runtime::BoxFuture;
 
 /// What a port is for.
@@ -104,6 +106,8 @@ fn grpc(api: &Arc<Api>, request: Request<Metered<Incoming>>) -> Answer {
         Some("etcdserverpb.Cluster") => serve!(ClusterServer),
         Some("etcdserverpb.Maintenance") => serve!(MaintenanceServer),
         Some("etcdserverpb.Auth") => serve!(AuthServer),
+        Some("v3lockpb.Lock") => serve!(LockServer),
+        Some("v3electionpb.Election") => serve!(ElectionServer),
         Some("grpc.health.v1.Health") => serve!(HealthServer),
         Some(service) => refuse(Status::unimplemented(format!("unknown service {service}"))),
         None => refuse(Status::unimplemented(format!("malformed method name: {path:?}"))),

@@ -119,7 +119,7 @@ impl Api {
         }
     }
 
-    async fn delete_range(
+    pub(super) async fn delete_range(
         &self,
         request: pb::DeleteRangeRequest,
         who: Caller,
@@ -135,7 +135,11 @@ impl Api {
     }
 
     /// Boxed: the largest of the calls, and seldom the hottest.
-    fn txn(&self, request: pb::TxnRequest, who: Caller) -> BoxFuture<'_, Result<pb::TxnResponse, Denied>> {
+    pub(super) fn txn(
+        &self,
+        request: pb::TxnRequest,
+        who: Caller,
+    ) -> BoxFuture<'_, Result<pb::TxnResponse, Denied>> {
         Box::pin(async move {
             self.reserve(super::quota::txn(&request)).await?;
             check::txn(&request, self.options.max_txn_ops)?;

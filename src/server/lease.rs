@@ -85,7 +85,7 @@ impl Lease for Api {
 }
 
 impl Api {
-    async fn lease_grant(
+    pub(super) async fn lease_grant(
         &self,
         mut request: pb::LeaseGrantRequest,
         who: Caller,

@@ -102,6 +102,13 @@ rpcs! {
     AuthRoleDelete = "etcdserverpb.Auth" "RoleDelete" Unary Checked;
     AuthRoleGrantPermission = "etcdserverpb.Auth" "RoleGrantPermission" Unary Checked;
     AuthRoleRevokePermission = "etcdserverpb.Auth" "RoleRevokePermission" Unary Checked;
+    Lock = "v3lockpb.Lock" "Lock" Unary Checked;
+    Unlock = "v3lockpb.Lock" "Unlock" Unary Checked;
+    Campaign = "v3electionpb.Election" "Campaign" Unary Checked;
+    Proclaim = "v3electionpb.Election" "Proclaim" Unary Checked;
+    Leader = "v3electionpb.Election" "Leader" Unary Checked;
+    Observe = "v3electionpb.Election" "Observe" ServerStream Checked;
+    Resign = "v3electionpb.Election" "Resign" Unary Checked;
     HealthCheck = "grpc.health.v1.Health" "Check" Unary Checked;
     HealthWatch = "grpc.health.v1.Health" "Watch" ServerStream Checked;
 }

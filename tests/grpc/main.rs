@@ -6,6 +6,7 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod auth;
 mod http;
 mod kv;
 mod leaderless;

@@ -118,7 +118,7 @@ impl Jwt {
         let now = now.as_secs_f64();
         let timely = claims.exp.is_none_or(|exp| now < exp) && claims.nbf.is_none_or(|nbf| nbf <= now);
         let sound = !claims.username.is_empty() && claims.revision >= 1.0;
-        (timely && sound).then(|| Header {
+        (timely && sound).then_some(Header {
             user: claims.username,
             auth_revision: claims.revision as u64,
         })

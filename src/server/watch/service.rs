@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::session::{Asked, Session, Setup};
@@ -24,23 +25,35 @@ impl Watch for Api {
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.stream(Rpc::Watch, false, request, |requests, who| {
             let received = self.metrics.rpc(Rpc::Watch).msg_received.clone();
-            let (api, who) = (self.shared(), Arc::new(who));
-            let requests = requests.then(move |request| {
+            let requests = requests.map(move |request| {
                 received.inc();
-                let (api, who) = (api.clone(), who.clone());
-                async move {
-                    let request = request.map_err(of_request)?;
-                    let refused = api.watch_refused(&request, &who).await;
-                    Ok(Asked { request, refused })
-                }
+                request.map_err(of_request)
             });
-            Ok(Box::pin(Session::new(self.watch_setup(), Box::pin(requests))) as Answers<_>)
+            Ok(self.watch_stream(requests, who) as Answers<_>)
         })
         .await
     }
 }
 
 impl Api {
+    /// The responses to a stream of requests.
+    pub(in crate::server) fn watch_stream(
+        &self,
+        requests: impl Stream<Item = Result<pb::WatchRequest, Status>> + Send + 'static,
+        who: Caller,
+    ) -> BoxStream<'static, Result<pb::WatchResponse, Status>> {
+        let (api, who) = (self.shared(), Arc::new(who));
+        let requests = requests.then(move |request| {
+            let (api, who) = (api.clone(), who.clone());
+            async move {
+                let request = request?;
+                let refused = api.watch_refused(&request, &who).await;
+                Ok(Asked { request, refused })
+            }
+        });
+        Session::new(self.watch_setup(), Box::pin(requests)).boxed()
+    }
+
     /// Why a watch may not be created, as it stands in its cancel reason: the text of a gRPC error in Go. The
     /// range is judged as the client gave it, before an open end is made into anything else.
     async fn watch_refused(&self, request: &pb::WatchRequest, who: &Caller) -> Option<String> {
