@@ -1,5 +1,7 @@
 //! Compiles the wire contract in src/proto with protox: no system protoc is needed.
 
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=src/proto");
     let files = [
@@ -11,6 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "command.proto",
     ];
     let descriptors = protox::compile(files, ["src/proto"])?;
+    // The JSON gateway reads names and types at run time.
+    let out = std::env::var("OUT_DIR")?;
+    std::fs::write(format!("{out}/descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_transport(false)

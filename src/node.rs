@@ -55,6 +55,12 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     pub watch_progress_interval: Duration,
     pub unsafe_no_fsync: bool,
+    /// Serve JSON below `/v3/`.
+    pub gateway: bool,
+    /// Origins of web pages that may use the HTTP endpoints; `*`: all.
+    pub cors: Vec<String>,
+    /// Names by which HTTP without TLS may be addressed; `*`: all.
+    pub host_whitelist: Vec<String>,
     /// Signed tokens; `None`: simple ones.
     pub auth_jwt: Option<JwtOptions>,
     /// How long an unused simple token lives.
@@ -90,6 +96,9 @@ impl Default for Config {
             max_concurrent_streams: u32::MAX,
             watch_progress_interval: Duration::from_secs(600),
             unsafe_no_fsync: false,
+            gateway: true,
+            cors: vec!["*".into()],
+            host_whitelist: vec!["*".into()],
             auth_jwt: None,
             auth_token_ttl: Duration::from_secs(300),
             bcrypt_cost: 10,

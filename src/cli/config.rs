@@ -239,6 +239,9 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         max_concurrent_streams: u32::try_from(flags.unsigned("max-concurrent-streams")).unwrap_or(u32::MAX),
         watch_progress_interval: watch_progress_interval(flags),
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
+        gateway: flags.boolean("enable-grpc-gateway"),
+        cors: list(flags, "cors"),
+        host_whitelist: list(flags, "host-whitelist"),
         auth_jwt: auth_token::parse(&flags.text("auth-token"))?,
         auth_token_ttl: Duration::from_secs(or_default(flags, "auth-token-ttl", 300)),
         bcrypt_cost: bcrypt_cost(flags),
@@ -312,6 +315,16 @@ fn addresses(flags: &Flags, name: &str) -> Result<Vec<String>, String> {
         .map(Url::tcp_address)
         .collect::<Result<_, _>>();
     addresses.map_err(|error| format!("--{name}: {error}"))
+}
+
+/// Comma-separated texts.
+fn list(flags: &Flags, name: &str) -> Vec<String> {
+    let text = flags.text(name);
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn size(flags: &Flags, name: &str) -> Result<usize, String> {

@@ -142,7 +142,7 @@ impl Connections {
     ) {
         let peer = stream.peer.clone();
         let io = TokioIo::new(Gather::new(AnyAuthority::new(stream)));
-        let mut connection = pin!(self.http.serve_connection(io, front));
+        let mut connection = pin!(self.http.serve_connection_with_upgrades(io, front));
         let mut stop = Some(stop);
         let mut deadline: Option<BoxFuture<'static, ()>> = None;
         let ended = poll_fn(|cx| {

@@ -50,7 +50,7 @@ impl Front {
     }
 }
 
-type Answer = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
+pub(super) type Answer = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
 
 impl hyper::service::Service<Request<Incoming>> for Front {
     type Response = Response<Metered<tonic::body::Body>>;
@@ -85,7 +85,11 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Hands a request to the generated code of its service.
-fn grpc(api: &Arc<Api>, request: Request<Metered<Incoming>>) -> Answer {
+pub(super) fn grpc<B>(api: &Arc<Api>, request: Request<B>) -> Answer
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     let max = api.message_bytes_max();
     macro_rules! serve {
         ($server:ident) => {

@@ -4,48 +4,101 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as HttpBody;
 use http_body_util::Full;
 use tonic::body::Body;
 
 use super::checks::Check;
 use super::front::Role;
-use super::{Api, STORAGE_VERSION, VERSION};
+use super::{Api, STORAGE_VERSION, VERSION, gateway};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The exposition format of Prometheus.
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers one request that is not gRPC. Its body, if any, is not read.
-pub async fn answer<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<Body> {
+/// Answers one request that is not gRPC.
+pub async fn answer<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if role == Role::Clients
+        && let Some(refusal) = misdirected(api, &request)
+    {
+        return refusal;
+    }
+    let origin = allowed_origin(api, request.headers());
     let mut response = if role == Role::Clients && request.method() == Method::OPTIONS {
         Response::new(Body::empty())
     } else {
         route(api, role, request).await
     };
-    if role == Role::Clients {
-        allow_every_origin(response.headers_mut());
+    if role == Role::Clients
+        && let Some(origin) = origin
+    {
+        allow(response.headers_mut(), origin);
     }
     response
 }
 
-/// etcd's default: any web page may ask.
-fn allow_every_origin(headers: &mut HeaderMap) {
-    for (name, value) in [
-        (
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            "POST, GET, OPTIONS, PUT, DELETE",
-        ),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "accept, content-type, authorization",
-        ),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
+/// A name that is not ours may be an attacker's, given to a browser to reach us (CVE-2018-5702).
+fn misdirected<B>(api: &Api, request: &Request<B>) -> Option<Response<Body>> {
+    let allowed = &api.options.host_whitelist;
+    if allowed.is_empty() || allowed.iter().any(|name| name == "*") {
+        return None;
     }
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok().map(str::to_owned));
+    let host = host.or_else(|| request.uri().authority().map(ToString::to_string));
+    let host = host.unwrap_or_default();
+    let name = match host.parse::<http::uri::Authority>() {
+        Ok(authority) => authority.host().to_owned(),
+        Err(_) => host,
+    };
+    if allowed.contains(&name) {
+        return None;
+    }
+    let text = format!(
+        "\netcd received your request, but the Host header was unrecognized.\n\nTo fix this, choose one of the \
+         following options:\n- Enable TLS, then any HTTPS request will be allowed.\n- Add the hostname you want to \
+         use to the whitelist in settings.\n  - e.g. etcd --host-whitelist {name:?}\n\nThis requirement has been \
+         added to help prevent \"DNS Rebinding\" attacks (CVE-2018-5702).\n\n"
+    );
+    Some(nosniff(respond(StatusCode::MISDIRECTED_REQUEST, TEXT, text)))
 }
 
-async fn route<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<Body> {
+/// The origin to name in an answer; `None`: the web page that asks may not see it.
+fn allowed_origin(api: &Api, headers: &HeaderMap) -> Option<HeaderValue> {
+    let allowed = &api.options.cors;
+    if allowed.iter().any(|origin| origin == "*") {
+        return Some(HeaderValue::from_static("*"));
+    }
+    let origin = headers.get(header::ORIGIN)?;
+    let known = allowed.iter().any(|known| known.as_bytes() == origin.as_bytes());
+    known.then(|| origin.clone())
+}
+
+fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    let names = HeaderValue::from_static("accept, content-type, authorization");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
+}
+
+async fn route<B>(api: &Arc<Api>, role: Role, mut request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if role == Role::Clients && api.options.gateway {
+        if let Some(uri) = without_beta(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        if request.uri().path().starts_with("/v3/") {
+            return gateway::answer(api, request).await;
+        }
+    }
     let path = request.uri().path();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let get = request.method() == Method::GET;
@@ -64,6 +117,7 @@ async fn route<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<B
             respond(StatusCode::OK, METRICS_TEXT, text)
         }
         "/version" if role == Role::Clients && get => version(api),
+        "/debug/vars" if role == Role::Clients && get => debug_vars(api),
         "/health" | "/livez" | "/readyz" => not_allowed(),
         "/version" if role == Role::Clients => not_allowed(),
         _ => match single_check(path) {
@@ -72,6 +126,12 @@ async fn route<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<B
             None => error(StatusCode::NOT_FOUND, "404 page not found\n"),
         },
     }
+}
+
+/// `/v3beta/…` is an old name of `/v3/…`.
+fn without_beta(uri: &http::Uri) -> Option<http::Uri> {
+    let rest = uri.path_and_query()?.as_str().strip_prefix("/v3beta/")?;
+    format!("/v3/{rest}").parse().ok()
 }
 
 /// The check that a path like `/readyz/linearizable_read` names.
@@ -123,6 +183,37 @@ fn version(api: &Api) -> Response<Body> {
     // Field order is part of what scripts see, so it is written out.
     let body = format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);
     respond(StatusCode::OK, "application/json", body)
+}
+
+/// Figures about the process and raft, under the names that etcd's page has and that mean something here.
+fn debug_vars(api: &Api) -> Response<Body> {
+    let status = api.consensus.status();
+    let member = api.consensus.member_id();
+    let role = match status.leader {
+        Some(leader) if leader == member => "StateLeader",
+        _ => "StateFollower",
+    };
+    let command: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let body = serde_json::json!({
+        "cmdline": command,
+        "file_descriptor_limit": api.metrics.process_figure("process_max_fds"),
+        "memstats": { "Sys": api.metrics.process_figure("process_resident_memory_bytes") },
+        "raft.status": {
+            "id": format!("{member:x}"),
+            "term": status.term,
+            "lead": format!("{:x}", status.leader.unwrap_or(0)),
+            "commit": status.committed,
+            "applied": status.applied,
+            "raftState": role,
+        },
+    });
+    respond(
+        StatusCode::OK,
+        "application/json; charset=utf-8",
+        body.to_string(),
+    )
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {

@@ -280,6 +280,14 @@ impl Metrics {
         text
     }
 
+    /// One of the figures about the process, by the name it has in [`render`](Self::render)'s text; 0 if unknown.
+    pub fn process_figure(&self, name: &str) -> u64 {
+        let families = ProcessCollector::for_self().collect();
+        let family = families.iter().find(|family| family.name() == name);
+        let metric = family.and_then(|family| family.get_metric().first());
+        metric.map_or(0, |metric| metric.get_gauge().get_value() as u64)
+    }
+
     fn set(&self, sample: &Sample, version: &str) {
         self.has_leader.set(sample.has_leader.into());
         self.is_leader.set(sample.is_leader.into());

@@ -24,6 +24,7 @@ mod connection;
 mod contenders;
 mod election;
 mod front;
+mod gateway;
 mod gather;
 mod health;
 mod http;

@@ -226,8 +226,8 @@ const SECURITY: &[Flag] = &[
     flag("cipher-suites", Text, "", NotYet, "Cipher suites of TLS 1.2."),
     flag("tls-min-version", Text, "TLS1.2", NotYet, "Lowest version of TLS."),
     flag("tls-max-version", Text, "", NotYet, "Highest version of TLS."),
-    flag("cors", UrlsOrAny, "*", NotYet, "Origins allowed to use the HTTP endpoints."),
-    flag("host-whitelist", Texts, "*", NotYet, "Host names allowed in HTTP requests without TLS."),
+    flag("cors", UrlsOrAny, "*", Built, "Origins allowed to use the HTTP endpoints."),
+    flag("host-whitelist", Texts, "*", Built, "Host names allowed in HTTP requests without TLS."),
 ];
 
 #[rustfmt::skip]
@@ -253,7 +253,7 @@ const LOGGING: &[Flag] = &[
 const MONITORING: &[Flag] = &[
     flag("metrics", Text, "basic", NotYet, "'extensive' adds latencies of each gRPC method."),
     flag("listen-metrics-urls", Urls, "", Built, "URLs on which to listen for /metrics and health alone."),
-    flag("enable-pprof", Bool, "false", NotYet, "Serve profiles at /debug/pprof/."),
+    flag("enable-pprof", Bool, "false", Inert, "Go's profiles, which a Rust program does not have."),
     flag("enable-distributed-tracing", Bool, "false", NotYet, "Send spans to an OpenTelemetry collector."),
     flag("distributed-tracing-address", Text, "localhost:4317", NotYet, "Address of the collector."),
     flag("distributed-tracing-service-name", Text, "etcd", NotYet, "Name of the service in spans."),
@@ -263,7 +263,7 @@ const MONITORING: &[Flag] = &[
 
 #[rustfmt::skip]
 const FEATURES: &[Flag] = &[
-    flag("enable-grpc-gateway", Bool, "true", Inert, "Serve the JSON gateway (not there yet)."),
+    flag("enable-grpc-gateway", Bool, "true", Built, "Serve the JSON gateway."),
     flag("corrupt-check-time", Duration, "0s", NotYet, "Interval at which members' hashes are compared; 0: never."),
     flag("compact-hash-check-time", Duration, "1m", Inert, "Interval of the gate CompactHashCheck."),
     flag("downgrade-check-time", Duration, "5s", NotYet, "Interval at which a running downgrade is looked at."),

@@ -1,0 +1,206 @@
+//! The JSON gateway: `POST /v3/…` with a JSON body, as grpc-gateway serves it for etcd.
+//!
+//! ```text
+//!   JSON body ─► json::parse ─► message ─► call (gRPC within the process) ─► message ─► json::print ─► body
+//! ```
+//!
+//! Nothing here knows what a method means: names and types come from the compiled `.proto` files, so the gateway
+//! serves whatever the gRPC services serve, with their checks, limits and texts. A call through it has the
+//! caller's token and never the identity of a certificate.
+
+mod call;
+pub(super) mod json;
+mod paths;
+mod websocket;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use prost_reflect::MethodDescriptor;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::Api;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+/// How much larger than the message its JSON may be: base64, names and escapes.
+const JSON_FACTOR: usize = 2;
+
+/// Answers a request whose path begins with `/v3/`.
+pub async fn answer<B>(api: &Arc<Api>, request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let path = request.uri().path().strip_prefix("/v3/").unwrap_or_default();
+    let Some(method) = paths::method(path).and_then(|(service, method)| json::method(service, method)) else {
+        return refused(&Status::not_found("Not Found"));
+    };
+    if websocket::is_upgrade(&request) {
+        return websocket::answer(api, method, request);
+    }
+    if request.method() != Method::POST {
+        return refused(&Status::unimplemented("Method Not Allowed"));
+    }
+    let max = json_bytes_max(api);
+    let (parts, body) = request.into_parts();
+    let answers = if method.is_client_streaming() {
+        let messages = requests(&method, body_bytes(body), max);
+        call::call(api, &method, &parts.headers, messages).await
+    } else {
+        let message = match only_message(&method, body, max).await {
+            Ok(message) => message,
+            Err(status) => return refused(&status),
+        };
+        call::call(api, &method, &parts.headers, stream::iter([Ok(message)])).await
+    };
+    if method.is_server_streaming() {
+        many(method, answers).await
+    } else {
+        one(&method, answers).await
+    }
+}
+
+fn json_bytes_max(api: &Api) -> usize {
+    JSON_FACTOR * api.message_bytes_max()
+}
+
+fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(body.into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}
+
+fn refused(status: &Status) -> Response<Body> {
+    respond(json::http_status(status.code()), json::refusal(status))
+}
+
+/// The message of a unary call: the first value of the body, defaults if there is none.
+async fn only_message<B>(method: &MethodDescriptor, body: B, max: usize) -> Result<Bytes, Status>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = Limited::new(body, max).collect().await;
+    let body = body.map_err(|_| too_large(max))?.to_bytes();
+    match json::parse(&method.input(), &body)? {
+        Some((message, _)) => Ok(message),
+        None if body.iter().all(u8::is_ascii_whitespace) => Ok(Bytes::new()),
+        None => Err(Status::invalid_argument("unexpected EOF")),
+    }
+}
+
+fn too_large(max: usize) -> Status {
+    Status::resource_exhausted(format!("the JSON of a request is larger than max ({max})"))
+}
+
+fn body_bytes<B>(body: B) -> BoxStream<'static, Bytes>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+{
+    let frames = stream::unfold(body, |mut body| async move {
+        let frame = body.frame().await?.ok()?;
+        Some((frame.into_data().unwrap_or_default(), body))
+    });
+    frames.boxed()
+}
+
+/// The messages of a client's stream: JSON values one after the other. A watch goes on when its client has no more
+/// to ask, so its stream never ends by itself.
+fn requests(
+    method: &MethodDescriptor,
+    chunks: BoxStream<'static, Bytes>,
+    max: usize,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+    struct Reader {
+        kind: prost_reflect::MessageDescriptor,
+        chunks: BoxStream<'static, Bytes>,
+        buffer: BytesMut,
+        /// Whether what came last may have completed a value.
+        grown: bool,
+    }
+    let reader = Reader {
+        kind: method.input(),
+        chunks,
+        buffer: BytesMut::new(),
+        grown: false,
+    };
+    let messages = stream::unfold(Some(reader), move |reader| async move {
+        let mut reader = reader?;
+        loop {
+            if reader.grown {
+                match json::parse(&reader.kind, &reader.buffer) {
+                    Ok(Some((message, taken))) => {
+                        let _ = reader.buffer.split_to(taken);
+                        return Some((Ok(message), Some(reader)));
+                    }
+                    Ok(None) => reader.grown = false,
+                    Err(status) => return Some((Err(status), None)),
+                }
+            }
+            let chunk = reader.chunks.next().await?;
+            reader.grown = chunk.contains(&b'}');
+            reader.buffer.extend_from_slice(&chunk);
+            if reader.buffer.len() > max {
+                return Some((Err(too_large(max)), None));
+            }
+        }
+    });
+    let rest = match method.name() {
+        "Watch" => stream::pending().left_stream(),
+        _ => stream::empty().right_stream(),
+    };
+    messages.chain(rest)
+}
+
+async fn one(
+    method: &MethodDescriptor,
+    mut answers: BoxStream<'static, Result<Bytes, Status>>,
+) -> Response<Body> {
+    let answer = answers.next().await;
+    let answer = answer.unwrap_or_else(|| Err(Status::internal("no answer")));
+    match answer.and_then(|message| json::print(&method.output(), message)) {
+        Ok(text) => {
+            let mut response = respond(StatusCode::OK, text);
+            response.headers_mut().insert("grpc-metadata-content-type", GRPC);
+            response
+        }
+        Err(status) => refused(&status),
+    }
+}
+
+/// A line of a streamed answer, with its end.
+fn line(method: &MethodDescriptor, answer: Result<Bytes, Status>) -> Bytes {
+    let (before, text) = match answer.and_then(|message| json::print(&method.output(), message)) {
+        Ok(text) => ("{\"result\":", text),
+        Err(status) => ("{\"error\":", json::refusal(&status)),
+    };
+    [before.as_bytes(), &text, b"}\n"].concat().into()
+}
+
+/// A streamed answer: an object per line. The HTTP status is that of the first.
+async fn many(
+    method: MethodDescriptor,
+    mut answers: BoxStream<'static, Result<Bytes, Status>>,
+) -> Response<Body> {
+    let first = answers.next().await;
+    let code = match &first {
+        Some(Err(status)) => status.code(),
+        _ => Code::Ok,
+    };
+    let lines = stream::iter(first)
+        .chain(answers)
+        .map(move |answer| Ok::<_, Status>(http_body::Frame::data(line(&method, answer))));
+    let mut response = Response::new(Body::new(StreamBody::new(lines)));
+    *response.status_mut() = json::http_status(code);
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert("grpc-metadata-content-type", GRPC);
+    response
+}
