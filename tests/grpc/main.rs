@@ -7,10 +7,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod auth;
+mod gateway;
 mod http;
 mod kv;
 mod leaderless;
 mod limits;
+mod locks;
 mod streams;
 
 use std::future::Future;
