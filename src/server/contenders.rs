@@ -245,9 +245,7 @@ impl Api {
         let request = pb::WatchRequest {
             request_union: Some(RequestUnion::CreateRequest(create)),
         };
-        // Nothing more is asked, and the watch goes on.
-        let requests = stream::iter([Ok(request)]).chain(stream::pending());
-        self.watch_stream(requests, who.clone())
+        self.watch_stream(stream::iter([Ok(request)]), who.clone())
     }
 
     /// What happens to the keys of a prefix.

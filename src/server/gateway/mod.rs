@@ -112,8 +112,7 @@ where
     frames.boxed()
 }
 
-/// The messages of a client's stream: JSON values one after the other. A watch goes on when its client has no more
-/// to ask, so its stream never ends by itself.
+/// The messages of a client's stream: JSON values one after the other.
 fn requests(
     method: &MethodDescriptor,
     chunks: BoxStream<'static, Bytes>,
@@ -132,7 +131,7 @@ fn requests(
         buffer: BytesMut::new(),
         grown: false,
     };
-    let messages = stream::unfold(Some(reader), move |reader| async move {
+    stream::unfold(Some(reader), move |reader| async move {
         let mut reader = reader?;
         loop {
             if reader.grown {
@@ -152,12 +151,7 @@ fn requests(
                 return Some((Err(too_large(max)), None));
             }
         }
-    });
-    let rest = match method.name() {
-        "Watch" => stream::pending().left_stream(),
-        _ => stream::empty().right_stream(),
-    };
-    messages.chain(rest)
+    })
 }
 
 async fn one(

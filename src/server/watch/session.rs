@@ -82,7 +82,7 @@ pub struct Session<R> {
     pub(super) behind: VecDeque<Arc<Watcher>>,
     ready: VecDeque<WatchResponse>,
     tick: BoxFuture<'static, ()>,
-    /// The client will ask nothing more.
+    /// The client will ask nothing more. As with etcd, its watches go on until it leaves.
     ended: bool,
     /// A pair that must be there could not be read: nothing that would need it is sent.
     damaged: bool,
@@ -371,9 +371,6 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Ses
             }
             if this.damaged {
                 return Poll::Ready(Some(Err(status(Denied::CORRUPT))));
-            }
-            if this.ended {
-                return Poll::Ready(None);
             }
             let asked = match this.take_requests(cx) {
                 Ok(asked) => asked,

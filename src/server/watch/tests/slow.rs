@@ -128,14 +128,16 @@ fn a_snapshot_neither_repeats_nor_loses() {
 }
 
 #[test]
-fn half_close_ends_the_stream_without_error() {
+fn a_half_closed_stream_goes_on_until_its_client_leaves() {
     let member = Member::new();
     let mut client = Client::new(&member);
     client.create(create("a", ""));
     let (closed, _) = mpsc::unbounded_channel();
     client.requests = closed;
     assert_eq!(client.next().as_deref(), Some("0@1 created"));
-    assert_eq!(client.next().as_deref(), Some("end"));
+    member.put("a", "0");
+    assert_eq!(client.next().as_deref(), Some("0@2 a=0/2"));
+    assert_eq!(client.next(), None);
     drop(client);
     assert_eq!(member.hub.metrics().watchers.get(), 0);
     assert_eq!(member.hub.metrics().watch_streams.get(), 0);
