@@ -11,7 +11,7 @@ use crate::consensus::{self, Consensus, Peer};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
 use crate::runtime::{Disk, Env, Listener, Task};
-pub use crate::server::JwtOptions;
+pub use crate::server::{AutoCompaction, JwtOptions};
 use crate::server::{Jwt, Server, WatchHub};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
@@ -55,6 +55,8 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     pub watch_progress_interval: Duration,
     pub unsafe_no_fsync: bool,
+    /// Compaction without being asked.
+    pub auto_compaction: Option<AutoCompaction>,
     /// Serve JSON below `/v3/`.
     pub gateway: bool,
     /// Origins of web pages that may use the HTTP endpoints; `*`: all.
@@ -96,6 +98,7 @@ impl Default for Config {
             max_concurrent_streams: u32::MAX,
             watch_progress_interval: Duration::from_secs(600),
             unsafe_no_fsync: false,
+            auto_compaction: None,
             gateway: true,
             cors: vec!["*".into()],
             host_whitelist: vec!["*".into()],

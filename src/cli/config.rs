@@ -21,7 +21,7 @@ use super::auth_token;
 use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::urls::{self, Url};
 use crate::base::limits;
-use crate::node::Config;
+use crate::node::{AutoCompaction, Config};
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
 pub const UNSET_ADVERTISE: &str =
@@ -144,13 +144,7 @@ fn verify_compaction(flags: &Flags) -> Result<(), String> {
         "" => return Err("undefined auto-compaction-mode".to_owned()),
         other => return Err(format!("unknown auto-compaction-mode {other:?}")),
     }
-    let retention = flags.text("auto-compaction-retention");
-    if retention.parse::<u64>().is_err() && value::duration(&retention).is_none() {
-        return Err(format!(
-            "error parsing CompactionRetention: time: invalid duration {retention:?}"
-        ));
-    }
-    Ok(())
+    auto_compaction(flags).map(drop)
 }
 
 fn verify_tls(flags: &Flags) -> Result<(), String> {
@@ -180,11 +174,7 @@ pub fn unsupported(flags: &Flags) -> Option<String> {
     let missing = flags
         .changed()
         .filter(|(flag, _)| flag.support == Support::NotYet);
-    let mut names: Vec<String> = missing
-        // However it is written, a retention of nothing is what happens here.
-        .filter(|(flag, value)| flag.name != "auto-compaction-retention" || value::duration(value) != Some(0))
-        .map(|(flag, _)| format!("--{}", flag.name))
-        .collect();
+    let mut names: Vec<String> = missing.map(|(flag, _)| format!("--{}", flag.name)).collect();
     let set = gates::parse(&flags.text("feature-gates")).expect("values are checked when they are set");
     names.extend(
         gates::unsupported(&set)
@@ -239,6 +229,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         max_concurrent_streams: u32::try_from(flags.unsigned("max-concurrent-streams")).unwrap_or(u32::MAX),
         watch_progress_interval: watch_progress_interval(flags),
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
+        auto_compaction: auto_compaction(flags)?,
         gateway: flags.boolean("enable-grpc-gateway"),
         cors: list(flags, "cors"),
         host_whitelist: list(flags, "host-whitelist"),
@@ -315,6 +306,31 @@ fn addresses(flags: &Flags, name: &str) -> Result<Vec<String>, String> {
         .map(Url::tcp_address)
         .collect::<Result<_, _>>();
     addresses.map_err(|error| format!("--{name}: {error}"))
+}
+
+/// A bare number is hours, or revisions.
+fn auto_compaction(flags: &Flags) -> Result<Option<AutoCompaction>, String> {
+    let text = flags.text("auto-compaction-retention");
+    let number = text.parse::<u32>().ok();
+    let mode = flags.text("auto-compaction-mode");
+    let nanos = value::duration(&text).and_then(|nanos| u64::try_from(nanos).ok());
+    let compaction = match (mode.as_str(), number, nanos) {
+        (_, Some(0), _) | (_, None, Some(0)) => return Ok(None),
+        ("revision", Some(revisions), _) => AutoCompaction::Revision(revisions.into()),
+        ("revision", None, _) => {
+            return Err(format!(
+                "error parsing CompactionRetention: {text:?} is no number of revisions"
+            ));
+        }
+        (_, Some(hours), _) => AutoCompaction::Periodic(Duration::from_secs(u64::from(hours) * 3600)),
+        (_, None, Some(nanos)) => AutoCompaction::Periodic(Duration::from_nanos(nanos)),
+        (_, None, None) => {
+            return Err(format!(
+                "error parsing CompactionRetention: time: invalid duration {text:?}"
+            ));
+        }
+    };
+    Ok(Some(compaction))
 }
 
 /// Comma-separated texts.

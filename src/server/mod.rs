@@ -20,6 +20,7 @@ mod authority;
 mod call;
 mod checks;
 mod cluster;
+mod compactor;
 mod connection;
 mod contenders;
 mod election;
@@ -57,6 +58,7 @@ use crate::runtime::{Env, Listener, Task, signal};
 use crate::state::Answer;
 use auth::{Caller, Passwords};
 pub use auth::{Jwt, JwtOptions};
+pub use compactor::AutoCompaction;
 use connection::Connections;
 use front::{Front, Role};
 use metrics::{Metrics, Sample};
@@ -132,11 +134,14 @@ impl Server {
         });
         api.standing.set(&api.consensus.status());
         let (ready_sender, ready) = signal::channel(false);
-        let background = vec![
+        let mut background = vec![
             env.spawn(standing::follow(api.clone())),
             env.spawn(api.hub.clone().run()),
             env.spawn(become_ready(api.clone(), ready_sender)),
         ];
+        if let Some(mode) = config.auto_compaction {
+            background.push(env.spawn(compactor::run(api.clone(), mode)));
+        }
         let connections = Connections::new(env.clone(), api.options.max_concurrent_streams);
         let addresses = clients
             .iter()

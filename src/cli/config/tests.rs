@@ -145,10 +145,6 @@ fn what_is_missing_stops_the_start() {
             "--feature-gates=InitialCorruptCheck=true",
             "--feature-gates=InitialCorruptCheck=true is not supported yet",
         ),
-        (
-            "--auto-compaction-retention=1",
-            "--auto-compaction-retention is not supported yet",
-        ),
         ("--config-file=/x", "--config-file is not supported yet"),
         (
             "--listen-peer-urls=https://127.0.0.1:1",
@@ -174,6 +170,9 @@ fn defaults_and_zeros_ask_for_nothing_that_is_missing() {
     for line in [
         "--cert-file= --client-cert-auth=false --auth-token=simple --bcrypt-cost=10 --cors=*",
         "--auto-compaction-mode=revision --auto-compaction-retention=0h",
+        "--auto-compaction-mode=revision --auto-compaction-retention=1000",
+        "--auto-compaction-retention=72",
+        "--auto-compaction-retention=5m",
         "--feature-gates=FastLeaseKeepAlive=true,InitialCorruptCheck=false",
     ] {
         assert!(configure(line).is_ok(), "{line}");

@@ -172,7 +172,7 @@ const CLUSTERING: &[Flag] = &[
     flag("advertise-client-urls", Urls, "http://localhost:2379", Built, "URLs at which clients reach this member."),
     flag("force-new-cluster", Bool, "false", NotYet, "Unsafe: make a cluster of one from existing data."),
     flag("pre-vote", Bool, "true", Built, "Ask whether an election could be won before starting it."),
-    flag("strict-reconfig-check", Bool, "true", NotYet, "Refuse changes of membership that would lose the quorum."),
+    flag("strict-reconfig-check", Bool, "true", Inert, "Refuse changes of membership that would lose the quorum."),
     flag("max-learners", Int, "1", NotYet, "Most learners in the cluster."),
     flag("discovery-srv", Text, "", NotYet, "Domain whose SRV records list the members."),
     flag("discovery-srv-name", Text, "", NotYet, "Suffix of the SRV records' service name."),
@@ -195,7 +195,7 @@ const CLUSTERING: &[Flag] = &[
 #[rustfmt::skip]
 const COMPACTION: &[Flag] = &[
     flag("auto-compaction-mode", Text, "periodic", Built, "What --auto-compaction-retention means: 'periodic' (time) or 'revision'."),
-    flag("auto-compaction-retention", Text, "0", NotYet, "History to keep: hours, a duration, or revisions; 0: all."),
+    flag("auto-compaction-retention", Text, "0", Built, "History to keep: hours, a duration, or revisions; 0: all."),
     flag("compaction-batch-limit", Int, "1000", Inert, "Most revisions removed in a batch."),
     flag("compaction-sleep-interval", Duration, "10ms", Inert, "Pause between two batches."),
 ];
