@@ -10,9 +10,11 @@ use crate::base::{Broken, MemberId, Revision, ids, limits};
 use crate::consensus::{self, Consensus, Peer};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
+pub use crate::runtime::tls::TlsOptions;
+use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
 pub use crate::server::{AutoCompaction, JwtOptions};
-use crate::server::{Jwt, Server, WatchHub};
+use crate::server::{Jwt, Port, Role, Server, WatchHub};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
 use crate::transport::Identity;
@@ -24,6 +26,25 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Pause before a member tries again to publish itself.
 const PUBLISH_RETRY: Duration = Duration::from_millis(100);
 
+/// Where to listen, and for what: plain connections, TLS, or both on one port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// "host:port", or "unix:" and a path.
+    pub address: String,
+    pub plain: bool,
+    pub tls: bool,
+}
+
+impl<A: Into<String>> From<A> for Listen {
+    fn from(address: A) -> Self {
+        Listen {
+            address: address.into(),
+            plain: true,
+            tls: false,
+        }
+    }
+}
+
 /// Everything a member has to know, after flags and variables were checked. Addresses are "host:port".
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -32,9 +53,16 @@ pub struct Config {
     /// A separate directory for the log, if wanted.
     pub wal_dir: Option<PathBuf>,
     pub engine: EngineKind,
-    pub listen_client: Vec<String>,
-    pub listen_peer: Vec<String>,
-    pub listen_metrics: Vec<String>,
+    pub listen_client: Vec<Listen>,
+    /// For HTTP alone; the client ports then serve gRPC alone.
+    pub listen_client_http: Vec<Listen>,
+    pub listen_peer: Vec<Listen>,
+    pub listen_metrics: Vec<Listen>,
+    /// TLS for clients, and for metrics.
+    pub client_tls: Option<TlsOptions>,
+    pub peer_tls: Option<TlsOptions>,
+    /// A client's certificate names its user.
+    pub client_cert_auth: bool,
     /// URLs told to clients and peers.
     pub advertise_client_urls: Vec<String>,
     pub advertise_peer_urls: Vec<String>,
@@ -82,7 +110,11 @@ impl Default for Config {
             engine: EngineKind::Fjall,
             listen_client: vec!["localhost:2379".into()],
             listen_peer: vec!["localhost:2380".into()],
+            listen_client_http: Vec::new(),
             listen_metrics: Vec::new(),
+            client_tls: None,
+            peer_tls: None,
+            client_cert_auth: false,
             advertise_client_urls: vec!["http://localhost:2379".into()],
             advertise_peer_urls: vec!["http://localhost:2380".into()],
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
@@ -160,9 +192,29 @@ impl Node {
             .map(Jwt::new)
             .transpose()
             .map_err(NodeError)?;
-        let peers = bind(&env, "peer", &config.listen_peer).await?;
-        let clients = bind(&env, "client", &config.listen_client).await?;
-        let metrics_only = bind(&env, "metrics", &config.listen_metrics).await?;
+        let tls = |options: &Option<TlsOptions>| {
+            let tls = options.clone().map(|options| Tls::new(env.clone(), options));
+            tls.transpose().map_err(NodeError)
+        };
+        let (client_tls, peer_tls) = (tls(&config.client_tls)?, tls(&config.peer_tls)?);
+        let peers = bind(&env, "peer", &config.listen_peer, &peer_tls).await?;
+        let mut ports = Vec::new();
+        let client_role = match config.listen_client_http.is_empty() {
+            true => Role::Clients,
+            false => Role::GrpcOnly,
+        };
+        for (what, listen, role) in [
+            ("client", &config.listen_client, client_role),
+            ("client http", &config.listen_client_http, Role::HttpOnly),
+            ("metrics", &config.listen_metrics, Role::MetricsOnly),
+        ] {
+            let bound = bind(&env, what, listen, &client_tls).await?;
+            ports.extend(bound.into_iter().map(|(listener, security)| Port {
+                listener,
+                security,
+                role,
+            }));
+        }
         let (lock, wal, store) = open(&env, &config, identity).await?;
         tracing::info!(
             member = format!("{:x}", identity.member),
@@ -181,10 +233,18 @@ impl Node {
             snapshot_catchup_entries: config.snapshot_catchup_entries,
             token_ttl: config.auth_token_ttl,
         };
-        let consensus =
-            Consensus::start(env.clone(), options, wal.clone(), store, peers, hub.clone()).await?;
+        let consensus = Consensus::start(
+            env.clone(),
+            options,
+            wal.clone(),
+            store,
+            peers,
+            peer_tls,
+            hub.clone(),
+        )
+        .await?;
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
-        let server = Server::start(env, &config, consensus.clone(), hub, jwt, clients, metrics_only);
+        let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports);
         Ok(Node {
             consensus,
             wal,
@@ -268,13 +328,31 @@ fn identify(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), Nod
     Ok((Identity { cluster, member }, members))
 }
 
-async fn bind(env: &Env, what: &str, addresses: &[String]) -> Result<Vec<Box<dyn Listener>>, NodeError> {
-    let mut listeners = Vec::new();
-    for address in addresses {
+/// A bound port, and how its connections begin.
+type Bound = (Box<dyn Listener>, Security);
+
+async fn bind(env: &Env, what: &str, ports: &[Listen], tls: &Option<Tls>) -> Result<Vec<Bound>, NodeError> {
+    let mut bound = Vec::new();
+    for Listen {
+        address,
+        plain,
+        tls: secure,
+    } in ports
+    {
+        if *secure && tls.is_none() {
+            return Err(NodeError(format!(
+                "cannot listen on TLS for {address}: KeyFile and CertFile are not presented"
+            )));
+        }
         let listener = env.listen(address).await;
-        listeners.push(listener.map_err(|error| NodeError(format!("listen {what} {address}: {error}")))?);
+        let listener = listener.map_err(|error| NodeError(format!("listen {what} {address}: {error}")))?;
+        let security = Security {
+            tls: tls.clone().filter(|_| *secure),
+            plain: *plain,
+        };
+        bound.push((listener, security));
     }
-    Ok(listeners)
+    Ok(bound)
 }
 
 /// Creates a directory whose name, and those of the directories above it, survive a loss of power: a log

@@ -12,7 +12,7 @@ use quorate::base::{Denied, ids};
 use quorate::consensus::{Consensus, Options, Peer, Status};
 use quorate::proto::command::command::Request;
 use quorate::proto::etcdserverpb as pb;
-use quorate::runtime::{Env, Listener, tokio::env};
+use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
 use quorate::storage::wal::{Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
 use quorate::transport::Identity;
@@ -97,7 +97,8 @@ impl Cluster {
             options,
             wal,
             store,
-            vec![listener],
+            vec![(listener, Security::plain())],
+            None,
             Arc::new(()),
         )
         .await;

@@ -248,18 +248,6 @@ const OURS: &[Row] = &[
         "invalid value \"loud\" for flag -log-level: unrecognized level: \"loud\"",
     ),
     (
-        "--cert-file=/x --key-file=/y",
-        &[],
-        1,
-        "not supported yet: --cert-file, --key-file",
-    ),
-    (
-        "--client-cert-auth",
-        &[],
-        1,
-        "--client-cert-auth is not supported yet",
-    ),
-    (
         "",
         &[("ETCD_CONFIG_FILE", "/x")],
         1,
@@ -267,10 +255,11 @@ const OURS: &[Row] = &[
     ),
     ("--auth-token=jwt", &[], 1, "auth: invalid auth signature method"),
     (
-        "--listen-peer-urls=https://127.0.0.1:1",
+        "--listen-client-urls=https://127.0.0.1:1 --advertise-client-urls=https://127.0.0.1:1 \
+         --client-cert-auth --cert-file=/x --key-file=/y",
         &[],
         1,
-        "--listen-peer-urls: https is not supported yet (https://127.0.0.1:1)",
+        "client certificates are demanded, but no trusted CA file is given",
     ),
     (
         "--initial-cluster-state=existing",

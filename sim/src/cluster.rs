@@ -189,8 +189,8 @@ impl Cluster {
         Config {
             data_dir: "/data".into(),
             engine: EngineKind::Journal,
-            listen_client: vec![format!("{own}:{CLIENT_PORT}")],
-            listen_peer: vec![format!("{own}:{PEER_PORT}")],
+            listen_client: vec![format!("{own}:{CLIENT_PORT}").into()],
+            listen_peer: vec![format!("{own}:{PEER_PORT}").into()],
             advertise_client_urls: vec![format!("http://{own}:{CLIENT_PORT}")],
             advertise_peer_urls: vec![peer_url(&own)],
             initial_cluster: initial.collect(),

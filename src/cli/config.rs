@@ -19,9 +19,10 @@ use tracing::{info, warn};
 
 use super::auth_token;
 use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
+use super::tls;
 use super::urls::{self, Url};
 use crate::base::limits;
-use crate::node::{AutoCompaction, Config};
+use crate::node::{AutoCompaction, Config, Listen};
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
 pub const UNSET_ADVERTISE: &str =
@@ -91,7 +92,7 @@ pub fn verify(flags: &Flags) -> Result<(), String> {
         let shown = value::format_duration(check_time);
         return Err(format!("--compact-hash-check-time must be >0 (set to {shown})"));
     }
-    verify_tls(flags)
+    tls::verify(flags)
 }
 
 fn verify_bootstrap_method(flags: &Flags) -> Result<(), String> {
@@ -147,28 +148,6 @@ fn verify_compaction(flags: &Flags) -> Result<(), String> {
     auto_compaction(flags).map(drop)
 }
 
-fn verify_tls(flags: &Flags) -> Result<(), String> {
-    let version = |name: &str| match flags.text(name).as_str() {
-        "" => Ok(0),
-        "TLS1.2" => Ok(2),
-        "TLS1.3" => Ok(3),
-        other => Err(format!(
-            "unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)"
-        )),
-    };
-    let (least, most) = (version("tls-min-version")?, version("tls-max-version")?);
-    if most != 0 && least > most {
-        let (least, most) = (flags.text("tls-min-version"), flags.text("tls-max-version"));
-        return Err(format!(
-            "min version ({least}) is greater than max version ({most})"
-        ));
-    }
-    if least == 3 && !flags.text("cipher-suites").is_empty() {
-        return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
-    }
-    Ok(())
-}
-
 /// What the flags ask for that is not there yet; `None` if nothing.
 pub fn unsupported(flags: &Flags) -> Option<String> {
     let missing = flags
@@ -198,19 +177,22 @@ pub fn inert(flags: &Flags) -> Vec<&'static str> {
 /// The configuration of the member.
 pub fn build(flags: &Flags) -> Result<Config, String> {
     let name = flags.text("name");
-    let data_dir = match flags.text("data-dir") {
+    let data_dir = PathBuf::from(match flags.text("data-dir") {
         dir if dir.is_empty() => format!("{name}.etcd"),
         dir => dir,
-    };
+    });
     let wal_dir = Some(flags.text("wal-dir")).filter(|dir| !dir.is_empty());
     let (initial_cluster, advertise_peer) = cluster(flags, &name)?;
     let milliseconds = |name| Duration::from_millis(flags.unsigned(name));
     Ok(Config {
-        data_dir: data_dir.into(),
         wal_dir: wal_dir.map(PathBuf::from),
-        listen_client: addresses(flags, "listen-client-urls")?,
-        listen_peer: addresses(flags, "listen-peer-urls")?,
-        listen_metrics: addresses(flags, "listen-metrics-urls")?,
+        listen_client: listens(flags, "listen-client-urls")?,
+        listen_client_http: listens(flags, "listen-client-http-urls")?,
+        listen_peer: listens(flags, "listen-peer-urls")?,
+        listen_metrics: listens(flags, "listen-metrics-urls")?,
+        client_tls: tls::of_clients(flags, &data_dir)?,
+        peer_tls: tls::of_peers(flags, &data_dir)?,
+        client_cert_auth: flags.boolean("client-cert-auth"),
         advertise_client_urls: texts(&url_list(flags, "advertise-client-urls")),
         advertise_peer_urls: texts(&advertise_peer),
         initial_cluster: initial_cluster
@@ -237,6 +219,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         auth_token_ttl: Duration::from_secs(or_default(flags, "auth-token-ttl", 300)),
         bcrypt_cost: bcrypt_cost(flags),
         name,
+        data_dir,
         // What no flag decides.
         ..Config::default()
     })
@@ -300,12 +283,18 @@ fn texts(urls: &[Url]) -> Vec<String> {
     urls.iter().map(|url| url.text.clone()).collect()
 }
 
-fn addresses(flags: &Flags, name: &str) -> Result<Vec<String>, String> {
-    let addresses = url_list(flags, name)
-        .iter()
-        .map(Url::tcp_address)
-        .collect::<Result<_, _>>();
-    addresses.map_err(|error| format!("--{name}: {error}"))
+/// Ports to bind; one that is named with and without TLS is one.
+fn listens(flags: &Flags, name: &str) -> Result<Vec<Listen>, String> {
+    let mut listens: Vec<Listen> = Vec::new();
+    for url in url_list(flags, name) {
+        let address = url.bind_address().map_err(|error| format!("--{name}: {error}"))?;
+        let (plain, tls) = (!url.is_secure(), url.is_secure());
+        match listens.iter_mut().find(|known| known.address == address) {
+            Some(known) => (known.plain, known.tls) = (known.plain | plain, known.tls | tls),
+            None => listens.push(Listen { address, plain, tls }),
+        }
+    }
+    Ok(listens)
 }
 
 /// A bare number is hours, or revisions.

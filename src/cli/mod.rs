@@ -14,6 +14,7 @@ pub mod config;
 pub mod flags;
 pub mod logging;
 pub mod serve;
+mod tls;
 pub mod urls;
 
 use std::io::{self, Write};

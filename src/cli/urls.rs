@@ -74,14 +74,14 @@ impl Url {
         self.address.rsplit_once(':').map_or("", |(_, port)| port)
     }
 
-    /// The address to bind or to connect to, if the server can speak this scheme.
-    pub fn tcp_address(&self) -> Result<String, String> {
-        match self.scheme {
-            Scheme::Http => {}
-            Scheme::Https => return Err(format!("https is not supported yet ({self})")),
-            Scheme::Unix | Scheme::Unixs => {
-                return Err(format!("unix sockets are not supported yet ({self})"));
-            }
+    pub fn is_secure(&self) -> bool {
+        matches!(self.scheme, Scheme::Https | Scheme::Unixs)
+    }
+
+    /// The address to bind: "host:port", or "unix:" and a path.
+    pub fn bind_address(&self) -> Result<String, String> {
+        if matches!(self.scheme, Scheme::Unix | Scheme::Unixs) {
+            return Ok(format!("unix:{}", self.address));
         }
         match self.port().parse::<u16>() {
             Ok(_) => Ok(self.address.clone()),

@@ -42,6 +42,7 @@ pub use types::Peer;
 use crate::base::kv::Read;
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision, limits};
 use crate::proto::{etcdserverpb as pb, mvccpb};
+use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Env, Listener, Task, signal};
 use crate::state::State;
 use crate::storage::Store;
@@ -124,7 +125,8 @@ impl Consensus {
         options: Options,
         wal: Wal,
         store: Store,
-        listeners: Vec<Box<dyn Listener>>,
+        listeners: Vec<(Box<dyn Listener>, Security)>,
+        tls: Option<Tls>,
         observer: SharedObserver,
     ) -> Result<Consensus, Broken> {
         let member = options.identity.member;
@@ -138,7 +140,7 @@ impl Consensus {
         )?);
         // What a killed process left in the page cache is made durable before raft counts on it.
         core.sync().await?;
-        let network = Network::new(env.clone(), options.identity, 2 * options.election_timeout);
+        let network = Network::new(env.clone(), options.identity, tls, 2 * options.election_timeout);
         let raft = Raft::new(
             member,
             Arc::new(raft_config(&options)?),
@@ -179,7 +181,7 @@ impl Consensus {
 
     fn run(
         &self,
-        listeners: Vec<Box<dyn Listener>>,
+        listeners: Vec<(Box<dyn Listener>, Security)>,
         proposer_woken: mpsc::Receiver<()>,
         reader_woken: mpsc::Receiver<()>,
     ) {
@@ -192,11 +194,12 @@ impl Consensus {
             env.spawn(self.clone().run_lease_expiry()),
         ];
         let handler = peer::handler(self.clone());
-        for listener in listeners {
+        for (listener, security) in listeners {
             tasks.push(env.spawn(transport::accept(
                 env.clone(),
                 self.0.options.identity,
                 listener,
+                security,
                 handler.clone(),
             )));
         }

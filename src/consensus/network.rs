@@ -28,9 +28,12 @@ use super::types::{
     Vote, VoteRequest, VoteResponse,
 };
 use crate::base::{Broken, MemberId};
+use crate::runtime::tls::Tls;
 use crate::runtime::{BoxFuture, Env, Task};
 use crate::storage::snapshot::SnapshotEncoder;
-use crate::transport::{Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode};
+use crate::transport::{
+    Address, Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode,
+};
 
 /// Requests of entries that may be under way to one follower.
 const APPENDS_UNDER_WAY_MAX: usize = 64;
@@ -42,6 +45,7 @@ type RpcError = RPCError<TypeConfig>;
 pub struct Network {
     env: Env,
     identity: Identity,
+    tls: Option<Tls>,
     /// How long a connection attempt, and a silence while an answer is due, may take.
     timeout: Duration,
     /// Connections for requests, which outlive the question for which they were opened.
@@ -49,17 +53,18 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(env: Env, identity: Identity, timeout: Duration) -> Self {
+    pub fn new(env: Env, identity: Identity, tls: Option<Tls>, timeout: Duration) -> Self {
         Network {
             env,
             identity,
+            tls,
             timeout,
             clients: Arc::default(),
         }
     }
 
     /// The client of a peer for one purpose; another one when its addresses have changed.
-    pub fn client(&self, peer: MemberId, addresses: Vec<String>, purpose: Purpose) -> RpcClient {
+    pub fn client(&self, peer: MemberId, addresses: Vec<Address>, purpose: Purpose) -> RpcClient {
         let mut clients = self
             .clients
             .lock()
@@ -82,10 +87,11 @@ impl Network {
             .clear();
     }
 
-    fn dialer(&self, peer: MemberId, addresses: Vec<String>) -> Dialer {
+    fn dialer(&self, peer: MemberId, addresses: Vec<Address>) -> Dialer {
         Dialer {
             env: self.env.clone(),
             identity: self.identity,
+            tls: self.tls.clone(),
             peer,
             addresses,
             timeout: self.timeout,
@@ -93,14 +99,24 @@ impl Network {
     }
 }
 
-/// "host:port" of a peer URL.
-pub fn url_address(url: &str) -> Option<String> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+/// Where a peer URL leads.
+pub fn url_address(url: &str) -> Option<Address> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let address = rest.trim_end_matches('/');
-    address.contains(':').then(|| address.to_owned())
+    let (prefix, secure) = match scheme {
+        "http" => ("", false),
+        "https" => ("", true),
+        "unix" => ("unix:", false),
+        "unixs" => ("unix:", true),
+        _ => return None,
+    };
+    address.contains(':').then(|| Address {
+        address: format!("{prefix}{address}"),
+        secure,
+    })
 }
 
-pub fn addresses(peer: &Peer) -> Vec<String> {
+pub fn addresses(peer: &Peer) -> Vec<Address> {
     peer.peer_urls.iter().filter_map(|url| url_address(url)).collect()
 }
 

@@ -19,6 +19,7 @@ pub mod disk;
 pub mod net;
 pub mod signal;
 pub mod time;
+pub mod tls;
 pub mod tokio;
 
 use std::future::Future;

@@ -75,6 +75,15 @@ impl Runtime for TokioRuntime {
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
+            if let Some(path) = address.strip_prefix(UNIX) {
+                // What an earlier process left behind would be in the way.
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                let listener = tokio::net::UnixListener::bind(path)?;
+                return Ok(Box::new(UnixPort(listener, address.to_owned())) as Box<dyn Listener>);
+            }
             let listener = tokio::net::TcpListener::bind(address).await?;
             Ok(Box::new(TcpPort(listener)) as Box<dyn Listener>)
         })
@@ -82,6 +91,10 @@ impl Runtime for TokioRuntime {
 
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
         Box::pin(async move {
+            if let Some(path) = address.strip_prefix(UNIX) {
+                let stream = tokio::net::UnixStream::connect(path).await?;
+                return Ok(Stream::new(stream, address));
+            }
             let stream = tokio::net::TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             Ok(Stream::new(stream, address))
@@ -109,6 +122,24 @@ impl Listener for TcpPort {
             .local_addr()
             .map(|address| address.to_string())
             .unwrap_or_default()
+    }
+}
+
+/// What the address of a Unix socket begins with.
+const UNIX: &str = "unix:";
+
+struct UnixPort(tokio::net::UnixListener, String);
+
+impl Listener for UnixPort {
+    fn accept(&self) -> BoxFuture<'_, io::Result<Stream>> {
+        Box::pin(async {
+            let (stream, _) = self.0.accept().await?;
+            Ok(Stream::new(stream, self.1.clone()))
+        })
+    }
+
+    fn local_address(&self) -> String {
+        self.1.clone()
     }
 }
 

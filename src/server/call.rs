@@ -59,7 +59,7 @@ impl Api {
         };
         let admitted = self.admit(rpc, on_learner, request.metadata());
         let call = |request: Request<Req>| async {
-            let who = self.caller(request.metadata());
+            let who = self.caller(request.metadata(), request.extensions());
             self.admit_rights(rpc.rights(), &who).await?;
             handle(request.into_inner(), who).await
         };
@@ -103,7 +103,7 @@ impl Api {
         counters.started.inc();
         let opened = async {
             let admission = self.admit(rpc, on_learner, request.metadata())?;
-            let who = self.caller(request.metadata());
+            let who = self.caller(request.metadata(), request.extensions());
             self.admit_rights(rpc.rights(), &who).await?;
             let stream = open(request.into_inner(), who)?;
             Ok((admission, stream))

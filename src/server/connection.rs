@@ -18,6 +18,7 @@ use super::authority::AnyAuthority;
 use super::front::Front;
 use super::gather::Gather;
 use super::timer::EnvTimer;
+use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Stream, signal};
 
 /// Bytes a client may send on one stream before we read them.
@@ -101,12 +102,13 @@ impl Connections {
     }
 
     /// Accepts until it is aborted.
-    pub async fn accept(self: Arc<Self>, listener: Box<dyn Listener>, front: Front) {
+    pub async fn accept(self: Arc<Self>, listener: Box<dyn Listener>, security: Security, front: Front) {
         loop {
             match listener.accept().await {
                 Ok(stream) => {
                     let stop = self.open();
-                    self.env.spawn(self.clone().serve(stream, front.clone(), stop));
+                    let serving = self.clone().begin(stream, security.clone(), front.clone(), stop);
+                    self.env.spawn(serving);
                 }
                 Err(error) => {
                     tracing::warn!(%error, address = listener.local_address(), "cannot accept a connection");
@@ -132,6 +134,32 @@ impl Connections {
             *count = count.saturating_add_signed(by);
             true
         });
+    }
+
+    /// Shakes hands, if that is how connections begin here, and serves.
+    async fn begin(
+        self: Arc<Self>,
+        stream: Stream,
+        security: Security,
+        front: Front,
+        stop: (u64, oneshot::Receiver<Duration>),
+    ) {
+        let peer = stream.peer.clone();
+        match security.accept(&self.env, stream).await {
+            Ok(accepted) => {
+                let front = front.of(accepted.is_tls, accepted.common_name);
+                self.serve(accepted.stream, front, stop).await;
+            }
+            Err(refused) => {
+                tracing::warn!(
+                    "remote-addr" = peer,
+                    "server-name" = refused.server_name,
+                    error = refused.error,
+                    "rejected connection on client endpoint"
+                );
+                self.close(stop.0);
+            }
+        }
     }
 
     async fn serve(
@@ -163,6 +191,10 @@ impl Connections {
         if let Err(error) = ended.await {
             tracing::debug!(%error, peer, "a connection ended");
         }
+        self.close(number);
+    }
+
+    fn close(&self, number: u64) {
         self.lock().stops.remove(&number);
         self.count(-1);
     }

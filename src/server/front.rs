@@ -33,6 +33,10 @@ use crate::runtime::BoxFuture;
 pub enum Role {
     /// gRPC and every HTTP endpoint.
     Clients,
+    /// gRPC alone: HTTP has ports of its own.
+    GrpcOnly,
+    /// Every HTTP endpoint.
+    HttpOnly,
     /// Metrics and health checks alone.
     MetricsOnly,
 }
@@ -42,11 +46,32 @@ pub enum Role {
 pub struct Front {
     api: Arc<Api>,
     role: Role,
+    is_tls: bool,
+    /// Of the client's verified certificate.
+    common_name: Option<CommonName>,
 }
+
+/// The common name of the verified certificate of a call's client; travels in the extensions of its request.
+#[derive(Clone, Debug)]
+pub struct CommonName(pub Arc<str>);
 
 impl Front {
     pub fn new(api: Arc<Api>, role: Role) -> Self {
-        Front { api, role }
+        Front {
+            api,
+            role,
+            is_tls: false,
+            common_name: None,
+        }
+    }
+
+    /// The service behind one connection.
+    pub fn of(self, is_tls: bool, common_name: Option<Arc<str>>) -> Self {
+        Front {
+            is_tls,
+            common_name: common_name.filter(|name| !name.is_empty()).map(CommonName),
+            ..self
+        }
     }
 }
 
@@ -57,9 +82,12 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
-        if self.role == Role::Clients && is_grpc(request.headers()) {
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
+        if self.role != Role::MetricsOnly && self.role != Role::HttpOnly && is_grpc(request.headers()) {
             let counter = self.api.metrics.bytes_received.clone();
+            if let Some(name) = &self.common_name {
+                request.extensions_mut().insert(name.clone());
+            }
             let request = request.map(|body| Metered {
                 body,
                 counter: Some(counter),
@@ -70,8 +98,13 @@ impl hyper::service::Service<Request<Incoming>> for Front {
                 sent,
             };
         }
-        let (api, role) = (self.api.clone(), self.role);
-        let answer = async move { Ok(endpoints::answer(&api, role, request).await) };
+        let connection = endpoints::Connection {
+            role: self.role,
+            is_tls: self.is_tls,
+            has_common_name: self.common_name.is_some(),
+        };
+        let api = self.api.clone();
+        let answer = async move { Ok(endpoints::answer(&api, connection, request).await) };
         Answering {
             answer: answer.boxed(),
             sent: None,

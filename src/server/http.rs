@@ -16,14 +16,28 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The exposition format of Prometheus.
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What is known of the connection that a request came on.
+#[derive(Clone, Copy)]
+pub struct Connection {
+    pub role: Role,
+    pub is_tls: bool,
+    /// Its client showed a certificate with a common name.
+    pub has_common_name: bool,
+}
+
 /// Answers one request that is not gRPC.
-pub async fn answer<B>(api: &Arc<Api>, role: Role, request: Request<B>) -> Response<Body>
+pub async fn answer<B>(api: &Arc<Api>, connection: Connection, request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let role = match connection.role {
+        Role::GrpcOnly => return error(StatusCode::NOT_FOUND, "404 page not found\n"),
+        Role::HttpOnly | Role::Clients => Role::Clients,
+        Role::MetricsOnly => Role::MetricsOnly,
+    };
     if role == Role::Clients
-        && let Some(refusal) = misdirected(api, &request)
+        && let Some(refusal) = turned_away(api, connection, &request)
     {
         return refusal;
     }
@@ -39,6 +53,25 @@ where
         allow(response.headers_mut(), origin);
     }
     response
+}
+
+/// Why a request is not looked at.
+fn turned_away<B>(api: &Api, connection: Connection, request: &Request<B>) -> Option<Response<Body>> {
+    if !connection.is_tls {
+        return misdirected(api, request);
+    }
+    // The gateway never acts as the certificate's owner; who expects that must be told (CVE-2018-16886).
+    let mistaken = connection.has_common_name
+        && api.options.client_cert_auth
+        && api.options.gateway
+        && api.consensus.is_auth_enabled()
+        && request.uri().path().starts_with("/v3/");
+    mistaken.then(|| {
+        error(
+            StatusCode::BAD_REQUEST,
+            "CommonName of client sending a request against gateway will be ignored and not used as expected\n",
+        )
+    })
 }
 
 /// A name that is not ours may be an attacker's, given to a browser to reach us (CVE-2018-5702).

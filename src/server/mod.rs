@@ -54,13 +54,15 @@ use crate::consensus::Consensus;
 use crate::node::Config;
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
+use crate::runtime::tls::Security;
 use crate::runtime::{Env, Listener, Task, signal};
 use crate::state::Answer;
 use auth::{Caller, Passwords};
 pub use auth::{Jwt, JwtOptions};
 pub use compactor::AutoCompaction;
 use connection::Connections;
-use front::{Front, Role};
+use front::Front;
+pub use front::Role;
 use metrics::{Metrics, Sample};
 use quota::Allowance;
 use standing::Standing;
@@ -94,6 +96,13 @@ struct Api {
     stopping: AtomicBool,
 }
 
+/// A bound port, how its connections begin, and what it is for.
+pub struct Port {
+    pub listener: Box<dyn Listener>,
+    pub security: Security,
+    pub role: Role,
+}
+
 /// A running server.
 pub struct Server {
     api: Arc<Api>,
@@ -105,16 +114,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves metrics and health checks on `metrics_only` at once, and clients on `clients` from the moment the
-    /// member is ready; until then their connections wait in the kernel.
+    /// Serves metrics and health checks at once, and clients from the moment the member is ready; until then
+    /// their connections wait in the kernel.
     pub fn start(
         env: Env,
         config: &Config,
         consensus: Consensus,
         hub: Arc<WatchHub>,
         jwt: Option<Jwt>,
-        clients: Vec<Box<dyn Listener>>,
-        metrics_only: Vec<Box<dyn Listener>>,
+        ports: Vec<Port>,
     ) -> Server {
         // Under the state's lock nothing is applied meanwhile: the hub misses no revision.
         consensus.read(|state, _| hub.attach(state.revision()));
@@ -143,22 +151,19 @@ impl Server {
             background.push(env.spawn(compactor::run(api.clone(), mode)));
         }
         let connections = Connections::new(env.clone(), api.options.max_concurrent_streams);
-        let addresses = clients
-            .iter()
-            .chain(&metrics_only)
-            .map(|listener| listener.local_address());
-        let addresses = addresses.collect();
+        let addresses = ports.iter().map(|port| port.listener.local_address()).collect();
         let mut accepting = Vec::new();
-        for listener in metrics_only {
-            let front = Front::new(api.clone(), Role::MetricsOnly);
-            accepting.push(env.spawn(connections.clone().accept(listener, front)));
-        }
-        for listener in clients {
-            let front = Front::new(api.clone(), Role::Clients);
+        for Port {
+            listener,
+            security,
+            role,
+        } in ports
+        {
+            let front = Front::new(api.clone(), role);
             let (connections, mut ready) = (connections.clone(), ready.clone());
             accepting.push(env.spawn(async move {
-                if ready.wait_until(|ready| *ready).await.is_ok() {
-                    connections.accept(listener, front).await;
+                if role == Role::MetricsOnly || ready.wait_until(|ready| *ready).await.is_ok() {
+                    connections.accept(listener, security, front).await;
                 }
             }));
         }
@@ -177,7 +182,7 @@ impl Server {
         self.ready.clone().wait_until(|ready| *ready).await
     }
 
-    /// Where clients are served, and then where metrics are: "host:port", with the ports that were picked.
+    /// Where it listens, in the order of its ports: "host:port", with the numbers that were picked.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{self, FrameReader, FrameWriter};
 use super::{decode, encode, malformed};
 use crate::base::{ClusterId, MemberId};
+use crate::runtime::tls::Tls;
 use crate::runtime::{Env, Stream};
 
 const MAGIC: [u8; 4] = *b"QRM\x01";
@@ -52,14 +53,34 @@ enum HelloReply {
     Refused(String),
 }
 
+/// Where a peer listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Address {
+    /// "host:port", or "unix:" and a path.
+    pub address: String,
+    /// TLS.
+    pub secure: bool,
+}
+
+impl Address {
+    /// The host, which a certificate has to be valid for.
+    fn host(&self) -> &str {
+        let address = self.address.strip_prefix("unix:").unwrap_or(&self.address);
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
 /// Opens connections to one peer.
 #[derive(Clone)]
 pub struct Dialer {
     pub env: Env,
     pub identity: Identity,
     pub peer: MemberId,
-    /// "host:port", tried in turn.
-    pub addresses: Vec<String>,
+    /// For addresses that are secure.
+    pub tls: Option<Tls>,
+    /// Tried in turn.
+    pub addresses: Vec<Address>,
     pub timeout: Duration,
 }
 
@@ -81,8 +102,24 @@ impl Dialer {
         Err(last)
     }
 
-    async fn dial_address(&self, address: &str, purpose: Purpose) -> io::Result<(FrameReader, FrameWriter)> {
-        let (mut reader, mut writer) = frame::split(self.env.connect(address).await?);
+    async fn connect(&self, address: &Address) -> io::Result<Stream> {
+        let stream = self.env.connect(&address.address).await?;
+        match &self.tls {
+            Some(tls) if address.secure => tls.connect(stream, address.host()).await,
+            None if address.secure => Err(io::Error::other(format!(
+                "no certificate for a TLS connection to {}",
+                address.address
+            ))),
+            _ => Ok(stream),
+        }
+    }
+
+    async fn dial_address(
+        &self,
+        address: &Address,
+        purpose: Purpose,
+    ) -> io::Result<(FrameReader, FrameWriter)> {
+        let (mut reader, mut writer) = frame::split(self.connect(address).await?);
         let Identity { cluster, member } = self.identity;
         let hello = Hello {
             magic: MAGIC,
@@ -97,7 +134,7 @@ impl Dialer {
         match decode(&reply)? {
             HelloReply::Welcome => Ok((reader, writer)),
             HelloReply::Refused(why) => {
-                tracing::warn!(%address, peer = format!("{:x}", self.peer), %why, "peer refused the connection");
+                tracing::warn!(address = address.address, peer = format!("{:x}", self.peer), %why, "peer refused the connection");
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
             }
         }

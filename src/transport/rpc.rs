@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::sync::{mpsc, oneshot};
 
-use super::handshake::{Dialer, Purpose};
+use super::handshake::{Address, Dialer, Purpose};
 use super::{FrameReader, FrameWriter, malformed};
 use crate::runtime::{Env, Task};
 
@@ -90,7 +90,7 @@ impl RpcClient {
     }
 
     /// "host:port" of the peer, in the order they are tried.
-    pub fn addresses(&self) -> &[String] {
+    pub fn addresses(&self) -> &[Address] {
         &self.dialer.addresses
     }
 
@@ -271,7 +271,11 @@ mod tests {
             env: env.clone(),
             identity: identity(1),
             peer: 2,
-            addresses: vec![listener.local_address()],
+            addresses: vec![Address {
+                address: listener.local_address(),
+                secure: false,
+            }],
+            tls: None,
             timeout: PATIENCE,
         };
         (env, RpcClient::new(dialer, Purpose::Request), listener)

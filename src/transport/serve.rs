@@ -12,6 +12,7 @@ use super::handshake::{self, Identity, Purpose};
 use super::rpc::split_id;
 use super::{FrameReader, FrameWriter};
 use crate::base::MemberId;
+use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Stream, Task};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,15 +70,29 @@ pub async fn accept(
     env: Env,
     identity: Identity,
     listener: Box<dyn Listener>,
+    security: Security,
     handler: Arc<dyn PeerHandler>,
 ) {
     let mut connections = Connections::default();
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                let (task_env, handler) = (env.clone(), handler.clone());
+                let (task_env, security, handler) = (env.clone(), security.clone(), handler.clone());
                 connections.add(env.spawn(async move {
                     let peer = stream.peer.clone();
+                    let stream = match security.accept(&task_env, stream).await {
+                        Ok(accepted) => accepted.stream,
+                        Err(refused) => {
+                            tracing::warn!(
+                                "remote-addr" = peer,
+                                "server-name" = refused.server_name,
+                                "dns-names" = ?refused.names,
+                                error = refused.error,
+                                "rejected connection on peer endpoint"
+                            );
+                            return;
+                        }
+                    };
                     if let Err(error) = serve(task_env, identity, stream, handler).await {
                         tracing::debug!(%peer, %error, "peer connection ended");
                     }

@@ -32,7 +32,7 @@ async fn start(env: &Env, dir: &std::path::Path) -> Vec<Node> {
             name: format!("m{at}"),
             data_dir: dir.join(format!("m{at}")),
             listen_client: vec!["127.0.0.1:0".into()],
-            listen_peer: vec![address.clone()],
+            listen_peer: vec![address.clone().into()],
             advertise_peer_urls: url(address),
             initial_cluster: cluster.clone(),
             heartbeat_interval: Duration::from_millis(50),

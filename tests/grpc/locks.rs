@@ -1,11 +1,14 @@
 //! Locks and elections over the wire.
 
+use std::time::Duration;
+
 use quorate::client::Channel;
 use quorate::proto::etcdserverpb::{self as pb, lease_client::LeaseClient};
 use quorate::proto::v3electionpb::{
     CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest, election_client::ElectionClient,
 };
 use quorate::proto::v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient};
+use quorate::runtime::Task;
 use tonic::Code;
 
 use crate::{Member, PATIENCE, range, refusal, with_member};
@@ -38,6 +41,12 @@ async fn contenders(member: &Member, prefix: &str, end: &str, count: i64) {
     }
 }
 
+/// Nothing tells that a call will wait on; a moment without its answer has to do.
+async fn still_waits<T>(member: &Member, task: &mut Task<T>) {
+    let moment = Duration::from_millis(50);
+    assert!(member.env.timeout(moment, task).await.is_err());
+}
+
 #[test]
 fn a_lock_goes_to_one_after_the_other_in_order() {
     with_member(|member| async move {
@@ -53,14 +62,20 @@ fn a_lock_goes_to_one_after_the_other_in_order() {
         let mut waiting = Vec::new();
         for id in [2, 3] {
             let mut client = LockClient::new(channel.clone());
-            waiting.push(tokio::spawn(async move { client.lock(lock_request(id)).await }));
+            waiting.push(
+                member
+                    .env
+                    .spawn(async move { client.lock(lock_request(id)).await }),
+            );
             contenders(&member, "mutex/", "mutex0", id).await;
         }
-        assert!(waiting.iter().all(|task| !task.is_finished()));
+        for task in &mut waiting {
+            still_waits(&member, task).await;
+        }
         client.unlock(UnlockRequest { key: first.key }).await.unwrap();
         let second = waiting.remove(0).await.unwrap().unwrap().into_inner();
         assert_eq!(second.key, "mutex/2");
-        assert!(!waiting[0].is_finished());
+        still_waits(&member, &mut waiting[0]).await;
         revoke(&member, 2).await;
         let third = waiting.remove(0).await.unwrap().unwrap().into_inner();
         assert_eq!(third.key, "mutex/3");
@@ -76,7 +91,7 @@ fn who_stops_waiting_leaves_no_key() {
         let mut client = LockClient::new(channel.clone());
         client.lock(lock_request(1)).await.unwrap();
         let mut other = LockClient::new(channel);
-        let waiting = tokio::spawn(async move { other.lock(lock_request(2)).await });
+        let waiting = member.env.spawn(async move { other.lock(lock_request(2)).await });
         contenders(&member, "mutex/", "mutex0", 2).await;
         waiting.abort();
         contenders(&member, "mutex/", "mutex0", 1).await;
@@ -104,7 +119,7 @@ fn a_lock_needs_a_lease_that_lives() {
         // The session of who waits ends meanwhile.
         grant(&member, 2).await;
         let mut other = LockClient::new(member.channel().await);
-        let waiting = tokio::spawn(async move { other.lock(lock_request(2)).await });
+        let waiting = member.env.spawn(async move { other.lock(lock_request(2)).await });
         contenders(&member, "mutex/", "mutex0", 2).await;
         revoke(&member, 2).await;
         client.unlock(UnlockRequest { key: own.key }).await.unwrap();
@@ -147,7 +162,9 @@ fn an_election_has_one_leader_whose_values_are_observed() {
         client.proclaim(proclaim.clone()).await.unwrap();
         assert_eq!(next().await, "uno");
         let mut other = ElectionClient::new(channel);
-        let waiting = tokio::spawn(async move { other.campaign(candidate(2, "two")).await });
+        let waiting = member
+            .env
+            .spawn(async move { other.campaign(candidate(2, "two")).await });
         contenders(&member, "seat/", "seat0", 2).await;
         let now = client.leader(asked).await.unwrap().into_inner();
         assert_eq!(now.kv.unwrap().value, "uno");

@@ -348,6 +348,7 @@ pub struct Client {
     pub lease: pb::lease_client::LeaseClient<Channel>,
     pub cluster: pb::cluster_client::ClusterClient<Channel>,
     pub maintenance: pb::maintenance_client::MaintenanceClient<Channel>,
+    pub auth: pb::auth_client::AuthClient<Channel>,
 }
 
 /// Connects to "host:port", as soon as somebody listens.
@@ -363,8 +364,9 @@ pub async fn connect(env: &Env, address: &str) -> Client {
 }
 
 impl Client {
-    fn new(channel: Channel) -> Client {
+    pub fn new(channel: Channel) -> Client {
         Client {
+            auth: pb::auth_client::AuthClient::new(channel.clone()),
             kv: pb::kv_client::KvClient::new(channel.clone()),
             watch: pb::watch_client::WatchClient::new(channel.clone()),
             lease: pb::lease_client::LeaseClient::new(channel.clone()),

@@ -136,24 +136,19 @@ fn checks_are_etcds() {
 #[test]
 fn what_is_missing_stops_the_start() {
     check_refusals(&[
-        ("--cert-file=/x", "--cert-file is not supported yet"),
         (
-            "--cert-file=/x --key-file=/y",
-            "not supported yet: --cert-file, --key-file",
+            "--peer-cert-file=/x",
+            "KeyFile and CertFile must both be present[key: , cert: /x]",
+        ),
+        (
+            "--peer-cert-file=/x --peer-key-file=/y --peer-client-cert-file=/z",
+            "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /z]",
         ),
         (
             "--feature-gates=InitialCorruptCheck=true",
             "--feature-gates=InitialCorruptCheck=true is not supported yet",
         ),
         ("--config-file=/x", "--config-file is not supported yet"),
-        (
-            "--listen-peer-urls=https://127.0.0.1:1",
-            "--listen-peer-urls: https is not supported yet (https://127.0.0.1:1)",
-        ),
-        (
-            "--listen-client-urls=unix://a:1 --advertise-client-urls=http://localhost:1",
-            "--listen-client-urls: unix sockets are not supported yet (unix://a:1)",
-        ),
         (
             "--listen-client-urls=http://127.0.0.1:99999 --advertise-client-urls=http://127.0.0.1:1",
             "--listen-client-urls: address 99999: invalid port",
@@ -213,9 +208,12 @@ fn a_member_of_three() {
         .map(|(name, _)| name.as_str())
         .collect();
     assert_eq!(names, ["a", "b", "c"]);
-    assert_eq!(config.listen_client, ["0.0.0.0:2379", "[::1]:2379"]);
-    assert_eq!(config.listen_peer, ["0.0.0.0:2380"]);
-    assert_eq!(config.listen_metrics, ["127.0.0.1:0"]);
+    assert_eq!(
+        config.listen_client,
+        ["0.0.0.0:2379", "[::1]:2379"].map(Listen::from)
+    );
+    assert_eq!(config.listen_peer, [Listen::from("0.0.0.0:2380")]);
+    assert_eq!(config.listen_metrics, [Listen::from("127.0.0.1:0")]);
     assert_eq!(config.wal_dir, Some(PathBuf::from("/w")));
     assert_eq!(config.election_timeout, Duration::from_millis(500));
     assert_eq!(config.watch_progress_interval, Duration::from_secs(5));

@@ -10,11 +10,13 @@
 
 use std::sync::Arc;
 
+use tonic::Extensions;
 use tonic::metadata::MetadataMap;
 
 use crate::base::Denied;
 use crate::proto::command::Header;
 use crate::server::Api;
+use crate::server::front::CommonName;
 use crate::server::rpc::Rights;
 use crate::state::State;
 
@@ -30,25 +32,36 @@ pub enum Caller {
 #[derive(Clone, Default)]
 pub struct Credentials {
     token: Option<Arc<str>>,
+    /// Of a verified certificate; counts without a token, where certificates stand for users.
+    common_name: Option<Arc<str>>,
 }
+
+/// Set by the JSON gateway on what it passes on, for which a certificate says nothing.
+const VIA_GATEWAY: &str = "grpcgateway-accept";
 
 impl Credentials {
     /// `token` counts before `authorization`; of several values the first.
-    pub fn of(metadata: &MetadataMap) -> Credentials {
+    pub fn of(metadata: &MetadataMap, common_name: Option<&CommonName>) -> Credentials {
         let named = |name| metadata.get(name).map(|value| value.as_encoded_bytes());
         let token = named("token").or_else(|| named("authorization"));
         let token = token.map(|token| token.strip_prefix(b"Bearer ").unwrap_or(token));
         Credentials {
             token: token.map(|token| String::from_utf8_lossy(token).into()),
+            common_name: common_name
+                .filter(|_| !metadata.contains_key(VIA_GATEWAY))
+                .map(|name| name.0.clone()),
         }
     }
 }
 
 impl Api {
     /// Who calls, with as much as has to be known of him: nothing, while authentication is off.
-    pub(in crate::server) fn caller(&self, metadata: &MetadataMap) -> Caller {
+    pub(in crate::server) fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Caller {
         Caller::Client(if self.consensus.is_auth_enabled() {
-            Credentials::of(metadata)
+            let common_name = extensions
+                .get::<CommonName>()
+                .filter(|_| self.options.client_cert_auth);
+            Credentials::of(metadata, common_name)
         } else {
             Credentials::default()
         })
@@ -62,15 +75,22 @@ impl Api {
         if !self.consensus.is_auth_enabled() {
             return Ok(Some(Header::default()));
         }
+        let now = || self.consensus.read(|state, _| state.auth().revision());
         let Some(token) = &credentials.token else {
-            return Ok(Some(Header::default()));
+            return Ok(Some(credentials.common_name.as_ref().map_or_else(
+                Header::default,
+                |name| Header {
+                    user: name.as_ref().to_owned(),
+                    auth_revision: now(),
+                },
+            )));
         };
         let header = match &self.jwt {
             Some(jwt) => jwt.verify(token, self.env.wall_clock()),
             None => self.consensus.user_of_token(token).await.map(|user| Header {
                 user,
                 // As of the check: what changes later is noticed when the command is applied.
-                auth_revision: self.consensus.read(|state, _| state.auth().revision()),
+                auth_revision: now(),
             }),
         };
         if header.is_none() {
