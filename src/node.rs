@@ -2,12 +2,13 @@
 //!
 //! The production binary and the simulator both call it; there is no second way to build a server.
 
-use std::collections::BTreeMap;
+mod founding;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::base::{Broken, MemberId, Revision, ids, limits};
-use crate::consensus::{self, Consensus, Peer};
+use crate::base::{Broken, MemberId, Revision, limits};
+use crate::consensus::{self, Consensus, Door};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
 pub use crate::runtime::tls::TlsOptions;
@@ -18,6 +19,7 @@ use crate::server::{Jwt, Port, Role, Server, WatchHub};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
 use crate::transport::Identity;
+use founding::Founding;
 
 /// The cluster version that this release brings: etcd 3.7's.
 const CLUSTER_VERSION: &str = "3.7.0";
@@ -69,6 +71,11 @@ pub struct Config {
     /// Member names and their peer URLs, as `--initial-cluster` lists them.
     pub initial_cluster: Vec<(String, Vec<String>)>,
     pub initial_cluster_token: String,
+    /// Members are neither added nor removed if the quorum could be lost.
+    pub strict_reconfig: bool,
+    pub max_learners: u32,
+    /// The cluster exists already: a member without data joins it.
+    pub join: bool,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub pre_vote: bool,
@@ -119,6 +126,9 @@ impl Default for Config {
             advertise_peer_urls: vec!["http://localhost:2380".into()],
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
             initial_cluster_token: "etcd-cluster".into(),
+            strict_reconfig: true,
+            max_learners: 1,
+            join: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
             pre_vote: true,
@@ -185,7 +195,6 @@ impl Node {
     /// Opens the data directory, recovers, joins its cluster and serves. Returns when every listener is
     /// bound and recovery is done; clients are served once the member has published itself through raft.
     pub async fn start(env: Env, config: Config) -> Result<Node, NodeError> {
-        let (identity, initial_members) = identify(&config)?;
         let jwt = config
             .auth_jwt
             .as_ref()
@@ -215,7 +224,12 @@ impl Node {
                 role,
             }));
         }
-        let (lock, wal, store) = open(&env, &config, identity).await?;
+        let (lock, dirs) = lock(&env, &config).await?;
+        let founding = Founding::find(&env, &config, stored_identity(&env, &dirs).await?, &peer_tls).await?;
+        let identity = founding.identity;
+        let door = Door::open(&env, identity, peers);
+        founding.check_not_wiped(&env, &config, &peer_tls).await?;
+        let (wal, store) = open(&env, &config, &dirs, identity).await?;
         tracing::info!(
             member = format!("{:x}", identity.member),
             cluster = format!("{:x}", identity.cluster),
@@ -224,7 +238,9 @@ impl Node {
         let hub = WatchHub::new();
         let options = consensus::Options {
             identity,
-            initial_members,
+            initial_members: founding.initial_members,
+            known_peers: founding.known_peers,
+            server_version: crate::server::VERSION.into(),
             heartbeat_interval: config.heartbeat_interval,
             election_timeout: config.election_timeout,
             request_timeout: config.request_timeout(),
@@ -238,11 +254,19 @@ impl Node {
             options,
             wal.clone(),
             store,
-            peers,
+            door,
             peer_tls,
             hub.clone(),
         )
         .await?;
+        if let Some(owner) = foreign_owner(&config, &consensus) {
+            consensus.stop().await;
+            wal.close().await;
+            let dir = config.data_dir.display();
+            return Err(NodeError(format!(
+                "the data directory {dir} is another member's: that of {owner}"
+            )));
+        }
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
         let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports);
         Ok(Node {
@@ -299,35 +323,6 @@ impl Node {
     }
 }
 
-/// Who this member is, and who the members of a new cluster are, from `--initial-cluster`.
-fn identify(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), NodeError> {
-    let mut members = BTreeMap::new();
-    let mut own = None;
-    for (name, urls) in &config.initial_cluster {
-        let id = ids::member_id(urls, &config.initial_cluster_token, None);
-        if *name == config.name {
-            own = Some(id);
-        }
-        let peer = Peer {
-            name: name.clone(),
-            peer_urls: urls.clone(),
-        };
-        if id == 0 || members.insert(id, peer).is_some() {
-            return Err(NodeError(format!(
-                "member {name} has the id of another member: {id:x}"
-            )));
-        }
-    }
-    let Some(member) = own else {
-        let name = &config.name;
-        return Err(NodeError(format!(
-            "couldn't find local name \"{name}\" in the initial cluster configuration"
-        )));
-    };
-    let cluster = ids::cluster_id(members.keys().copied());
-    Ok((Identity { cluster, member }, members))
-}
-
 /// A bound port, and how its connections begin.
 type Bound = (Box<dyn Listener>, Security);
 
@@ -374,12 +369,14 @@ async fn create_dir(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Locks the data directory and recovers what is in it.
-async fn open(
-    env: &Env,
-    config: &Config,
-    identity: Identity,
-) -> Result<(Box<dyn Send + Sync>, Wal, Store), NodeError> {
+/// Where the data of a member lies.
+struct Dirs {
+    member: PathBuf,
+    wal: PathBuf,
+}
+
+/// Makes the data directory this process's own.
+async fn lock(env: &Env, config: &Config) -> Result<(Box<dyn Send + Sync>, Dirs), NodeError> {
     let disk = env.disk();
     let dir = config.data_dir.join("member");
     let wal_dir = config.wal_dir.clone().unwrap_or_else(|| dir.join("wal"));
@@ -395,6 +392,34 @@ async fn open(
         )),
         _ => context(&lock_path, error),
     })?;
+    refuse_lost_log(&*disk, &dir, &wal_dir).await?;
+    let dirs = Dirs {
+        member: dir,
+        wal: wal_dir,
+    };
+    Ok((lock, dirs))
+}
+
+/// Whose log there is.
+async fn stored_identity(env: &Env, dirs: &Dirs) -> Result<Option<Identity>, NodeError> {
+    let owner = Wal::owner(env, &dirs.wal).await?;
+    Ok(owner.map(|owner| {
+        let (cluster, member) = owner.split_at(8);
+        let id = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("16 bytes are two ids"));
+        Identity {
+            cluster: id(cluster),
+            member: id(member),
+        }
+    }))
+}
+
+/// Recovers what is in the data directory.
+async fn open(
+    env: &Env,
+    config: &Config,
+    dirs: &Dirs,
+    identity: Identity,
+) -> Result<(Wal, Store), NodeError> {
     let mut owner = [0; 16];
     owner[..8].copy_from_slice(&identity.cluster.to_be_bytes());
     owner[8..].copy_from_slice(&identity.member.to_be_bytes());
@@ -404,10 +429,9 @@ async fn open(
         sync: !config.unsafe_no_fsync,
         identity: owner,
     };
-    refuse_lost_log(&*disk, &dir, &wal_dir).await?;
-    let wal = Wal::open(env, &wal_dir, options).await?;
-    let store = Store::open(env, &dir, config.engine).await?;
-    Ok((lock, wal, store))
+    let wal = Wal::open(env, &dirs.wal, options).await?;
+    let store = Store::open(env, &dirs.member, config.engine).await?;
+    Ok((wal, store))
 }
 
 /// An engine without its log must not start: the vote was in the log, and a member that forgot it may vote
@@ -427,6 +451,22 @@ async fn refuse_lost_log(disk: &dyn Disk, dir: &Path, wal_dir: &Path) -> Result<
         )));
     }
     Ok(())
+}
+
+/// Whose data these are, if they are hardly this member's: it was known by another name and other peer URLs. Either
+/// alone may change between two starts.
+fn foreign_owner(config: &Config, consensus: &Consensus) -> Option<String> {
+    let own = consensus.member_id();
+    let mut members = consensus.members().into_iter();
+    let recorded = members.find(|member| member.id == own && !member.name.is_empty())?;
+    let moved = !config
+        .advertise_peer_urls
+        .iter()
+        .any(|url| recorded.peer_ur_ls.contains(url));
+    (recorded.name != config.name && moved).then(|| {
+        let urls = recorded.peer_ur_ls.join(",");
+        format!("{} ({urls}), cluster {:x}", recorded.name, consensus.cluster_id())
+    })
 }
 
 /// Tells the cluster this member's name and client URLs, and settles the cluster's version.
@@ -455,7 +495,11 @@ async fn publish(env: Env, consensus: Consensus, config: Config) {
             env.sleep(PUBLISH_RETRY).await;
             continue;
         };
-        if let Err(error) = consensus.propose(request).await {
+        if let Err(error) = consensus
+            .propose(request)
+            .await
+            .and_then(|outcome| outcome.answer)
+        {
             tracing::warn!(%error, "cannot publish this member yet");
             env.sleep(PUBLISH_RETRY).await;
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::base::{Denied, ids};
-use quorate::consensus::{Consensus, Options, Peer, Status};
+use quorate::consensus::{Consensus, Door, Options, Peer, Status};
 use quorate::proto::command::command::Request;
 use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
@@ -65,6 +65,8 @@ impl Cluster {
                 member: ids::member_id(&[format!("http://{address}")], "test", None),
             },
             initial_members: initial_members.clone(),
+            known_peers: Vec::new(),
+            server_version: "3.7.1".into(),
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: Duration::from_millis(500),
             request_timeout: Duration::from_secs(6),
@@ -92,12 +94,13 @@ impl Cluster {
         let dir = self.dir.path().join(at.to_string());
         let (wal, store) = open(&self.env, &dir).await;
         let options = self.options[at].clone();
+        let identity = options.identity;
         let started = Consensus::start(
             self.env.clone(),
             options,
             wal,
             store,
-            vec![(listener, Security::plain())],
+            Door::open(&self.env, identity, vec![(listener, Security::plain())]),
             None,
             Arc::new(()),
         )

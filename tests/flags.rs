@@ -262,10 +262,12 @@ const OURS: &[Row] = &[
         "client certificates are demanded, but no trusted CA file is given",
     ),
     (
-        "--initial-cluster-state=existing",
+        "--initial-cluster-state=existing --initial-cluster=default=http://localhost:2380,b=http://127.0.0.1:1 \
+         --listen-peer-urls=http://127.0.0.1:0 --listen-client-urls=http://127.0.0.1:0 \
+         --advertise-client-urls=http://localhost:1",
         &[],
         1,
-        "--initial-cluster-state=existing is not supported yet for a member without data",
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs",
     ),
 ];
 

@@ -63,6 +63,22 @@ denials! {
     REQUEST_TOO_LARGE = InvalidArgument "etcdserver: request is too large";
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
     MEMBER_NOT_FOUND = NotFound "etcdserver: member not found";
+    MEMBER_EXISTS = FailedPrecondition "etcdserver: member ID already exist";
+    PEER_URL_EXISTS = FailedPrecondition "etcdserver: Peer URLs already exists";
+    // etcd means FailedPrecondition, and sends this.
+    NOT_ENOUGH_STARTED = Unknown "etcdserver: re-configuration failed due to not enough started members";
+    MEMBER_BAD_URLS = InvalidArgument "etcdserver: given member URLs are invalid";
+    MEMBER_NOT_LEARNER = FailedPrecondition "etcdserver: can only promote a learner member";
+    LEARNER_NOT_READY = FailedPrecondition
+        "etcdserver: can only promote a learner member which is in sync with leader";
+    TOO_MANY_LEARNERS = FailedPrecondition "etcdserver: too many learner members in cluster";
+    UNHEALTHY = Unavailable "etcdserver: unhealthy cluster";
+    WRONG_DOWNGRADE_VERSION_FORMAT = InvalidArgument "etcdserver: wrong downgrade target version format";
+    INVALID_DOWNGRADE_TARGET = InvalidArgument "etcdserver: invalid downgrade target version";
+    CLUSTER_VERSION_UNAVAILABLE = FailedPrecondition
+        "etcdserver: cluster version not found during downgrade";
+    DOWNGRADE_IN_PROCESS = FailedPrecondition "etcdserver: cluster has a downgrade job in progress";
+    NO_INFLIGHT_DOWNGRADE = FailedPrecondition "etcdserver: no inflight downgrade job";
     NOT_BUILT = Unimplemented "quorate: not built yet";
     NO_LEADER = Unavailable "etcdserver: no leader";
     NOT_LEADER = FailedPrecondition "etcdserver: not leader";

@@ -12,6 +12,8 @@ pub const TXN_OPS_MAX: usize = 128;
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// Committed entries that may wait for apply before new proposals are refused.
 pub const APPLY_LAG_ENTRIES_MAX: u64 = 5_000;
+/// A new voter may lack so many entries when it begins to vote.
+pub const PROMOTE_LAG_ENTRIES_MAX: u64 = 500;
 /// Time a request may take beyond two election time-outs.
 pub const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 /// Commands that share one raft entry.

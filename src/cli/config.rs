@@ -20,8 +20,8 @@ use tracing::{info, warn};
 use super::auth_token;
 use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::tls;
-use super::urls::{self, Url};
 use crate::base::limits;
+use crate::base::urls::{self, Url};
 use crate::node::{AutoCompaction, Config, Listen};
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
@@ -200,6 +200,9 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
             .map(|(name, urls)| (name, texts(&urls)))
             .collect(),
         initial_cluster_token: flags.text("initial-cluster-token"),
+        strict_reconfig: flags.boolean("strict-reconfig-check"),
+        max_learners: u32::try_from(size(flags, "max-learners")?).unwrap_or(u32::MAX),
+        join: flags.text("initial-cluster-state") == "existing",
         heartbeat_interval: milliseconds("heartbeat-interval"),
         election_timeout: milliseconds("election-timeout"),
         pre_vote: flags.boolean("pre-vote"),

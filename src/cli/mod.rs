@@ -15,7 +15,6 @@ pub mod flags;
 pub mod logging;
 pub mod serve;
 mod tls;
-pub mod urls;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -120,11 +119,6 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<Config, Refusal> {
     }
     if flags.text("data-dir").is_empty() {
         warn!("data-dir" = %config.data_dir.display(), "'data-dir' was empty; using default");
-    }
-    // A member with data ignores how its cluster began.
-    if flags.text("initial-cluster-state") == "existing" && is_empty(&config) {
-        let text = "--initial-cluster-state=existing is not supported yet for a member without data";
-        return Err(Refusal::Verify(text.to_owned()));
     }
     Ok(config)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use super::flags::Flags;
-use super::urls::{Url, parse_list};
+use crate::base::urls::{Url, parse_list};
 use crate::node::TlsOptions;
 use crate::runtime::tls::{ensure_self_signed, known_suite};
 

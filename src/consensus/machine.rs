@@ -9,7 +9,7 @@
 //! Nothing is synced per batch, since the log replays; [`SnapshotBuilder`] syncs first and only then names
 //! the log id up to which raft may purge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -24,16 +24,17 @@ use serde::{Deserialize, Serialize};
 
 use super::SharedObserver;
 use super::lessor::Lessor;
+use super::network::addresses;
 use super::propose::Proposals;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, LeaseId};
+use crate::base::{Broken, LeaseId, MemberId};
 use crate::proto::command::{Command, Header, command::Request};
 use crate::runtime::signal;
 use crate::state::{Answer, Outcome, Pending, State};
 use crate::storage::{Engine, Install, Store};
-use crate::transport::{decode, encode};
+use crate::transport::{AddressBook, decode, encode};
 
 /// Where the engine keeps the log id and the membership it stands at.
 const RAFT_KEY: &[u8] = b"raft";
@@ -64,6 +65,14 @@ pub struct Core {
     pub(super) tokens: Tokens,
     /// Whether clients are asked who they are, as of the last entry.
     auth_enabled: AtomicBool,
+    /// This member.
+    member: MemberId,
+    is_learner: AtomicBool,
+    /// Removed, and out of raft's membership: they are not spoken with any more.
+    left: RwLock<BTreeSet<MemberId>>,
+    book: AddressBook,
+    /// Counts changes of the members, the decided and raft's.
+    members_changed: signal::Sender<u64>,
     observer: SharedObserver,
 }
 
@@ -80,13 +89,21 @@ impl Core {
         proposals: Proposals,
         lessor: Lessor,
         tokens: Tokens,
+        member: MemberId,
+        book: AddressBook,
         observer: SharedObserver,
     ) -> Result<Core, Broken> {
         let inner = Inner::open(store.engine())?;
         let (applied, _) = signal::channel(inner.standing.applied);
+        let (members_changed, _) = signal::channel(0);
         lessor.replaced(inner.leases());
-        Ok(Core {
+        let core = Core {
             auth_enabled: AtomicBool::new(inner.state.auth().is_enabled()),
+            member,
+            is_learner: AtomicBool::new(false),
+            left: RwLock::default(),
+            book,
+            members_changed,
             tokens,
             inner: RwLock::new(inner),
             store,
@@ -94,7 +111,41 @@ impl Core {
             proposals,
             lessor,
             observer,
-        })
+        };
+        core.follow_members(&core.lock_read());
+        Ok(core)
+    }
+
+    /// Takes over who the members are, after any change of them.
+    fn follow_members(&self, inner: &Inner) {
+        let state = &inner.state;
+        for (id, urls) in state.peer_urls() {
+            self.book.set(id, addresses(urls));
+        }
+        self.is_learner
+            .store(state.is_learner(self.member), Ordering::SeqCst);
+        let in_raft = |id: &MemberId| inner.standing.membership.membership().get_node(id).is_some();
+        let left = state.removed_members().filter(|id| !in_raft(id)).collect();
+        *self.left.write().unwrap_or_else(PoisonError::into_inner) = left;
+        self.members_changed.send_if_modified(|changes| {
+            *changes += 1;
+            true
+        });
+    }
+
+    pub fn is_learner(&self) -> bool {
+        self.is_learner.load(Ordering::SeqCst)
+    }
+
+    /// Whether a member was removed for good, and raft does without it already.
+    pub fn has_left(&self, member: MemberId) -> bool {
+        let left = self.left.read().unwrap_or_else(PoisonError::into_inner);
+        left.contains(&member)
+    }
+
+    /// Tells of every change of the members, the decided and raft's.
+    pub fn members_signal(&self) -> signal::Receiver<u64> {
+        self.members_changed.subscribe()
     }
 
     fn lock_read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -154,14 +205,18 @@ impl Core {
                 standing,
             } = &mut *inner;
             let mut pending = Pending::new(&**engine);
+            let mut members_changed = false;
             for entry in entries {
                 standing.applied = Some(entry.log_id);
                 let at = position(&entry.log_id);
                 match entry.payload {
                     Payload::Blank => state.advance(at, &mut pending),
                     Payload::Membership(membership) => {
+                        let nodes = membership.nodes();
+                        state.found(nodes.map(|(&id, peer)| (id, peer.peer_urls.clone())));
                         standing.membership = stored(entry.log_id, membership);
                         state.advance(at, &mut pending);
+                        members_changed = true;
                     }
                     Payload::Normal(batch) => {
                         let effects = apply_batch(state, at, &batch, &mut pending)?;
@@ -179,8 +234,12 @@ impl Core {
             }
             for effect in batches.iter().flat_map(|(_, effects)| effects) {
                 self.observe(state, effect);
+                members_changed |= is_about_members(&effect.request);
             }
-            standing.applied
+            if members_changed {
+                self.follow_members(&inner);
+            }
+            inner.standing.applied
         };
         self.applied.send(last);
         for (batch, effects) in batches {
@@ -250,6 +309,7 @@ impl Core {
             self.lessor.replaced(inner.leases());
             self.auth_enabled
                 .store(inner.state.auth().is_enabled(), Ordering::SeqCst);
+            self.follow_members(&inner);
             self.observer.installed(inner.state.revision());
         }
         self.applied.send(applied);
@@ -311,6 +371,17 @@ fn apply_batch(
         Ok(Effect { request, outcome })
     };
     batch.commands.iter().map(apply).collect()
+}
+
+fn is_about_members(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::MemberAdd(_)
+            | Request::MemberRemove(_)
+            | Request::MemberPromote(_)
+            | Request::MemberUpdate(_)
+            | Request::ClusterMemberAttrSet(_)
+    )
 }
 
 /// A command that cannot be decoded was written by a newer version, or is damage that every checksum

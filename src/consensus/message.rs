@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::LeaseTtl;
+use super::members::{Change, Objection};
 use super::types::{
     AppendRequest, AppendResponse, LogId, SnapshotResponse, TransferRequest, TransferResponse, VoteRequest,
     VoteResponse,
@@ -28,6 +29,10 @@ pub enum PeerRequest {
         id: LeaseId,
         keys: bool,
     },
+    /// May the members be changed so? Only the leader knows who is well.
+    MayChange(Change),
+    /// Who are you? Also asked to learn whether one is still a member.
+    Describe,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,8 +48,16 @@ pub enum PeerResponse {
     /// The new TTL, 0 for an unknown lease.
     LeaseKeepAlive(i64),
     LeaseTimeToLive(Option<LeaseTtl>),
+    MayChange(Option<Objection>),
+    Describe(Description),
     /// Not now, or not by this member: try again.
     Refused(String),
+}
+
+/// What a member says of itself.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Description {
+    pub server_version: String,
 }
 
 /// What a member that receives a snapshot sends back.

@@ -32,7 +32,7 @@ use crate::runtime::tls::Tls;
 use crate::runtime::{BoxFuture, Env, Task};
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{
-    Address, Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode,
+    Address, AddressBook, Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode,
 };
 
 /// Requests of entries that may be under way to one follower.
@@ -48,35 +48,41 @@ pub struct Network {
     tls: Option<Tls>,
     /// How long a connection attempt, and a silence while an answer is due, may take.
     timeout: Duration,
+    book: AddressBook,
+    /// A peer has said that this member was removed.
+    removed: Arc<AtomicBool>,
     /// Connections for requests, which outlive the question for which they were opened.
     clients: Arc<Mutex<BTreeMap<(MemberId, Purpose), RpcClient>>>,
 }
 
 impl Network {
-    pub fn new(env: Env, identity: Identity, tls: Option<Tls>, timeout: Duration) -> Self {
+    pub fn new(env: Env, identity: Identity, tls: Option<Tls>, book: AddressBook, timeout: Duration) -> Self {
         Network {
             env,
             identity,
             tls,
             timeout,
+            book,
+            removed: Arc::default(),
             clients: Arc::default(),
         }
     }
 
-    /// The client of a peer for one purpose; another one when its addresses have changed.
-    pub fn client(&self, peer: MemberId, addresses: Vec<Address>, purpose: Purpose) -> RpcClient {
+    /// The client of a peer for one purpose.
+    pub fn client(&self, peer: MemberId, purpose: Purpose) -> RpcClient {
         let mut clients = self
             .clients
             .lock()
             .expect("no code that panics runs under this lock");
-        if let Some(client) = clients.get(&(peer, purpose))
-            && client.addresses() == addresses
-        {
-            return client.clone();
-        }
-        let client = RpcClient::new(self.dialer(peer, addresses), purpose);
-        clients.insert((peer, purpose), client.clone());
+        let client = clients.entry((peer, purpose));
         client
+            .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose))
+            .clone()
+    }
+
+    /// Whether a peer has said that this member was removed for good.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
     }
 
     /// Hangs up.
@@ -87,14 +93,15 @@ impl Network {
             .clear();
     }
 
-    fn dialer(&self, peer: MemberId, addresses: Vec<Address>) -> Dialer {
+    fn dialer(&self, peer: MemberId) -> Dialer {
         Dialer {
             env: self.env.clone(),
             identity: self.identity,
             tls: self.tls.clone(),
             peer,
-            addresses,
+            book: self.book.clone(),
             timeout: self.timeout,
+            removed: self.removed.clone(),
         }
     }
 }
@@ -116,8 +123,8 @@ pub fn url_address(url: &str) -> Option<Address> {
     })
 }
 
-pub fn addresses(peer: &Peer) -> Vec<Address> {
-    peer.peer_urls.iter().filter_map(|url| url_address(url)).collect()
+pub fn addresses(urls: &[String]) -> Vec<Address> {
+    urls.iter().filter_map(|url| url_address(url)).collect()
 }
 
 /// A client of one peer, for one of raft's purposes.
@@ -131,11 +138,11 @@ pub struct PeerClient {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerClient;
 
-    async fn new_client(&mut self, target: MemberId, node: &Peer) -> PeerClient {
-        let dialer = self.dialer(target, addresses(node));
+    /// Where the target is, the book says: what raft noted once may have changed since.
+    async fn new_client(&mut self, target: MemberId, _noted: &Peer) -> PeerClient {
         PeerClient {
-            control: self.client(target, addresses(node), Purpose::Control),
-            dialer,
+            control: self.client(target, Purpose::Control),
+            dialer: self.dialer(target),
             pipelined: true,
         }
     }

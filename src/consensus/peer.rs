@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -11,24 +11,84 @@ use openraft::Snapshot;
 use openraft::errors::{Fatal, RaftError};
 
 use super::Consensus;
+use super::join::Found;
 use super::machine::SnapshotData;
 use super::message::{PeerRequest, PeerResponse, SnapshotReply};
 use super::types::{AppendRequest, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
 use crate::base::MemberId;
-use crate::runtime::BoxFuture;
+use crate::runtime::tls::Security;
+use crate::runtime::{BoxFuture, Env, Listener, Task};
 use crate::storage::snapshot::SnapshotDecoder;
-use crate::transport::{FrameReader, FrameWriter, PeerHandler, decode, encode};
+use crate::transport::{self, FrameReader, FrameWriter, Identity, PeerHandler, decode, encode};
 
-/// Serves the peers of one member.
-pub struct Peers(pub Consensus);
+/// Where peers knock: open before this member takes part, so that members which start together can see that
+/// none of them has been here before.
+pub struct Door {
+    inner: Arc<Behind>,
+    tasks: Vec<Task<()>>,
+}
 
-impl PeerHandler for Peers {
-    fn request(&self, from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes> {
-        let consensus = self.0.clone();
+struct Behind {
+    identity: Identity,
+    /// Set once this member takes part.
+    consensus: OnceLock<Consensus>,
+}
+
+impl Door {
+    pub fn open(env: &Env, identity: Identity, listeners: Vec<(Box<dyn Listener>, Security)>) -> Door {
+        let inner = Arc::new(Behind {
+            identity,
+            consensus: OnceLock::new(),
+        });
+        let accept = |(listener, security)| {
+            let handler: Arc<dyn PeerHandler> = inner.clone();
+            env.spawn(transport::accept(
+                env.clone(),
+                identity,
+                listener,
+                security,
+                handler,
+            ))
+        };
+        let tasks = listeners.into_iter().map(accept).collect();
+        Door { inner, tasks }
+    }
+
+    /// From now on peers are served. The tasks are the caller's to end.
+    pub(super) fn admit(self, consensus: Consensus) -> Vec<Task<()>> {
+        let _ = self.inner.consensus.set(consensus);
+        self.tasks
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "this member is not ready yet")
+}
+
+impl PeerHandler for Behind {
+    fn is_removed(&self, member: MemberId) -> bool {
+        let consensus = self.consensus.get();
+        consensus.is_some_and(|consensus| consensus.core().has_left(member))
+    }
+
+    fn discover(&self) -> BoxFuture<'static, Bytes> {
+        let (identity, consensus) = (self.identity, self.consensus.get().cloned());
         Box::pin(async move {
-            let response = match decode(&request) {
-                Ok(request) => consensus.answer(from, request).await,
-                Err(error) => PeerResponse::Refused(error.to_string()),
+            let found = match consensus {
+                Some(consensus) => consensus.describe_cluster().await,
+                None => Found::nothing(identity),
+            };
+            encode(&found).into()
+        })
+    }
+
+    fn request(&self, _from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes> {
+        let consensus = self.consensus.get().cloned();
+        Box::pin(async move {
+            let response = match (decode(&request), consensus) {
+                (Ok(request), Some(consensus)) => consensus.answer(request).await,
+                (Ok(_), None) => PeerResponse::Refused(closed().to_string()),
+                (Err(error), _) => PeerResponse::Refused(error.to_string()),
             };
             encode(&response).into()
         })
@@ -40,7 +100,8 @@ impl PeerHandler for Peers {
         reader: FrameReader,
         writer: FrameWriter,
     ) -> BoxFuture<'static, io::Result<()>> {
-        Box::pin(serve_appends(self.0.clone(), reader, writer))
+        let consensus = self.consensus.get().cloned();
+        Box::pin(async { serve_appends(consensus.ok_or_else(closed)?, reader, writer).await })
     }
 
     fn snapshot(
@@ -49,7 +110,8 @@ impl PeerHandler for Peers {
         reader: FrameReader,
         writer: FrameWriter,
     ) -> BoxFuture<'static, io::Result<()>> {
-        Box::pin(serve_snapshot(self.0.clone(), from, reader, writer))
+        let consensus = self.consensus.get().cloned();
+        Box::pin(async move { serve_snapshot(consensus.ok_or_else(closed)?, from, reader, writer).await })
     }
 }
 
@@ -61,7 +123,7 @@ where
 }
 
 impl Consensus {
-    async fn answer(&self, _from: MemberId, request: PeerRequest) -> PeerResponse {
+    async fn answer(&self, request: PeerRequest) -> PeerResponse {
         let raft = self.raft();
         match request {
             PeerRequest::Vote(request) => self.answer_vote(request).await,
@@ -90,6 +152,11 @@ impl Consensus {
                 Some(found) => PeerResponse::LeaseTimeToLive(found),
                 None => PeerResponse::Refused("not the leader".into()),
             },
+            PeerRequest::MayChange(change) => match self.objection_as_leader(&change) {
+                Some(objection) => PeerResponse::MayChange(objection),
+                None => PeerResponse::Refused("not the leader".into()),
+            },
+            PeerRequest::Describe => PeerResponse::Describe(self.describe()),
         }
     }
 
@@ -176,9 +243,4 @@ async fn receive_snapshot(
         .install_full_snapshot(vote, Snapshot { meta, snapshot: data })
         .await;
     installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))
-}
-
-/// The handler as the transport takes it.
-pub fn handler(consensus: Consensus) -> Arc<dyn PeerHandler> {
-    Arc::new(Peers(consensus))
 }

@@ -1,5 +1,5 @@
-//! What the state keeps besides records and leases: position, revisions, digest, alarms, members' attributes,
-//! the cluster's version. One small message, written with every batch, so that the store always says how far
+//! What the state keeps besides records and leases: position, revisions, digest, alarms, members, the cluster's
+//! version. One small message, written with every batch, so that the store always says how far
 //! it is.
 
 use bytes::Bytes;
@@ -7,10 +7,10 @@ use prost::Message;
 
 use super::digest::{Digest, Kind};
 use super::{Answer, Pending, Position, State};
+use crate::base::Broken;
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, MemberId};
 use crate::proto::command::StateMeta;
-use crate::proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, Member};
+use crate::proto::membershippb::DowngradeInfoSetRequest;
 
 const KEY: &[u8] = b"state";
 /// What is stored, and how. A store in another format is refused, not guessed at.
@@ -19,11 +19,6 @@ const FORMAT: u32 = 1;
 impl State {
     /// Adds to a batch what brings the store to this state. Call it once, after the last command of the batch.
     pub fn seal(&self, store: &mut Pending<'_>) {
-        let member = |(&id, attributes): (&MemberId, &Attributes)| Member {
-            id,
-            raft_attributes: None,
-            member_attributes: Some(attributes.clone()),
-        };
         let meta = StateMeta {
             format: FORMAT,
             term: self.position.term,
@@ -33,7 +28,9 @@ impl State {
             digest: self.digest.0,
             alarms: self.alarms(),
             cluster_version: self.cluster_version.clone().unwrap_or_default(),
-            members: self.attributes.iter().map(member).collect(),
+            members: self.members.values().cloned().collect(),
+            removed_members: self.removed_members.iter().copied().collect(),
+            downgrade_target: self.downgrade_target.clone().unwrap_or_default(),
         };
         store.put(Space::Meta, Bytes::from_static(KEY), meta.encode_to_vec());
     }
@@ -69,14 +66,14 @@ impl State {
             .map(|alarm| (alarm.alarm, alarm.member_id))
             .collect();
         self.cluster_version = Some(meta.cluster_version).filter(|version| !version.is_empty());
-        let attributes = |member: Member| (member.id, member.member_attributes.unwrap_or_default());
-        self.attributes = meta.members.into_iter().map(attributes).collect();
+        self.downgrade_target = Some(meta.downgrade_target).filter(|version| !version.is_empty());
+        self.members = meta
+            .members
+            .into_iter()
+            .map(|member| (member.id, member))
+            .collect();
+        self.removed_members = meta.removed_members.into_iter().collect();
         Ok(true)
-    }
-
-    /// What a member has published about itself.
-    pub fn attributes(&self, member: MemberId) -> Option<&Attributes> {
-        self.attributes.get(&member)
     }
 
     /// The version all members agree on; `None` until the first is set.
@@ -90,10 +87,14 @@ impl State {
         Answer::Empty
     }
 
-    pub(super) fn set_attributes(&mut self, request: &ClusterMemberAttrSetRequest) -> Answer {
-        self.digest.add(Kind::Member, &request.encode_to_vec());
-        let attributes = request.member_attributes.clone().unwrap_or_default();
-        self.attributes.insert(request.member_id, attributes);
+    /// The version that a downgrade leads to, while one is under way.
+    pub fn downgrade_target(&self) -> Option<&str> {
+        self.downgrade_target.as_deref()
+    }
+
+    pub(super) fn set_downgrade(&mut self, request: &DowngradeInfoSetRequest) -> Answer {
+        self.digest.add(Kind::Version, &request.encode_to_vec());
+        self.downgrade_target = request.enabled.then(|| request.ver.clone());
         Answer::Empty
     }
 }

@@ -21,6 +21,7 @@ mod history;
 mod index;
 mod kept;
 mod lease;
+mod member;
 mod meta;
 mod open;
 mod pending;
@@ -89,6 +90,8 @@ pub enum Answer {
     /// Users, roles, or the roles of a user, in order.
     Names(Vec<String>),
     Permissions(Vec<authpb::Permission>),
+    /// All members, by id.
+    Members(Vec<pb::Member>),
     Empty,
 }
 
@@ -122,7 +125,10 @@ pub struct State {
     leases: BTreeMap<LeaseId, Lease>,
     alarms: BTreeSet<(i32, MemberId)>,
     auth: Auth,
-    attributes: BTreeMap<MemberId, membershippb::Attributes>,
+    members: BTreeMap<MemberId, membershippb::Member>,
+    /// Ids that never come back.
+    removed_members: BTreeSet<MemberId>,
+    downgrade_target: Option<String>,
     cluster_version: Option<String>,
     /// Dead records that nobody was told of yet.
     dead: Vec<RevisionAt>,
@@ -142,7 +148,9 @@ impl State {
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
             auth: Auth::new(),
-            attributes: BTreeMap::new(),
+            members: BTreeMap::new(),
+            removed_members: BTreeSet::new(),
+            downgrade_target: None,
             cluster_version: None,
             dead: Vec::new(),
             record_bytes: 0,
@@ -208,7 +216,12 @@ impl State {
             Request::LeaseCheckpoint(request) => Ok(self.checkpoint(request, store)),
             Request::Alarm(request) => Ok(self.alarm(request)),
             Request::ClusterVersionSet(request) => Ok(self.set_cluster_version(&request.ver)),
-            Request::ClusterMemberAttrSet(request) => Ok(self.set_attributes(request)),
+            Request::ClusterMemberAttrSet(request) => self.set_attributes(request),
+            Request::DowngradeInfoSet(request) => Ok(self.set_downgrade(request)),
+            Request::MemberAdd(request) => self.add_member(request),
+            Request::MemberRemove(request) => self.remove_member(request.id),
+            Request::MemberPromote(request) => self.promote_member(request.id),
+            Request::MemberUpdate(request) => self.update_member(request),
             _ => self.apply_auth(at, request, store),
         })
     }

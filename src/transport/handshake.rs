@@ -1,9 +1,13 @@
 //! The first frame in each direction: who speaks, to whom, in which cluster, for what.
 //!
 //! A stranger is refused with a text that says why: another protocol version, another cluster (the
-//! classic mistake of two clusters that share an address), or an address that belongs to another member.
+//! classic mistake of two clusters that share an address), an address that belongs to another member, or a
+//! member that was removed for good. Only who wants to know the cluster may come without its name.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,10 +32,12 @@ pub enum Purpose {
     Append,
     /// One snapshot.
     Snapshot,
+    /// Which cluster is this? One answer, for a member that is about to join.
+    Discover,
 }
 
-/// Who this member is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Who this member is; nobody yet, if both are 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Identity {
     pub cluster: ClusterId,
     pub member: MemberId,
@@ -51,6 +57,8 @@ struct Hello {
 enum HelloReply {
     Welcome,
     Refused(String),
+    /// The caller was removed from the cluster for good.
+    Removed,
 }
 
 /// Where a peer listens.
@@ -71,6 +79,23 @@ impl Address {
     }
 }
 
+/// Where every peer listens, as of now. Clones share it.
+#[derive(Clone, Default)]
+pub struct AddressBook(Arc<RwLock<BTreeMap<MemberId, Vec<Address>>>>);
+
+impl AddressBook {
+    /// A member that has left stays in it: it may have to be told so.
+    pub fn set(&self, peer: MemberId, addresses: Vec<Address>) {
+        let mut book = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        book.insert(peer, addresses);
+    }
+
+    fn get(&self, peer: MemberId) -> Vec<Address> {
+        let book = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        book.get(&peer).cloned().unwrap_or_default()
+    }
+}
+
 /// Opens connections to one peer.
 #[derive(Clone)]
 pub struct Dialer {
@@ -79,19 +104,21 @@ pub struct Dialer {
     pub peer: MemberId,
     /// For addresses that are secure.
     pub tls: Option<Tls>,
-    /// Tried in turn.
-    pub addresses: Vec<Address>,
+    /// A peer's addresses are tried in turn.
+    pub book: AddressBook,
     pub timeout: Duration,
+    /// Set when a peer says that this member was removed.
+    pub removed: Arc<AtomicBool>,
 }
 
 impl Dialer {
     /// A connection with the handshake done, within the dialer's time-out.
     pub async fn dial(&self, purpose: Purpose) -> io::Result<(FrameReader, FrameWriter)> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no peer address");
-        for address in &self.addresses {
+        for address in self.book.get(self.peer) {
             match self
                 .env
-                .timeout(self.timeout, self.dial_address(address, purpose))
+                .timeout(self.timeout, self.dial_address(&address, purpose))
                 .await
             {
                 Ok(Ok(connection)) => return Ok(connection),
@@ -137,6 +164,11 @@ impl Dialer {
                 tracing::warn!(address = address.address, peer = format!("{:x}", self.peer), %why, "peer refused the connection");
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
             }
+            HelloReply::Removed => {
+                self.removed.store(true, Ordering::SeqCst);
+                let why = "this member was removed from the cluster";
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+            }
         }
     }
 }
@@ -144,6 +176,7 @@ impl Dialer {
 /// The accepting side's half: who calls, and for what.
 pub(super) async fn welcome(
     identity: Identity,
+    is_removed: impl FnOnce(MemberId) -> bool,
     stream: Stream,
 ) -> io::Result<(MemberId, Purpose, FrameReader, FrameWriter)> {
     let (mut reader, mut writer) = frame::split(stream);
@@ -156,6 +189,11 @@ pub(super) async fn welcome(
         writer.send(&encode(&HelloReply::Refused(why.clone()))).await?;
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
+    if is_removed(hello.from) {
+        writer.send(&encode(&HelloReply::Removed)).await?;
+        let why = format!("member {:x} was removed from the cluster", hello.from);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
     writer.send(&encode(&HelloReply::Welcome)).await?;
     Ok((hello.from, hello.purpose, reader, writer))
 }
@@ -166,6 +204,9 @@ fn refusal(identity: Identity, hello: &Hello) -> Option<String> {
             "peer protocol version {} is not {PROTOCOL_VERSION}",
             hello.version
         ));
+    }
+    if hello.purpose == Purpose::Discover {
+        return None;
     }
     if hello.cluster != identity.cluster {
         return Some(format!(

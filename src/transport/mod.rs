@@ -14,7 +14,7 @@ mod rpc;
 mod serve;
 
 pub use frame::{FrameReader, FrameWriter};
-pub use handshake::{Address, Dialer, Identity, Purpose};
+pub use handshake::{Address, AddressBook, Dialer, Identity, Purpose};
 pub use rpc::RpcClient;
 pub use serve::{PeerHandler, accept};
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::sync::{mpsc, oneshot};
 
-use super::handshake::{Address, Dialer, Purpose};
+use super::handshake::{Dialer, Purpose};
 use super::{FrameReader, FrameWriter, malformed};
 use crate::runtime::{Env, Task};
 
@@ -87,11 +87,6 @@ impl RpcClient {
             purpose,
             connection: Arc::default(),
         }
-    }
-
-    /// "host:port" of the peer, in the order they are tried.
-    pub fn addresses(&self) -> &[Address] {
-        &self.dialer.addresses
     }
 
     /// Sends a request and waits for its response. An error leaves open whether the peer saw it, unless
@@ -251,7 +246,7 @@ pub(super) fn split_id(mut frame: Bytes) -> io::Result<(u64, Bytes)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::handshake::{Identity, welcome};
+    use super::super::handshake::{Address, AddressBook, Identity, welcome};
     use super::*;
     use crate::base::{ClusterId, MemberId};
     use crate::runtime::Listener;
@@ -267,16 +262,20 @@ mod tests {
     async fn client() -> (Env, RpcClient, Box<dyn Listener>) {
         let env = crate::runtime::tokio::env();
         let listener = env.listen("127.0.0.1:0").await.unwrap();
+        let book = AddressBook::default();
+        let address = Address {
+            address: listener.local_address(),
+            secure: false,
+        };
+        book.set(2, vec![address]);
         let dialer = Dialer {
             env: env.clone(),
             identity: identity(1),
             peer: 2,
-            addresses: vec![Address {
-                address: listener.local_address(),
-                secure: false,
-            }],
+            book,
             tls: None,
             timeout: PATIENCE,
+            removed: Arc::default(),
         };
         (env, RpcClient::new(dialer, Purpose::Request), listener)
     }
@@ -284,7 +283,7 @@ mod tests {
     /// The next connection, with the handshake done.
     async fn accept(listener: &dyn Listener) -> (FrameReader, FrameWriter) {
         let stream = listener.accept().await.unwrap();
-        let (_, _, reader, writer) = welcome(identity(2), stream).await.unwrap();
+        let (_, _, reader, writer) = welcome(identity(2), |_| false, stream).await.unwrap();
         (reader, writer)
     }
 

@@ -32,6 +32,10 @@ pub trait PeerHandler: Send + Sync + 'static {
         reader: FrameReader,
         writer: FrameWriter,
     ) -> BoxFuture<'static, io::Result<()>>;
+    /// Whether a member was removed from the cluster for good.
+    fn is_removed(&self, member: MemberId) -> bool;
+    /// What a stranger who is about to join has to know.
+    fn discover(&self) -> BoxFuture<'static, Bytes>;
     /// Receives a snapshot.
     fn snapshot(
         &self,
@@ -113,11 +117,19 @@ async fn serve(
     handler: Arc<dyn PeerHandler>,
 ) -> io::Result<()> {
     let hello = env
-        .timeout(HANDSHAKE_TIMEOUT, handshake::welcome(identity, stream))
+        .timeout(
+            HANDSHAKE_TIMEOUT,
+            handshake::welcome(identity, |member| handler.is_removed(member), stream),
+        )
         .await?;
     let (from, purpose, reader, writer) = hello?;
     match purpose {
         Purpose::Control | Purpose::Request => answer(env, from, reader, writer, handler).await,
+        Purpose::Discover => {
+            let mut writer = writer;
+            writer.send(&handler.discover().await).await?;
+            writer.close().await
+        }
         Purpose::Append => handler.append(from, reader, writer).await,
         Purpose::Snapshot => handler.snapshot(from, reader, writer).await,
     }
@@ -150,6 +162,9 @@ async fn answer(
             Err(error) => break Err(error),
         };
         let (id, request) = split_id(frame)?;
+        if handler.is_removed(from) {
+            break Ok(());
+        }
         // A place in the response queue is a place among the requests under way.
         let Ok(place) = responses.clone().reserve_owned().await else {
             break Ok(());

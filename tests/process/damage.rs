@@ -161,10 +161,20 @@ fn a_log_that_is_gone_is_refused() {
 
 #[test]
 fn another_clusters_data_is_refused() {
-    let mut cluster = stopped_after(1);
-    let member = &mut cluster.members[0];
-    member.flags.push("--initial-cluster-token=another".into());
-    assert_refuses(member, &["cluster"]);
+    let cluster = stopped_after(1);
+    let (client, peer) = (free_port(), free_port());
+    let mut intruder = cluster.intruder(|flag| match flag.split_once('=') {
+        Some((name @ ("--listen-client-urls" | "--advertise-client-urls"), _)) => {
+            format!("{name}=http://127.0.0.1:{client}")
+        }
+        Some((name @ ("--listen-peer-urls" | "--initial-advertise-peer-urls"), _)) => {
+            format!("{name}=http://127.0.0.1:{peer}")
+        }
+        Some(("--name", _)) => "--name=intruder".into(),
+        Some(("--initial-cluster", _)) => format!("--initial-cluster=intruder=http://127.0.0.1:{peer}"),
+        _ => flag.to_owned(),
+    });
+    assert_refuses(&mut intruder, &["is another member's: that of m0", "cluster"]);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //! etcd's, since scripts and people search for them.
 
 use super::table::Kind;
-use crate::cli::{logging, urls};
+use crate::base::urls;
+use crate::cli::logging;
 
 const SYNTAX: &str = "parse error";
 const RANGE: &str = "value out of range";

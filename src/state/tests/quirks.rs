@@ -210,6 +210,9 @@ fn what_is_not_a_key_or_lease_survives_a_restart_and_makes_no_revision() {
         name: "one".into(),
         client_urls: vec!["http://one:2379".into()],
     };
+    machine
+        .state
+        .found([(11, vec!["http://one:2380".to_owned()])].into_iter());
     for command in [
         Command::ClusterVersionSet(membershippb::ClusterVersionSetRequest { ver: "3.7.0".into() }),
         Command::ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest {

@@ -175,6 +175,11 @@ impl Shared {
 }
 
 impl Wal {
+    /// Whose log lies in a directory: [`WalOptions::identity`]; `None` if there is none.
+    pub async fn owner(env: &Env, directory: &Path) -> Result<Option<[u8; 16]>, Broken> {
+        recovery::owner(env, directory).await
+    }
+
     /// Opens the log in `directory`, or begins one there.
     ///
     /// # Errors

@@ -40,6 +40,27 @@ pub(super) struct Recovered {
     pub spares: Vec<u64>,
 }
 
+/// Whose log lies in a directory, by the first header that is whole; `None` without any.
+pub(super) async fn owner(env: &Env, directory: &Path) -> Result<Option<[u8; 16]>, Broken> {
+    let disk = env.disk();
+    let names = match disk.read_dir(directory).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        names => names.map_err(failed("could not read the log's directory", directory))?,
+    };
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    for number in numbers {
+        let path = segment_path(directory, number);
+        let cannot = failed("could not open log segment", &path);
+        let file = disk.open(&path).await.map_err(&cannot)?;
+        let sector = file.read_at(0, SEGMENT_HEADER).await.map_err(&cannot)?;
+        if let Some(header) = SegmentHeader::decode(&sector) {
+            return Ok(Some(header.identity));
+        }
+    }
+    Ok(None)
+}
+
 pub(super) async fn recover(env: &Env, directory: &Path, options: &WalOptions) -> Result<Recovered, Broken> {
     let disk = env.disk();
     let cannot = failed("could not read the log's directory", directory);

@@ -1,0 +1,88 @@
+//! What a member has to know before it takes part: which cluster this is, and who it is in it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Consensus;
+use super::message::Description;
+use super::network::addresses;
+use crate::base::{ClusterId, MemberId};
+use crate::runtime::Env;
+use crate::runtime::tls::Tls;
+use crate::transport::{AddressBook, Dialer, Identity, Purpose, decode};
+
+/// A cluster, as one of its members sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Found {
+    pub cluster: ClusterId,
+    /// Empty if whoever answers has just started, too.
+    pub members: Vec<FoundMember>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FoundMember {
+    pub id: MemberId,
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    /// It has taken part before.
+    pub has_started: bool,
+}
+
+impl Found {
+    /// What a member says that does not take part yet.
+    pub(super) fn nothing(identity: Identity) -> Found {
+        Found {
+            cluster: identity.cluster,
+            members: Vec::new(),
+        }
+    }
+}
+
+/// Asks whoever listens at these peer URLs.
+pub async fn ask(env: &Env, tls: Option<Tls>, urls: &[String], timeout: Duration) -> io::Result<Found> {
+    let book = AddressBook::default();
+    let nobody = Identity::default();
+    book.set(nobody.member, addresses(urls));
+    let dialer = Dialer {
+        env: env.clone(),
+        identity: nobody,
+        peer: nobody.member,
+        tls,
+        book,
+        timeout,
+        removed: Arc::default(),
+    };
+    let answer = async {
+        let (mut reader, _writer) = dialer.dial(Purpose::Discover).await?;
+        let answer = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        decode(&answer)
+    };
+    env.timeout(timeout, answer).await?
+}
+
+impl Consensus {
+    /// The cluster as of now if a leader can be asked, else as this member knows it.
+    pub(super) async fn describe_cluster(&self) -> Found {
+        let patience = self.election_timeout() / 2;
+        let _ = self.env().timeout(patience, self.read_barrier()).await;
+        let members = self.members().into_iter().map(|member| FoundMember {
+            id: member.id,
+            has_started: !member.name.is_empty() || !member.client_ur_ls.is_empty(),
+            name: member.name,
+            peer_urls: member.peer_ur_ls,
+        });
+        Found {
+            cluster: self.cluster_id(),
+            members: members.collect(),
+        }
+    }
+
+    pub(super) fn describe(&self) -> Description {
+        Description {
+            server_version: self.0.options.server_version.clone(),
+        }
+    }
+}

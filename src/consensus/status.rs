@@ -1,0 +1,170 @@
+//! How this member stands in raft, and leadership: who leads, its heartbeats, handing it over.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+
+use super::Consensus;
+use crate::base::{Denied, MemberId, limits};
+use crate::runtime::signal;
+
+/// etcd's words of a member whose removal is final; the process then ends well.
+pub const REMOVED: &str = "the member has been permanently removed from the cluster";
+
+/// What is known of raft at this moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Status {
+    pub term: u64,
+    pub leader: Option<MemberId>,
+    /// Highest committed index that this member knows.
+    pub committed: u64,
+    pub applied: u64,
+    pub is_learner: bool,
+    /// Set when raft stopped, or damage was read: the member must not serve any more.
+    pub fatal: Option<String>,
+}
+
+impl Consensus {
+    /// A leader's heartbeats. Raft would time each out after the interval at which it sends them; here an
+    /// answer may take longer than that, as in a cluster whose members are far apart.
+    pub(super) async fn run_heartbeats(self) {
+        loop {
+            self.env().sleep(self.0.options.heartbeat_interval).await;
+            let leads = self.status().leader == Some(self.member_id());
+            if leads && self.raft().trigger().heartbeat().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What raft says now.
+    pub fn status(&self) -> Status {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.state == ServerState::Leader;
+        let alone = metrics.membership_config.voter_ids().count() == 1;
+        // A leader that has not heard from a quorum for long is one only in its own view (CheckQuorum).
+        let acked = metrics.last_quorum_acked.as_ref().is_some_and(|acked| {
+            let silence = self.0.env.now() - **acked;
+            silence < self.0.options.election_timeout * 3 / 2
+        });
+        let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
+        let removed = self.0.network.is_removed() || self.0.core.has_left(self.member_id());
+        Status {
+            term: metrics.current_term,
+            leader: metrics.current_leader.filter(|_| !leads || alone || acked),
+            committed: metrics.local_committed.map_or(0, |committed| committed.index),
+            applied: self.0.core.applied().map_or(0, |applied| applied.index),
+            is_learner: self.0.core.is_learner(),
+            fatal: removed
+                .then(|| REMOVED.to_owned())
+                .or(stopped)
+                .or_else(|| self.0.damage.get().map(ToString::to_string)),
+        }
+    }
+
+    /// The term at the last look: a hint, for the wording of errors.
+    pub(super) fn term_seen(&self) -> u64 {
+        self.0.term_seen.load(Ordering::Relaxed)
+    }
+
+    /// Whether far more is committed than applied, as of the last look.
+    pub(super) fn is_lagging(&self) -> bool {
+        self.0.lagging.load(Ordering::Relaxed)
+    }
+
+    /// Watches [`Status`]: leader, term and failure at once, progress now and then.
+    pub fn status_signal(&self) -> signal::Receiver<Status> {
+        self.0.status.subscribe()
+    }
+
+    /// Keeps [`Self::status_signal`] up to date, and the lessor in step with leadership.
+    pub(super) async fn run_status(self) {
+        let mut server_metrics = self.0.raft.server_metrics();
+        let mut led_term = None;
+        loop {
+            let status = self.status();
+            self.0.term_seen.store(status.term, Ordering::Relaxed);
+            let behind = status.committed.saturating_sub(status.applied);
+            self.0
+                .lagging
+                .store(behind > limits::APPLY_LAG_ENTRIES_MAX, Ordering::Relaxed);
+            let leads = status.leader == Some(self.member_id());
+            if leads && led_term != Some(status.term) {
+                self.0.core.lessor.promote(self.0.options.election_timeout);
+                led_term = Some(status.term);
+            } else if !leads && led_term.take().is_some() {
+                self.0.core.lessor.demote();
+            }
+            let fatal = status.fatal.is_some();
+            let changed = self.0.status.send_if_modified(|current| {
+                let differs = (current.leader, current.term) != (status.leader, status.term) || fatal;
+                *current = status;
+                differs
+            });
+            if changed {
+                self.0.core.proposals.wake();
+            }
+            if fatal {
+                return;
+            }
+            // Whether a leader still hears from a quorum is a matter of time, not of an event.
+            let tick = self.0.options.election_timeout / 4;
+            let _ = self.0.env.timeout(tick, server_metrics.changed()).await;
+        }
+    }
+
+    /// Hands leadership to `target` and waits for it; only the leader can.
+    pub async fn move_leader(&self, target: MemberId) -> Result<(), Denied> {
+        let status = self.status();
+        if status.leader != Some(self.member_id()) {
+            return Err(Denied::NOT_LEADER);
+        }
+        if target == self.member_id() {
+            return Ok(());
+        }
+        if !self.0.core.membership().voter_ids().any(|voter| voter == target) {
+            return Err(Denied::BAD_LEADER_TRANSFEREE);
+        }
+        let mut signal = self.status_signal();
+        self.0
+            .raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|_| Denied::STOPPED)?;
+        let moved = signal.wait_until(|status| status.leader == Some(target));
+        match self.0.env.timeout(self.0.options.request_timeout, moved).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Denied::STOPPED),
+            Err(_) => Err(Denied::TRANSFER_TIMEOUT),
+        }
+    }
+
+    /// Before a stop: hands leadership to the member that is furthest, if this one leads and has a peer.
+    pub async fn hand_over(&self, timeout: Duration) {
+        if self.status().leader != Some(self.member_id()) {
+            return;
+        }
+        let heir = {
+            let metrics = self.0.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: BTreeSet<MemberId> = metrics.membership_config.voter_ids().collect();
+            let replication = metrics.replication.iter().flatten();
+            let others = replication.filter(|(id, _)| **id != self.member_id() && voters.contains(id));
+            others
+                .max_by_key(|(_, matched)| matched.as_ref().map(|log_id| log_id.index))
+                .map(|(id, _)| *id)
+        };
+        let Some(heir) = heir else { return };
+        let moved = self.0.env.timeout(timeout, self.move_leader(heir)).await;
+        tracing::info!(
+            heir = format!("{heir:x}"),
+            done = matches!(moved, Ok(Ok(()))),
+            "transferred leadership"
+        );
+    }
+}

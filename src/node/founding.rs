@@ -1,0 +1,221 @@
+//! Who a member is when it starts: from its data, from `--initial-cluster`, or from the cluster that it joins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_all};
+
+use super::{Config, NodeError};
+use crate::base::{MemberId, ids};
+use crate::consensus::{Found, Peer, ask};
+use crate::runtime::Env;
+use crate::runtime::tls::Tls;
+use crate::transport::Identity;
+
+/// How long the others are asked who they are.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const ASK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Who this member is, and whom it starts with.
+pub struct Founding {
+    pub identity: Identity,
+    /// The members of a new cluster; empty if it is not this member's to found.
+    pub initial_members: BTreeMap<MemberId, Peer>,
+    /// Members of a cluster that is joined.
+    pub known_peers: Vec<(MemberId, Vec<String>)>,
+    has_data: bool,
+}
+
+impl Founding {
+    pub async fn find(
+        env: &Env,
+        config: &Config,
+        stored: Option<Identity>,
+        tls: &Option<Tls>,
+    ) -> Result<Founding, NodeError> {
+        match stored {
+            Some(identity) => Founding::recorded(config, identity),
+            None if config.join => Founding::joined(env, config, tls).await,
+            None => {
+                let (identity, initial_members) = listed(config)?;
+                Ok(Founding {
+                    identity,
+                    initial_members,
+                    known_peers: Vec::new(),
+                    has_data: false,
+                })
+            }
+        }
+    }
+
+    /// Data decide, not flags: the members may have changed since these were written, as may the own address.
+    fn recorded(config: &Config, identity: Identity) -> Result<Founding, NodeError> {
+        let initial_members = match listed(config) {
+            Ok((listed, members)) if listed == identity => members,
+            _ => BTreeMap::new(),
+        };
+        Ok(Founding {
+            identity,
+            initial_members,
+            known_peers: Vec::new(),
+            has_data: true,
+        })
+    }
+
+    /// Asks the members of the cluster, which has to be the one that `--initial-cluster` lists.
+    async fn joined(env: &Env, config: &Config, tls: &Option<Tls>) -> Result<Founding, NodeError> {
+        let others = others(config);
+        let asked = others.iter().map(|urls| ask(env, tls.clone(), urls, ASK_TIMEOUT));
+        let answers = join_all(asked).await;
+        let found = answers
+            .into_iter()
+            .flatten()
+            .find(|found| !found.members.is_empty());
+        let Some(found) = found else {
+            return Err(NodeError(
+                "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
+                 given URLs"
+                    .into(),
+            ));
+        };
+        let member = own_member(config, &found)
+            .map_err(|why| NodeError(format!("error validating peerURLs {}: {why}", described(&found))))?;
+        Ok(Founding {
+            identity: Identity {
+                cluster: found.cluster,
+                member,
+            },
+            initial_members: BTreeMap::new(),
+            known_peers: found
+                .members
+                .into_iter()
+                .map(|member| (member.id, member.peer_urls))
+                .collect(),
+            has_data: false,
+        })
+    }
+
+    /// A member whose data are gone must not take part again as if it had never voted: the others know it. They are
+    /// asked for as long as it takes to hear from so many that a leader could be elected, but not for ever, since
+    /// the others of a new cluster may start later.
+    pub async fn check_not_wiped(
+        &self,
+        env: &Env,
+        config: &Config,
+        tls: &Option<Tls>,
+    ) -> Result<(), NodeError> {
+        let others = others(config);
+        if self.has_data || self.initial_members.len() <= 1 {
+            return Ok(());
+        }
+        let member = self.identity.member;
+        let enough = self.initial_members.len() / 2;
+        let mut asked: Vec<_> = others
+            .iter()
+            .map(|urls| Box::pin(ask_until_answered(env, tls.clone(), urls)))
+            .collect();
+        let look = async {
+            let mut heard = 0;
+            while heard < enough && !asked.is_empty() {
+                let (found, _, rest) = select_all(std::mem::take(&mut asked)).await;
+                asked = rest;
+                heard += 1;
+                let known = found.members.iter().find(|known| known.id == member);
+                if known.is_some_and(|known| known.has_started) {
+                    return Err(NodeError(format!(
+                        "member {member:x} has already been bootstrapped: its data are gone; remove it from the \
+                         cluster, add it again, and start it with --initial-cluster-state=existing"
+                    )));
+                }
+            }
+            Ok(())
+        };
+        env.timeout(ASK_TIMEOUT, look).await.unwrap_or(Ok(()))
+    }
+}
+
+async fn ask_until_answered(env: &Env, tls: Option<Tls>, urls: &[String]) -> Found {
+    loop {
+        match ask(env, tls.clone(), urls, ASK_TIMEOUT).await {
+            Ok(found) => return found,
+            Err(_) => env.sleep(ASK_PAUSE).await,
+        }
+    }
+}
+
+/// The peer URLs of every other member that is listed.
+fn others(config: &Config) -> Vec<&[String]> {
+    let listed = config.initial_cluster.iter();
+    let others = listed.filter(|(name, _)| *name != config.name);
+    others.map(|(_, urls)| urls.as_slice()).collect()
+}
+
+/// Who this member is among those of a running cluster, whose URLs have to be those of the flags.
+fn own_member(config: &Config, found: &Found) -> Result<MemberId, String> {
+    if found.members.len() != config.initial_cluster.len() {
+        return Err("member count is unequal".into());
+    }
+    let set = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
+    let mut own = None;
+    for known in &found.members {
+        let mut listed = config.initial_cluster.iter();
+        let Some((name, _)) = listed.find(|(_, urls)| set(urls) == set(&known.peer_urls)) else {
+            return Err(format!(
+                "PeerURLs: no match found for existing member ({:x}, {:?})",
+                known.id, known.peer_urls
+            ));
+        };
+        if *name == config.name {
+            own = Some(known);
+        }
+    }
+    let own = own.ok_or_else(|| format!("couldn't find local name {:?}", config.name))?;
+    if own.has_started {
+        return Err(format!(
+            "member {:x} has taken part before, and its data are gone: remove it from the cluster and add it again",
+            own.id
+        ));
+    }
+    Ok(own.id)
+}
+
+fn described(found: &Found) -> String {
+    let member = |member: &crate::consensus::FoundMember| {
+        format!("{:x} {}={}", member.id, member.name, member.peer_urls.join(","))
+    };
+    let members: Vec<String> = found.members.iter().map(member).collect();
+    format!(
+        "{{ClusterID:{:x} Members:[{}]}}",
+        found.cluster,
+        members.join("; ")
+    )
+}
+
+/// Who this member is, and who the members of a new cluster are, from `--initial-cluster`.
+fn listed(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), NodeError> {
+    let mut members = BTreeMap::new();
+    let mut own = None;
+    for (name, urls) in &config.initial_cluster {
+        let id = ids::member_id(urls, &config.initial_cluster_token, None);
+        if *name == config.name {
+            own = Some(id);
+        }
+        let peer = Peer {
+            name: name.clone(),
+            peer_urls: urls.clone(),
+        };
+        if id == 0 || members.insert(id, peer).is_some() {
+            return Err(NodeError(format!(
+                "member {name} has the id of another member: {id:x}"
+            )));
+        }
+    }
+    let Some(member) = own else {
+        let name = &config.name;
+        return Err(NodeError(format!(
+            "couldn't find local name \"{name}\" in the initial cluster configuration"
+        )));
+    };
+    let cluster = ids::cluster_id(members.keys().copied());
+    Ok((Identity { cluster, member }, members))
+}
