@@ -74,6 +74,8 @@ pub struct Config {
     /// Members are neither added nor removed if the quorum could be lost.
     pub strict_reconfig: bool,
     pub max_learners: u32,
+    /// `GODEBUG=http2debug`: show what clients call this server.
+    pub trace_http2: bool,
     /// The cluster exists already: a member without data joins it.
     pub join: bool,
     pub heartbeat_interval: Duration,
@@ -128,6 +130,7 @@ impl Default for Config {
             initial_cluster_token: "etcd-cluster".into(),
             strict_reconfig: true,
             max_learners: 1,
+            trace_http2: false,
             join: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),

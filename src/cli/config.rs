@@ -202,6 +202,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         initial_cluster_token: flags.text("initial-cluster-token"),
         strict_reconfig: flags.boolean("strict-reconfig-check"),
         max_learners: u32::try_from(size(flags, "max-learners")?).unwrap_or(u32::MAX),
+        trace_http2: std::env::var("GODEBUG").is_ok_and(|debug| debug.contains("http2debug=")),
         join: flags.text("initial-cluster-state") == "existing",
         heartbeat_interval: milliseconds("heartbeat-interval"),
         election_timeout: milliseconds("election-timeout"),

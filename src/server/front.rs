@@ -84,6 +84,9 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
     fn call(&self, mut request: Request<Incoming>) -> Answering {
         if self.role != Role::MetricsOnly && self.role != Role::HttpOnly && is_grpc(request.headers()) {
+            if self.api.options.trace_http2 {
+                trace_authority(&request);
+            }
             let counter = self.api.metrics.bytes_received.clone();
             if let Some(name) = &self.common_name {
                 request.extensions_mut().insert(name.clone());
@@ -110,6 +113,18 @@ impl hyper::service::Service<Request<Incoming>> for Front {
             sent: None,
         }
     }
+}
+
+/// The line by which a Go server shows what a client calls it, for whoever looks into a proxy or a balancer; raw, as
+/// Go's.
+fn trace_authority<B>(request: &Request<B>) {
+    use std::io::Write;
+    let authority = request
+        .uri()
+        .authority()
+        .map_or("", |authority| authority.as_str());
+    let line = format!("http2: decoded hpack field header field \":authority\" = {authority:?}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -49,7 +49,8 @@ pub fn range(request: &RangeRequest) -> Result<(), Denied> {
 /// What RangeStream leaves out: sort orders other than the keys', and revision filters.
 pub fn range_stream(request: &RangeRequest) -> Result<(), Denied> {
     let natural = match request.sort_order() {
-        SortOrder::None => request.sort_target() == SortTarget::Key,
+        // Whatever the target: etcd does not look at it here.
+        SortOrder::None => true,
         SortOrder::Ascend => request.sort_target() == SortTarget::Key,
         SortOrder::Descend => false,
     };
