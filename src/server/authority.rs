@@ -27,6 +27,8 @@ const FLAG_PADDED: u8 = 0x8;
 const FLAG_PRIORITY: u8 = 0x20;
 /// A literal field that the decoder remembers, with name 1 of HPACK's static table.
 const AUTHORITY: u8 = 0x40 | 1;
+/// What that header is called then.
+pub const RENAMED: &str = "set-cookie";
 /// The same with name 55.
 const SET_COOKIE: u8 = 0x40 | 55;
 /// `:method`, `:scheme` and `:path`, in any order.

@@ -119,10 +119,10 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 /// Go's.
 fn trace_authority<B>(request: &Request<B>) {
     use std::io::Write;
-    let authority = request
-        .uri()
-        .authority()
-        .map_or("", |authority| authority.as_str());
+    let renamed = request.headers().get(super::authority::RENAMED);
+    let renamed = renamed.and_then(|value| value.to_str().ok());
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let authority = authority.or(renamed).unwrap_or_default();
     let line = format!("http2: decoded hpack field header field \":authority\" = {authority:?}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
