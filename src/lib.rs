@@ -4,6 +4,7 @@
 //! an arrow that points up.
 
 pub mod base;
+pub mod bbolt;
 pub mod cli;
 pub mod client;
 pub mod consensus;

@@ -47,6 +47,22 @@ pub trait Read {
     ) -> Result<(), Broken>;
 }
 
+impl<R: Read + ?Sized> Read for Box<R> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
+        (**self).get(space, key)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), Broken> {
+        (**self).scan(space, from, to, visit)
+    }
+}
+
 /// One change of a key: a value, or its absence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {

@@ -33,7 +33,7 @@ use crate::base::{Broken, LeaseId, MemberId};
 use crate::proto::command::{Command, Header, command::Request};
 use crate::runtime::signal;
 use crate::state::{Answer, Outcome, Pending, State};
-use crate::storage::{Engine, Install, Store};
+use crate::storage::{Engine, Install, Store, View};
 use crate::transport::{AddressBook, decode, encode};
 
 /// Where the engine keeps the log id and the membership it stands at.
@@ -168,6 +168,11 @@ impl Core {
 
     pub fn applied_signal(&self) -> signal::Receiver<Option<LogId>> {
         self.applied.subscribe()
+    }
+
+    /// The store as it is now.
+    pub fn view(&self) -> Box<dyn View> {
+        self.lock_read().engine.view()
     }
 
     /// Bytes of the engine on disk: allocated and in use.
@@ -399,7 +404,7 @@ fn decode_command(index: u64, encoded: &Bytes) -> Result<(Option<Header>, Reques
 
 /// What raft passes around as a snapshot: a view to send, or a received one to install.
 pub enum SnapshotData {
-    View(Box<dyn crate::storage::View>),
+    View(Box<dyn View>),
     Received(Install),
 }
 

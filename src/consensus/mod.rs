@@ -46,12 +46,14 @@ pub use types::Peer;
 
 use crate::base::kv::Read;
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
+use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
 use crate::runtime::tls::Tls;
 use crate::runtime::{Env, Task, signal};
 use crate::state::State;
-use crate::storage::Store;
+use crate::state::exchange::Export;
 use crate::storage::wal::Wal;
+use crate::storage::{Store, View};
 use crate::transport::{self, AddressBook, Identity, Purpose};
 use machine::{Core, Machine};
 use message::{PeerRequest, PeerResponse};
@@ -93,6 +95,9 @@ pub struct Options {
     /// How long an unused simple token lives.
     pub token_ttl: Duration,
 }
+
+/// etcd's file of a moment, part by part.
+pub type SnapshotFile = Encoder<Export<Box<dyn View>>>;
 
 /// A handle on the replicated state machine of this member; cheap to clone.
 #[derive(Clone)]
@@ -296,6 +301,11 @@ impl Consensus {
     /// Bytes of the engine on disk: allocated and in use.
     pub fn engine_bytes(&self) -> (u64, u64) {
         self.0.core.engine_bytes()
+    }
+
+    /// The store as it is now, as rows of etcd's file. Reads the engine: to be called where blocking is allowed.
+    pub fn export(&self) -> Result<Export<Box<dyn View>>, Broken> {
+        Export::new(self.0.core.view())
     }
 
     /// Asks another member.

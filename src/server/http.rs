@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 use super::checks::Check;
 use super::front::Role;
-use super::{Api, STORAGE_VERSION, VERSION, gateway};
+use super::{Api, VERSION, gateway, snapshot};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The exposition format of Prometheus.
@@ -208,7 +208,7 @@ fn version(api: &Api) -> Response<Body> {
         .consensus
         .read(|state, _| state.cluster_version().map(str::to_owned));
     let storage = if cluster.is_some() {
-        STORAGE_VERSION
+        snapshot::VERSION
     } else {
         "unknown"
     };

@@ -1,13 +1,11 @@
-//! The Maintenance service: status, alarms, hashes, leadership. Snapshots, the hash of etcd's file and
-//! downgrades are not implemented yet.
+//! The Maintenance service: status, alarms, hashes, snapshots, leadership. Downgrades are not implemented yet.
 
-use futures_util::stream;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::kv::Answers;
 use super::rpc::{Rights, Rpc};
 use super::streams::Guarded;
-use super::{Api, STORAGE_VERSION, VERSION, mismatch, quota};
+use super::{Api, VERSION, mismatch, quota, snapshot};
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, alarm_request::AlarmAction, maintenance_server::Maintenance};
@@ -56,7 +54,8 @@ impl Maintenance for Api {
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        self.unimplemented(Rpc::Hash, request).await
+        self.unary(Rpc::Hash, false, request, |_, _| self.hash_all())
+            .await
     }
 
     async fn hash_kv(
@@ -77,8 +76,7 @@ impl Maintenance for Api {
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.stream(Rpc::Snapshot, true, request, |_, _| {
             self.metrics.rpc(Rpc::Snapshot).msg_received.inc();
-            let refused = super::status::status(Denied::NOT_IMPLEMENTED);
-            Ok(Box::pin(stream::once(async { Err(refused) })) as Answers<_>)
+            Ok(Box::pin(snapshot::stream(self.shared())) as Answers<_>)
         })
         .await
     }
@@ -131,10 +129,22 @@ impl Api {
             raft_term: status.term,
             errors,
             is_learner: status.is_learner,
-            storage_version: STORAGE_VERSION.into(),
+            storage_version: snapshot::VERSION.into(),
             db_size_quota: quota::effective(self.options.quota_bytes),
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }
+    }
+
+    /// The same on members at the same index, whatever lies where in their files.
+    async fn hash_all(&self) -> Result<pb::HashResponse, Denied> {
+        let consensus = self.consensus.clone();
+        let look = self
+            .env
+            .run_blocking(move || consensus.read_store(|_, _| consensus.export()?.hash(true)));
+        Ok(pb::HashResponse {
+            hash: look.await?,
+            header: Some(self.header_now()),
+        })
     }
 
     /// Reads all of history under one look, off the tasks that serve others. Writes wait meanwhile, as they do

@@ -37,6 +37,7 @@ pub mod metrics;
 mod quota;
 mod range;
 mod rpc;
+mod snapshot;
 mod standing;
 mod status;
 mod streams;
@@ -71,8 +72,6 @@ pub use watch::WatchHub;
 
 /// The version of etcd that this server stands in for. Clients switch features on by it.
 pub const VERSION: &str = "3.7.1";
-/// The version of etcd's storage format that goes with it.
-pub const STORAGE_VERSION: &str = "3.7.0";
 /// Pause between looks whether the member has published itself.
 const READY_RETRY: Duration = Duration::from_millis(20);
 /// How long clients may take to finish when the server stops.

@@ -23,6 +23,7 @@ pub enum Kind {
     Member = 7,
     Version = 8,
     Auth = 9,
+    Import = 10,
 }
 
 /// See the module.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use prost::Message;
 
 use super::State;
+use super::exchange::revision_key;
 use super::record::Record;
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, Denied, Revision, RevisionAt};
@@ -48,7 +48,7 @@ impl State {
             }
             match Record::decode(at, value) {
                 Ok(record) => {
-                    hash = crc32c::crc32c_append(hash, &etcd_key(at, record.tombstone));
+                    hash = crc32c::crc32c_append(hash, &revision_key(at, record.tombstone));
                     hash = crc32c::crc32c_append(hash, &record.kv.encode_to_vec());
                     Visit::Continue
                 }
@@ -78,12 +78,4 @@ impl State {
         });
         kept
     }
-}
-
-/// A revision as etcd's bucket keys it: `main _ sub`, and a `t` behind a tombstone's.
-fn etcd_key(at: RevisionAt, tombstone: bool) -> Bytes {
-    let bytes = at.to_bytes();
-    let (main, sub) = bytes.split_at(8);
-    let mark: &[u8] = if tombstone { b"t" } else { b"" };
-    [main, b"_", sub, mark].concat().into()
 }

@@ -100,6 +100,30 @@ pub fn load(store: &dyn Read) -> Result<Vec<RevisionAt>, Broken> {
     damaged.map_or(Ok(kept), Err)
 }
 
+/// Looks up, in ascending order, which records at or below the compact revision live on: with one block in memory.
+pub struct Lookup<'a> {
+    store: &'a dyn Read,
+    block: Option<(i64, BTreeSet<RevisionAt>)>,
+}
+
+impl<'a> Lookup<'a> {
+    pub fn new(store: &'a dyn Read) -> Self {
+        Lookup { store, block: None }
+    }
+
+    pub fn is_kept(&mut self, at: RevisionAt) -> Result<bool, Broken> {
+        let block = at.main / BLOCK_REVISIONS;
+        if self.block.as_ref().is_none_or(|(known, _)| *known != block) {
+            let kept = match self.store.get(Space::Meta, &row_key(block))? {
+                Some(row) => decode(block, row)?,
+                None => Vec::new(),
+            };
+            self.block = Some((block, kept.into_iter().collect()));
+        }
+        Ok(self.block.as_ref().is_some_and(|(_, kept)| kept.contains(&at)))
+    }
+}
+
 fn row_key(block: i64) -> Bytes {
     [PREFIX, &block.to_be_bytes()].concat().into()
 }

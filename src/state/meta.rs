@@ -16,6 +16,15 @@ const KEY: &[u8] = b"state";
 /// What is stored, and how. A store in another format is refused, not guessed at.
 const FORMAT: u32 = 1;
 
+/// What a store says of itself; `None` if it is new.
+pub(super) fn stored_meta(store: &dyn Read) -> Result<Option<StateMeta>, Broken> {
+    let Some(bytes) = store.get(Space::Meta, KEY)? else {
+        return Ok(None);
+    };
+    let meta = StateMeta::decode(bytes).map_err(|error| Broken::new(format!("stored state: {error}")))?;
+    Ok(Some(meta))
+}
+
 impl State {
     /// Adds to a batch what brings the store to this state. Call it once, after the last command of the batch.
     pub fn seal(&self, store: &mut Pending<'_>) {
@@ -37,10 +46,9 @@ impl State {
 
     /// Takes in what [`seal`](Self::seal) wrote; `false` if there is nothing.
     pub(super) fn load_meta(&mut self, store: &dyn Read) -> Result<bool, Broken> {
-        let Some(bytes) = store.get(Space::Meta, KEY)? else {
+        let Some(meta) = stored_meta(store)? else {
             return Ok(false);
         };
-        let meta = StateMeta::decode(bytes).map_err(|error| Broken::new(format!("stored state: {error}")))?;
         if meta.format != FORMAT {
             let found = meta.format;
             return Err(Broken::new(format!(

@@ -16,6 +16,7 @@ mod auth;
 pub mod check;
 mod compact;
 mod digest;
+pub mod exchange;
 mod hash;
 mod history;
 mod index;

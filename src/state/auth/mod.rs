@@ -41,9 +41,9 @@ pub const ROOT: &str = "root";
 const FIRST_REVISION: u64 = 1;
 
 /// Where users, roles and the rest are stored, in [`Space::Meta`].
-const META_KEY: &[u8] = b"auth";
-const USER_PREFIX: &[u8] = b"auth/user/";
-const ROLE_PREFIX: &[u8] = b"auth/role/";
+pub(super) const META_KEY: &[u8] = b"auth";
+pub(super) const USER_PREFIX: &[u8] = b"auth/user/";
+pub(super) const ROLE_PREFIX: &[u8] = b"auth/role/";
 
 /// See the module.
 pub struct Auth {
