@@ -3,6 +3,8 @@
 //! The production binary and the simulator both call it; there is no second way to build a server.
 
 mod founding;
+mod inspect;
+mod restore;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +22,8 @@ use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
 use crate::transport::Identity;
 use founding::Founding;
+pub use inspect::{Inspected, inspect, inspect_file};
+pub use restore::{Origin, has_member, restore};
 
 /// The cluster version that this release brings: etcd 3.7's.
 const CLUSTER_VERSION: &str = "3.7.0";
@@ -228,6 +232,7 @@ impl Node {
             }));
         }
         let (lock, dirs) = lock(&env, &config).await?;
+        refuse_lost_log(&*env.disk(), &dirs.member, &dirs.wal).await?;
         let founding = Founding::find(&env, &config, stored_identity(&env, &dirs).await?, &peer_tls).await?;
         let identity = founding.identity;
         let door = Door::open(&env, identity, peers);
@@ -378,15 +383,23 @@ struct Dirs {
     wal: PathBuf,
 }
 
+impl Dirs {
+    fn of(config: &Config) -> Dirs {
+        let member = config.data_dir.join("member");
+        let wal = config.wal_dir.clone().unwrap_or_else(|| member.join("wal"));
+        Dirs { member, wal }
+    }
+}
+
 /// Makes the data directory this process's own.
 async fn lock(env: &Env, config: &Config) -> Result<(Box<dyn Send + Sync>, Dirs), NodeError> {
     let disk = env.disk();
-    let dir = config.data_dir.join("member");
-    let wal_dir = config.wal_dir.clone().unwrap_or_else(|| dir.join("wal"));
+    let dirs = Dirs::of(config);
+    let dir = &dirs.member;
     let context = |path: &Path, error: std::io::Error| NodeError(format!("{}: {error}", path.display()));
-    create_dir(&*disk, &dir)
+    create_dir(&*disk, dir)
         .await
-        .map_err(|error| context(&dir, error))?;
+        .map_err(|error| context(dir, error))?;
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => NodeError(format!(
@@ -395,11 +408,6 @@ async fn lock(env: &Env, config: &Config) -> Result<(Box<dyn Send + Sync>, Dirs)
         )),
         _ => context(&lock_path, error),
     })?;
-    refuse_lost_log(&*disk, &dir, &wal_dir).await?;
-    let dirs = Dirs {
-        member: dir,
-        wal: wal_dir,
-    };
     Ok((lock, dirs))
 }
 

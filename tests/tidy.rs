@@ -17,7 +17,10 @@ use std::path::{Path, PathBuf};
 /// Which layers a layer may name.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["node", "runtime", "base"]),
+    (
+        "cli",
+        &["node", "client", "state", "bbolt", "proto", "runtime", "base"],
+    ),
     (
         "node",
         &[
@@ -28,6 +31,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "transport",
             "proto",
             "runtime",
+            "bbolt",
             "base",
         ],
     ),

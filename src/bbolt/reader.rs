@@ -110,6 +110,11 @@ impl<F: ReadAt> File<F> {
         })
     }
 
+    /// Bytes of the pages in use.
+    pub fn size(&self) -> u64 {
+        self.pages * self.page_bytes
+    }
+
     /// Names of the buckets.
     pub fn buckets(&self) -> Result<Vec<Vec<u8>>, String> {
         let mut names = Vec::new();

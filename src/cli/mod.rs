@@ -13,6 +13,7 @@ mod auth_token;
 pub mod config;
 pub mod flags;
 pub mod logging;
+mod offline;
 pub mod serve;
 mod tls;
 
@@ -31,6 +32,9 @@ const MISUSE: u8 = 2;
 /// Runs the program; `arguments` begin with its name.
 pub fn main(arguments: Vec<String>) -> ExitCode {
     let typed = arguments.get(1..).unwrap_or_default();
+    if let Some(code) = offline::run(typed) {
+        return code;
+    }
     let parsed = flags::parse(typed);
     match &parsed {
         Parsed::Help => {
@@ -48,7 +52,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         }
         Parsed::Flags(_) | Parsed::Stray(_) => {}
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match new_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             print(&mut io::stderr(), &format!("cannot start the runtime: {error}\n"));
@@ -65,6 +69,10 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         match config {
             Ok(config) => {
                 log_start(&config);
+                if let Err(error) = offline::etcd_dir::adopt(&env, &config).await {
+                    error!(target: FATAL, error = error.0, "failed to start");
+                    return ExitCode::FAILURE;
+                }
                 serve::run(env, config).await
             }
             Err(Refusal::Verify(error)) => {
@@ -77,6 +85,10 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
             Err(Refusal::Logged) => ExitCode::FAILURE,
         }
     })
+}
+
+fn new_runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 /// Why there is no configuration.

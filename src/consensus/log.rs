@@ -21,7 +21,7 @@ use crate::transport::{decode, encode};
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// In standard raft a term has one leader, so log ids do not name it.
-const NO_NODE: u64 = 0;
+pub(super) const NO_NODE: u64 = 0;
 
 /// See the module. Clones share the log.
 #[derive(Clone)]

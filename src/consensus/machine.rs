@@ -37,15 +37,15 @@ use crate::storage::{Engine, Install, Store, View};
 use crate::transport::{AddressBook, decode, encode};
 
 /// Where the engine keeps the log id and the membership it stands at.
-const RAFT_KEY: &[u8] = b"raft";
+pub(super) const RAFT_KEY: &[u8] = b"raft";
 /// Entries applied under one lock and written in one engine batch.
 const APPLY_CHUNK_ENTRIES: usize = 64;
 
 /// Where the state stands in the log, as written with every batch.
 #[derive(Clone, Default, Serialize, Deserialize)]
-struct Standing {
-    applied: Option<LogId>,
-    membership: StoredMembership,
+pub(super) struct Standing {
+    pub applied: Option<LogId>,
+    pub membership: StoredMembership,
 }
 
 struct Inner {

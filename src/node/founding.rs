@@ -192,7 +192,7 @@ fn described(found: &Found) -> String {
 }
 
 /// Who this member is, and who the members of a new cluster are, from `--initial-cluster`.
-fn listed(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), NodeError> {
+pub fn listed(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), NodeError> {
     let mut members = BTreeMap::new();
     let mut own = None;
     for (name, urls) in &config.initial_cluster {

@@ -315,17 +315,8 @@ impl Api {
             ..Sample::default()
         };
         (sample.slow_watchers, sample.pending_events) = self.hub.backlog();
-        let every_key = pb::RangeRequest {
-            key: [0].as_slice().into(),
-            range_end: [0].as_slice().into(),
-            count_only: true,
-            ..pb::RangeRequest::default()
-        };
-        self.consensus.read(|state, store| {
-            // Counted by the index, without a look at any key.
-            if let Ok(Ok(counted)) = state.range(&every_key, store) {
-                sample.keys = counted.count;
-            }
+        self.consensus.read(|state, _| {
+            sample.keys = i64::try_from(state.count_keys()).unwrap_or(i64::MAX);
             let (all, in_use) = state.logical_bytes();
             sample.db_bytes = i64::try_from(all).unwrap_or(i64::MAX);
             sample.db_bytes_in_use = i64::try_from(in_use).unwrap_or(i64::MAX);

@@ -251,6 +251,11 @@ impl State {
         self.revision
     }
 
+    /// Keys that live now. Counted by the index, without a look at any.
+    pub fn count_keys(&self) -> usize {
+        self.index.count(&[], None, self.revision)
+    }
+
     /// Reads and watches below this revision are refused; -1 before the first compaction.
     pub fn compact_revision(&self) -> Revision {
         self.compact_revision

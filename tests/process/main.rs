@@ -4,6 +4,7 @@
 //! * `cluster`: three processes, the death of a leader, a member that is far behind;
 //! * `kills`: `kill -9` of one member after the other under load;
 //! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
+//! * `snapshot`: the way in and out, offline commands;
 //! * `tls`: certificates of clients and members, unix sockets;
 //! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
@@ -19,5 +20,6 @@ mod kills;
 mod session;
 mod single;
 mod small_disk;
+mod snapshot;
 mod support;
 mod tls;

@@ -26,15 +26,6 @@ pub struct Export<R> {
     small: BTreeMap<&'static str, Vec<Row>>,
 }
 
-/// What `etcdutl snapshot status` tells of a file.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Summary {
-    /// CRC-32C over names, keys and values of all buckets.
-    pub hash: u32,
-    pub revision: i64,
-    pub total_keys: u64,
-}
-
 impl<R: Read> Export<R> {
     pub fn new(view: R) -> Result<Export<R>, Broken> {
         let meta = stored_meta(&view)?.ok_or_else(|| Broken::new("the store is empty"))?;

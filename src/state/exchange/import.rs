@@ -27,8 +27,8 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// How a file becomes a store.
 pub struct Import {
-    /// Where the store stands in the log that begins behind it.
-    pub position: Position,
+    /// Where the store stands in the log that begins behind it; where the file stood if `None`.
+    pub position: Option<Position>,
     /// The members of the new cluster, and their peer URLs; those in the file if `None`.
     pub members: Option<Vec<(MemberId, Vec<String>)>>,
     /// Raises the revision by so much, and counts everything before as compacted: for clients whose caches must not
@@ -42,7 +42,7 @@ pub struct Imported {
     pub revision: i64,
     pub keys: u64,
     pub members: Vec<MemberId>,
-    /// The log index and term at which the file stood.
+    /// Where the store stands.
     pub position: Position,
 }
 
@@ -88,14 +88,15 @@ pub fn import<F: ReadAt>(
     progress: &mut dyn FnMut(),
 ) -> Result<Imported, String> {
     let mut state = State::empty(0);
-    let position = marks(file, &mut state)?;
+    let stood = marks(file, &mut state)?;
+    let position = options.position.unwrap_or(stood);
     let mut survey = survey(file, state.compact_revision)?;
     if options.bump_revision > 0 {
         let raised = survey.revision.checked_add(options.bump_revision);
         survey.revision = raised.ok_or("the revision cannot be raised so far")?;
         survey.compact_revision = survey.revision;
     }
-    state.position = options.position;
+    state.position = position;
     state.revision = survey.revision;
     state.compact_revision = survey.compact_revision;
     state.digest.add(Kind::Import, &survey.checksum.to_be_bytes());
@@ -131,6 +132,46 @@ pub fn import<F: ReadAt>(
         members: state.members.keys().copied().collect(),
         position,
     })
+}
+
+/// What `etcdutl snapshot status` tells of a file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// CRC-32C over names, keys and values of all buckets.
+    pub hash: u32,
+    pub revision: i64,
+    pub total_keys: u64,
+    /// Of the format; empty if the file is older than that mark.
+    pub version: String,
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// It is damaged.
+pub fn summarize<F: ReadAt>(file: &File<F>) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    let mut keys = BTreeSet::new();
+    for bucket in file.buckets()? {
+        summary.hash = crc32c::crc32c_append(summary.hash, &bucket);
+        file.rows(&bucket, &mut |key, value| {
+            summary.hash = crc32c::crc32c_append(crc32c::crc32c_append(summary.hash, key), value);
+            if bucket == b"key" {
+                let (at, tombstone) = parse_revision_key(key).ok_or_else(|| malformed("key", key))?;
+                summary.revision = at.main;
+                let kv = mvccpb::KeyValue::decode(value).map_err(|_| malformed("key", key))?;
+                match tombstone {
+                    true => keys.remove(&kv.key),
+                    false => keys.insert(kv.key),
+                };
+            } else if bucket == b"meta" && key == b"storageVersion" {
+                summary.version = String::from_utf8_lossy(value).into_owned();
+            }
+            Ok(())
+        })?;
+    }
+    summary.total_keys = keys.len() as u64;
+    Ok(summary)
 }
 
 struct Writer<'a> {

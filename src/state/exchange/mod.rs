@@ -17,8 +17,8 @@ mod import;
 #[cfg(test)]
 mod tests;
 
-pub use export::{Export, Summary};
-pub use import::{Import, Imported, import};
+pub use export::Export;
+pub use import::{Import, Imported, Summary, import, summarize};
 
 use crate::base::RevisionAt;
 

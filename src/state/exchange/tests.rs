@@ -3,8 +3,8 @@ use crate::base::kv::{Batch, Read};
 use crate::bbolt::{Encoder, File};
 use crate::proto::command::command::Request;
 use crate::proto::{authpb, etcdserverpb as pb, membershippb};
+use crate::state::State;
 use crate::state::tests::{Machine, Maps};
-use crate::state::{Position, State};
 
 fn put(key: &str, value: &str, lease: i64) -> Request {
     Request::Put(pb::PutRequest {
@@ -103,7 +103,7 @@ fn imported(bytes: Vec<u8>, options: &Import) -> (State, Maps, Imported) {
 }
 
 const AS_IT_WAS: Import = Import {
-    position: Position { term: 1, index: 1 },
+    position: None,
     members: None,
     bump_revision: 0,
 };
