@@ -20,7 +20,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use reader::{File, ReadAt};
+pub use reader::{File, ReadAt, Visitor};
 pub use writer::{Encoder, Rows};
 
 const PAGE_BYTES: usize = 4096;

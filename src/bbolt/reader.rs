@@ -32,6 +32,10 @@ struct Page {
 }
 
 type Row<'a> = (u32, &'a [u8], &'a [u8]);
+/// Told of key and value of each row.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), String> + 'a;
+/// Told of each element, with its flags.
+type Elements<'a> = dyn FnMut(u32, &[u8], &[u8]) -> Result<(), String> + 'a;
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
@@ -129,11 +133,7 @@ impl<F: ReadAt> File<F> {
     }
 
     /// Every row of a bucket, in order; `false` if there is no such bucket.
-    pub fn rows(
-        &self,
-        bucket: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
-    ) -> Result<bool, String> {
+    pub fn rows(&self, bucket: &[u8], visit: &mut Visitor<'_>) -> Result<bool, String> {
         let mut found = None;
         let mut visited = 0;
         self.walk(self.root, DEPTH_MAX, &mut visited, &mut |flags, key, value| {
@@ -199,7 +199,7 @@ impl<F: ReadAt> File<F> {
         number: u64,
         depth: usize,
         visited: &mut u64,
-        visit: &mut dyn FnMut(u32, &[u8], &[u8]) -> Result<(), String>,
+        visit: &mut Elements<'_>,
     ) -> Result<(), String> {
         let page = self.page(number)?;
         *visited += 1;
@@ -232,7 +232,7 @@ fn parse(at: u64, bytes: Vec<u8>) -> Option<Page> {
 }
 
 impl Page {
-    fn leaf(&self, visit: &mut dyn FnMut(u32, &[u8], &[u8]) -> Result<(), String>) -> Result<(), String> {
+    fn leaf(&self, visit: &mut Elements<'_>) -> Result<(), String> {
         for index in 0..self.count {
             let (flags, key, value) = self
                 .row(index)

@@ -6,6 +6,7 @@ use super::*;
 use crate::base::Broken;
 use crate::base::kv::Visit;
 
+type Found = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>;
 type Buckets = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 struct Made {
@@ -61,7 +62,7 @@ fn written(buckets: &Buckets) -> Vec<u8> {
     file
 }
 
-fn read(file: Vec<u8>) -> Result<BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>, String> {
+fn read(file: Vec<u8>) -> Result<Found, String> {
     let file = File::open(file)?;
     let mut all = BTreeMap::new();
     for name in file.buckets()? {

@@ -390,6 +390,28 @@ fn versions_are_bounded_and_a_port_may_speak_both() {
 }
 
 #[test]
+fn an_authority_may_show_its_own_certificate() {
+    run(async |env| {
+        let ours = Authority::new();
+        ours.issue("server", 1);
+        fs::write(ours.path("itself.pem"), fs::read(ours.path("ca.pem")).unwrap()).unwrap();
+        fs::write(ours.path("itself.key"), ours.issuer.key().serialize_pem()).unwrap();
+        let demand = ["--trusted-ca-file=@/ca.pem"];
+        let cluster = start(secure(
+            1,
+            "clients",
+            &ours.flags(&[&SERVER[..], &demand].concat()),
+        ));
+        let address = &cluster.members[0].address;
+        let mut client = connect(&env, address, ours.client(Some("itself")))
+            .await
+            .unwrap()
+            .client;
+        client.put(&env, "a", "1").await;
+    });
+}
+
+#[test]
 fn who_stalls_in_a_handshake_delays_nobody() {
     run(async |env| {
         let ours = Authority::new();

@@ -299,6 +299,13 @@ impl Index {
                 continue;
             };
             for event in &response.events {
+                // Whatever came before this event: perhaps nobody saw it happen.
+                if let Some(kv) = &event.prev_kv
+                    && !self.writers.contains_key(&kv.mod_revision)
+                {
+                    let hints = self.hints.entry(kv.mod_revision).or_default();
+                    hints.puts.entry(kv.key.clone()).or_insert_with(|| kv.clone());
+                }
                 let Some(kv) = &event.kv else { continue };
                 if self.writers.contains_key(&kv.mod_revision) {
                     continue;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, Pem, X509Certificate};
+use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, Pem, X509Certificate};
 
 /// The names in a certificate.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -53,6 +53,14 @@ impl Names {
             }
         }
         Ok(names)
+    }
+
+    /// Whether a certificate may be used at this Unix time.
+    pub fn are_valid_at(der: &[u8], seconds: u64) -> bool {
+        let time = i64::try_from(seconds).ok();
+        let time = time.and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
+        X509Certificate::from_der(der)
+            .is_ok_and(|(_, certificate)| time.is_some_and(|time| certificate.validity().is_valid_at(time)))
     }
 
     /// Whether the certificate is valid for a host: an address exactly, a name by RFC 6125's rules.

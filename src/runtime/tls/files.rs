@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     SupportedProtocolVersion,
 };
 
+use super::anchor::OrItself;
 use super::certificate::revoked;
 use super::{TlsOptions, versions};
 
@@ -56,7 +59,7 @@ impl Files {
             Some(path) => identity(client_cert, client_key, path),
             None => own(),
         };
-        let roots = Arc::new(roots(ca)?);
+        let roots = Authorities::read(ca)?;
         let provider = Arc::new(provider(options)?);
         let versions = versions(options);
         Ok(Ready {
@@ -84,15 +87,37 @@ fn identity(cert: &[u8], key: &[u8], path: &Path) -> Result<Identity, String> {
     Ok((chain, PrivateKeyDer::from_pem_slice(key).map_err(unreadable)?))
 }
 
-fn roots(ca: &[u8]) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca) {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|certificate| roots.add(certificate).map_err(|error| error.to_string()));
-        added.map_err(|error| format!("trusted CA file: {error}"))?;
+/// Who is trusted: as what others are signed with, and as itself.
+struct Authorities {
+    roots: Arc<RootCertStore>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Authorities {
+    fn read(ca: &[u8]) -> Result<Authorities, String> {
+        let mut roots = RootCertStore::empty();
+        let mut certificates = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(ca) {
+            let added = certificate
+                .map_err(|error| error.to_string())
+                .and_then(|certificate| {
+                    certificates.push(certificate.clone());
+                    roots.add(certificate).map_err(|error| error.to_string())
+                });
+            added.map_err(|error| format!("trusted CA file: {error}"))?;
+        }
+        Ok(Authorities {
+            roots: Arc::new(roots),
+            certificates,
+        })
     }
-    Ok(roots)
+
+    fn or_itself<V: ?Sized>(&self, inner: Arc<V>) -> Arc<OrItself<V>> {
+        Arc::new(OrItself {
+            inner,
+            authorities: self.certificates.clone(),
+        })
+    }
 }
 
 /// The library's cryptography, with the wanted suites of TLS 1.2 alone if some are named.
@@ -158,7 +183,7 @@ pub fn known_suite(name: &str) -> Option<bool> {
 fn server(
     options: &TlsOptions,
     (chain, key): Identity,
-    roots: &Arc<RootCertStore>,
+    roots: &Authorities,
     provider: &Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<Arc<ServerConfig>, String> {
@@ -167,8 +192,10 @@ fn server(
         .map_err(|error| error.to_string())?;
     // A CA alone makes certificates mandatory, too: getting this wrong would open the server silently.
     let builder = if options.wants_certificates() {
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
-        builder.with_client_cert_verifier(verifier.map_err(|error| error.to_string())?)
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots.roots.clone(), provider.clone()).build();
+        let verifier: Arc<dyn ClientCertVerifier> = verifier.map_err(|error| error.to_string())?;
+        builder.with_client_cert_verifier(roots.or_itself(verifier))
     } else {
         builder.with_no_client_auth()
     };
@@ -182,7 +209,7 @@ fn server(
 fn client(
     options: &TlsOptions,
     (chain, key): Identity,
-    roots: &Arc<RootCertStore>,
+    roots: &Authorities,
     provider: &Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<Arc<ClientConfig>, String> {
@@ -194,8 +221,16 @@ fn client(
         builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(anyone))
+    } else if roots.certificates.is_empty() {
+        // Nobody is believed.
+        builder.with_root_certificates(roots.roots.clone())
     } else {
-        builder.with_root_certificates(roots.clone())
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(roots.roots.clone(), provider.clone()).build();
+        let verifier: Arc<dyn ServerCertVerifier> = verifier.map_err(|error| error.to_string())?;
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(roots.or_itself(verifier))
     };
     let config = builder.with_client_auth_cert(chain, key);
     config.map(Arc::new).map_err(|error| error.to_string())

@@ -8,6 +8,7 @@
 //! A handshake belongs to the task of its connection, so one that stalls delays nobody. Files are read for each: a
 //! renewed certificate, a new CA or revocation list counts at once. The simulator runs without TLS.
 
+mod anchor;
 mod certificate;
 mod files;
 mod self_signed;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::parse_revision_key;
 use crate::base::kv::{Batch, Read, Space};
 use crate::base::{Broken, MemberId, RevisionAt};
-use crate::bbolt::{File, ReadAt};
+use crate::bbolt::{File, ReadAt, Visitor};
 use crate::proto::command::{self, AuthMeta, EtcdLease};
 use crate::proto::etcdserverpb::AlarmMember;
 use crate::proto::membershippb::{Attributes, Member, RaftAttributes};
@@ -198,11 +198,7 @@ impl Writer<'_> {
 }
 
 /// The rows of a bucket; a missing bucket has none.
-fn each<F: ReadAt>(
-    file: &File<F>,
-    bucket: &str,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
-) -> Result<(), String> {
+fn each<F: ReadAt>(file: &File<F>, bucket: &str, visit: &mut Visitor<'_>) -> Result<(), String> {
     file.rows(bucket.as_bytes(), visit).map(drop)
 }
 
