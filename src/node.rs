@@ -16,8 +16,8 @@ use crate::proto::membershippb;
 pub use crate::runtime::tls::TlsOptions;
 use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
-pub use crate::server::{AutoCompaction, JwtOptions};
-use crate::server::{Jwt, Port, Role, Server, WatchHub};
+pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions};
+use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
 use crate::transport::Identity;
@@ -78,6 +78,7 @@ pub struct Config {
     /// Members are neither added nor removed if the quorum could be lost.
     pub strict_reconfig: bool,
     pub max_learners: u32,
+    pub corruption: CorruptionChecks,
     /// `GODEBUG=http2debug`: show what clients call this server.
     pub trace_http2: bool,
     /// The cluster exists already: a member without data joins it.
@@ -134,6 +135,7 @@ impl Default for Config {
             initial_cluster_token: "etcd-cluster".into(),
             strict_reconfig: true,
             max_learners: 1,
+            corruption: CorruptionChecks::default(),
             trace_http2: false,
             join: false,
             heartbeat_interval: Duration::from_millis(100),
@@ -274,6 +276,13 @@ impl Node {
             return Err(NodeError(format!(
                 "the data directory {dir} is another member's: that of {owner}"
             )));
+        }
+        if config.corruption.initial
+            && let Err(why) = check_initially(&env, &consensus).await
+        {
+            consensus.stop().await;
+            wal.close().await;
+            return Err(NodeError(why));
         }
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
         let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports);

@@ -22,7 +22,7 @@ use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::tls;
 use crate::base::limits;
 use crate::base::urls::{self, Url};
-use crate::node::{AutoCompaction, Config, Listen};
+use crate::node::{AutoCompaction, Config, CorruptionChecks, Listen};
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
 pub const UNSET_ADVERTISE: &str =
@@ -85,7 +85,7 @@ pub fn verify(flags: &Flags) -> Result<(), String> {
         return Err(UNSET_ADVERTISE.to_owned());
     }
     verify_compaction(flags)?;
-    let set = gates::parse(&flags.text("feature-gates")).expect("values are checked when they are set");
+    let set = gates_of(flags);
     gates::verify(&set)?;
     let check_time = flags.duration("compact-hash-check-time");
     if check_time <= 0 {
@@ -154,7 +154,7 @@ pub fn unsupported(flags: &Flags) -> Option<String> {
         .changed()
         .filter(|(flag, _)| flag.support == Support::NotYet);
     let mut names: Vec<String> = missing.map(|(flag, _)| format!("--{}", flag.name)).collect();
-    let set = gates::parse(&flags.text("feature-gates")).expect("values are checked when they are set");
+    let set = gates_of(flags);
     names.extend(
         gates::unsupported(&set)
             .into_iter()
@@ -171,7 +171,8 @@ pub fn unsupported(flags: &Flags) -> Option<String> {
 pub fn inert(flags: &Flags) -> Vec<&'static str> {
     let inert = flags.given().filter(|(flag, _)| flag.support == Support::Gone);
     let changed = flags.changed().filter(|(flag, _)| flag.support == Support::Inert);
-    inert.chain(changed).map(|(flag, _)| flag.name).collect()
+    let flags_named = inert.chain(changed).map(|(flag, _)| flag.name);
+    flags_named.chain(gates::inert(&gates_of(flags))).collect()
 }
 
 /// The configuration of the member.
@@ -203,6 +204,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         strict_reconfig: flags.boolean("strict-reconfig-check"),
         max_learners: u32::try_from(size(flags, "max-learners")?).unwrap_or(u32::MAX),
         trace_http2: std::env::var("GODEBUG").is_ok_and(|debug| debug.contains("http2debug=")),
+        corruption: corruption(flags),
         join: flags.text("initial-cluster-state") == "existing",
         heartbeat_interval: milliseconds("heartbeat-interval"),
         election_timeout: milliseconds("election-timeout"),
@@ -227,6 +229,28 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         // What no flag decides.
         ..Config::default()
     })
+}
+
+fn gates_of(flags: &Flags) -> Vec<(String, bool)> {
+    gates::parse(&flags.text("feature-gates")).expect("values are checked when they are set")
+}
+
+/// A duration; none if it is negative.
+fn span(flags: &Flags, name: &str) -> Duration {
+    Duration::from_nanos(u64::try_from(flags.duration(name)).unwrap_or(0))
+}
+
+fn corruption(flags: &Flags) -> CorruptionChecks {
+    let gates = gates_of(flags);
+    let compaction = match gates::is_on(&gates, "CompactHashCheck") {
+        true => span(flags, "compact-hash-check-time"),
+        false => Duration::ZERO,
+    };
+    CorruptionChecks {
+        initial: gates::is_on(&gates, "InitialCorruptCheck"),
+        interval: span(flags, "corrupt-check-time"),
+        compaction_interval: compaction,
+    }
 }
 
 /// Names and their peer URLs.
@@ -400,8 +424,7 @@ fn bcrypt_cost(flags: &Flags) -> u32 {
 }
 
 fn watch_progress_interval(flags: &Flags) -> Duration {
-    let nanos = flags.duration("watch-progress-notify-interval");
-    let asked = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+    let asked = span(flags, "watch-progress-notify-interval");
     if asked < WATCH_PROGRESS_INTERVAL_MIN {
         warn!(
             "min-watch-progress-notify-interval" = ?WATCH_PROGRESS_INTERVAL_MIN,

@@ -9,7 +9,8 @@ use super::types::{
     AppendRequest, AppendResponse, LogId, SnapshotResponse, TransferRequest, TransferResponse, VoteRequest,
     VoteResponse,
 };
-use crate::base::LeaseId;
+use crate::base::{LeaseId, Revision};
+use crate::state::KvHash;
 
 #[derive(Clone, Serialize, Deserialize)]
 pub enum PeerRequest {
@@ -31,6 +32,8 @@ pub enum PeerRequest {
     },
     /// May the members be changed so? Only the leader knows who is well.
     MayChange(Change),
+    /// Your hash of all keys at this revision?
+    HashKv(Revision),
     /// Who are you? Also asked to learn whether one is still a member.
     Describe,
 }
@@ -49,9 +52,19 @@ pub enum PeerResponse {
     LeaseKeepAlive(i64),
     LeaseTimeToLive(Option<LeaseTtl>),
     MayChange(Option<Objection>),
+    HashKv(PeerHash),
     Describe(Description),
     /// Not now, or not by this member: try again.
     Refused(String),
+}
+
+/// A member's hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerHash {
+    /// Where the member stands.
+    pub revision: Revision,
+    /// `None`: the revision is compacted there, or in the future.
+    pub hash: Option<KvHash>,
 }
 
 /// What a member says of itself.

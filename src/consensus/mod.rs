@@ -39,6 +39,7 @@ use tokio::sync::mpsc;
 pub use join::{Found, FoundMember, ask};
 pub use lease::LeaseTtl;
 pub use members::Change;
+pub use message::PeerHash;
 pub use network::url_address;
 pub use peer::Door;
 pub use restore::{begin_log, fill};
@@ -308,6 +309,17 @@ impl Consensus {
     /// The store as it is now, as rows of etcd's file. Reads the engine: to be called where blocking is allowed.
     pub fn export(&self) -> Result<Export<Box<dyn View>>, Broken> {
         Export::new(self.0.core.view())
+    }
+
+    /// Another member's hash of all keys at a revision; `None` if it cannot be asked.
+    pub async fn peer_hash(&self, peer: MemberId, revision: Revision) -> Option<PeerHash> {
+        let answer = self
+            .ask_peer(peer, PeerRequest::HashKv(revision), self.request_timeout())
+            .await;
+        match answer {
+            Ok(PeerResponse::HashKv(hash)) => Some(hash),
+            _ => None,
+        }
     }
 
     /// Asks another member.

@@ -13,7 +13,7 @@ use openraft::errors::{Fatal, RaftError};
 use super::Consensus;
 use super::join::Found;
 use super::machine::SnapshotData;
-use super::message::{PeerRequest, PeerResponse, SnapshotReply};
+use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
 use super::types::{AppendRequest, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
 use crate::base::MemberId;
 use crate::runtime::tls::Security;
@@ -156,6 +156,21 @@ impl Consensus {
                 Some(objection) => PeerResponse::MayChange(objection),
                 None => PeerResponse::Refused("not the leader".into()),
             },
+            PeerRequest::HashKv(revision) => {
+                let consensus = self.clone();
+                let look = move || {
+                    let revision_now = consensus.read(|state, _| state.revision());
+                    let hash = consensus.read_store(|state, store| state.hash_kv(revision, store));
+                    hash.map(|hash| PeerHash {
+                        revision: revision_now,
+                        hash: hash.ok(),
+                    })
+                };
+                match self.env().run_blocking(look).await {
+                    Ok(hash) => PeerResponse::HashKv(hash),
+                    Err(denied) => PeerResponse::Refused(denied.text.into()),
+                }
+            }
             PeerRequest::Describe => PeerResponse::Describe(self.describe()),
         }
     }

@@ -23,6 +23,7 @@ mod cluster;
 mod compactor;
 mod connection;
 mod contenders;
+mod corruption;
 mod election;
 mod front;
 mod gateway;
@@ -62,6 +63,7 @@ use auth::{Caller, Passwords};
 pub use auth::{Jwt, JwtOptions};
 pub use compactor::AutoCompaction;
 use connection::Connections;
+pub use corruption::{CorruptionChecks, check_initially};
 use front::Front;
 pub use front::Role;
 use metrics::{Metrics, Sample};
@@ -148,6 +150,14 @@ impl Server {
         ];
         if let Some(mode) = config.auto_compaction {
             background.push(env.spawn(compactor::run(api.clone(), mode)));
+        }
+        let checks = config.corruption;
+        if !checks.interval.is_zero() {
+            background.push(env.spawn(corruption::run_periodic(api.clone(), checks.interval)));
+        }
+        if !checks.compaction_interval.is_zero() {
+            let interval = checks.compaction_interval;
+            background.push(env.spawn(corruption::run_after_compactions(api.clone(), interval)));
         }
         let connections = Connections::new(env.clone(), api.options.max_concurrent_streams);
         let addresses = ports.iter().map(|port| port.listener.local_address()).collect();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use prost::Message;
+use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::exchange::revision_key;
@@ -11,7 +12,7 @@ use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, Denied, Revision, RevisionAt};
 
 /// An answer of HashKV.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct KvHash {
     pub hash: u32,
     pub compact_revision: Revision,

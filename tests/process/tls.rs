@@ -427,7 +427,7 @@ fn who_stalls_in_a_handshake_delays_nobody() {
 }
 
 /// What kubeadm passes to a member.
-const STATIC_POD: [&str; 10] = [
+const STATIC_POD: [&str; 11] = [
     "--cert-file=@/server.pem",
     "--key-file=@/server.key",
     "--client-cert-auth=true",
@@ -437,6 +437,7 @@ const STATIC_POD: [&str; 10] = [
     "--peer-client-cert-auth=true",
     "--peer-trusted-ca-file=@/ca.pem",
     "--snapshot-count=10000",
+    "--feature-gates=InitialCorruptCheck=true",
     "--watch-progress-notify-interval=5s",
 ];
 

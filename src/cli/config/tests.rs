@@ -145,8 +145,8 @@ fn what_is_missing_stops_the_start() {
             "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /z]",
         ),
         (
-            "--feature-gates=InitialCorruptCheck=true",
-            "--feature-gates=InitialCorruptCheck=true is not supported yet",
+            "--feature-gates=LeaseCheckpoint=true",
+            "--feature-gates=LeaseCheckpoint=true is not supported yet",
         ),
         ("--config-file=/x", "--config-file is not supported yet"),
         (

@@ -1,8 +1,8 @@
 //! Feature gates: `--feature-gates Name=true,Name=false`.
 //!
-//! The names and defaults are etcd's. None of the gates that are off by default exists here yet, so
-//! switching one on is refused; the two that are on describe what this server always does, so switching
-//! one of those off is refused as well. Nothing is accepted and then not done.
+//! The names and defaults are etcd's. The checks for corruption are built; checkpoints of leases are not, and refused.
+//! The others choose between ways of etcd's inner life that have no counterpart here: they are accepted with a
+//! warning.
 
 use super::value;
 
@@ -59,8 +59,7 @@ fn effective(set: &[(String, bool)]) -> Vec<(&'static str, bool, bool)> {
 
 /// etcd's rule between gates.
 pub fn verify(set: &[(String, bool)]) -> Result<(), String> {
-    let on = |name| effective(set).iter().any(|gate| gate.0 == name && gate.2);
-    if on("LeaseCheckpointPersist") && !on("LeaseCheckpoint") {
+    if is_on(set, "LeaseCheckpointPersist") && !is_on(set, "LeaseCheckpoint") {
         let text =
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint";
         return Err(text.to_owned());
@@ -68,10 +67,28 @@ pub fn verify(set: &[(String, bool)]) -> Result<(), String> {
     Ok(())
 }
 
-/// The gates that would have to differ from their defaults.
-pub fn unsupported(set: &[(String, bool)]) -> Vec<String> {
+/// Whether a gate is on.
+pub fn is_on(set: &[(String, bool)], name: &str) -> bool {
+    effective(set).iter().any(|gate| gate.0 == name && gate.2)
+}
+
+fn changed(set: &[(String, bool)]) -> impl Iterator<Item = (&'static str, bool)> {
     let changed = effective(set).into_iter().filter(|gate| gate.1 != gate.2);
-    changed.map(|(name, _, on)| format!("{name}={on}")).collect()
+    changed.map(|(name, _, on)| (name, on))
+}
+
+/// The gates that are set to what is not there.
+pub fn unsupported(set: &[(String, bool)]) -> Vec<String> {
+    let missing = changed(set).filter(|(name, _)| name.starts_with("LeaseCheckpoint"));
+    missing.map(|(name, on)| format!("{name}={on}")).collect()
+}
+
+/// The gates that are set, to no effect.
+pub fn inert(set: &[(String, bool)]) -> Vec<&'static str> {
+    let built = ["InitialCorruptCheck", "CompactHashCheck"];
+    let inert =
+        changed(set).filter(|(name, _)| !built.contains(name) && !name.starts_with("LeaseCheckpoint"));
+    inert.map(|(name, _)| name).collect()
 }
 
 #[cfg(test)]

@@ -264,8 +264,8 @@ const MONITORING: &[Flag] = &[
 #[rustfmt::skip]
 const FEATURES: &[Flag] = &[
     flag("enable-grpc-gateway", Bool, "true", Built, "Serve the JSON gateway."),
-    flag("corrupt-check-time", Duration, "0s", NotYet, "Interval at which members' hashes are compared; 0: never."),
-    flag("compact-hash-check-time", Duration, "1m", Inert, "Interval of the gate CompactHashCheck."),
+    flag("corrupt-check-time", Duration, "0s", Built, "Interval at which members' hashes are compared; 0: never."),
+    flag("compact-hash-check-time", Duration, "1m", Built, "Interval of the gate CompactHashCheck."),
     flag("downgrade-check-time", Duration, "5s", NotYet, "Interval at which a running downgrade is looked at."),
     flag("watch-progress-notify-interval", Duration, "10m", Built, "Interval of progress notices on idle watches."),
     flag("unsafe-no-fsync", Bool, "false", Built, "Unsafe: never sync, lose data at a power failure."),

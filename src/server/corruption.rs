@@ -1,0 +1,158 @@
+//! Comparing hashes with the other members: at the start, now and then, and after compactions. Whoever differs is named by
+//! a CORRUPT alarm, and no member writes from then on.
+//!
+//! The store's own checksums find damage on one disk; this finds members that have come to disagree. Rules and texts
+//! are those of etcd's `corrupt.go`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Api;
+use crate::base::{MemberId, Revision};
+use crate::consensus::{Consensus, PeerHash};
+use crate::proto::command::command::Request;
+use crate::proto::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use crate::runtime::Env;
+use crate::state::KvHash;
+
+/// Which checks are made, and how often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CorruptionChecks {
+    /// Before clients are served.
+    pub initial: bool,
+    /// By the leader, so often; zero: never.
+    pub interval: Duration,
+    /// By the leader, of the revision that was compacted last, so often; zero: never.
+    pub compaction_interval: Duration,
+}
+
+/// The local hash, off the tasks that serve others.
+async fn local(env: &Env, consensus: &Consensus, revision: Revision) -> Option<KvHash> {
+    let consensus = consensus.clone();
+    let look = move || consensus.read_store(|state, store| state.hash_kv(revision, store));
+    env.run_blocking(look).await.ok()?.ok()
+}
+
+/// What the others say of a revision; who does not answer is left out.
+async fn peers(consensus: &Consensus, revision: Revision) -> Vec<(MemberId, PeerHash)> {
+    let ids = consensus.members().into_iter().map(|member| member.id);
+    let others = ids.filter(|id| *id != consensus.member_id());
+    let asked = others.map(|id| async move { (id, consensus.peer_hash(id, revision).await) });
+    let answers = futures_util::future::join_all(asked).await;
+    let answered = answers.into_iter().filter_map(|(id, answer)| Some((id, answer?)));
+    answered.collect()
+}
+
+/// # Errors
+/// Another member has other data at the same revision.
+pub async fn check_initially(env: &Env, consensus: &Consensus) -> Result<(), String> {
+    let own = consensus.member_id();
+    tracing::info!(
+        "local-member-id" = format!("{own:x}"),
+        "starting initial corruption check"
+    );
+    let Some(hash) = local(env, consensus, 0).await else {
+        return Ok(());
+    };
+    let mut differing = 0;
+    for (peer, answer) in peers(consensus, hash.hash_revision).await {
+        let Some(theirs) = answer.hash else { continue };
+        if theirs.compact_revision == hash.compact_revision && theirs.hash != hash.hash {
+            differing += 1;
+            tracing::warn!(
+                "remote-peer-id" = format!("{peer:x}"),
+                "local-member-revision" = hash.hash_revision,
+                "local-member-hash" = hash.hash,
+                "remote-peer-hash" = theirs.hash,
+                "found different hash values from remote peer"
+            );
+        }
+    }
+    if differing > 0 {
+        return Err(format!("{own:x} is corrupt: found data inconsistency with peers"));
+    }
+    tracing::info!(
+        "local-member-id" = format!("{own:x}"),
+        "initial corruption checking passed; no corruption"
+    );
+    Ok(())
+}
+
+/// The leader's regular check.
+pub async fn run_periodic(api: Arc<Api>, interval: Duration) {
+    loop {
+        api.env.sleep(interval).await;
+        if api.leads() && api.check_now().await.is_none() {
+            tracing::info!("a check for corruption was given up: the members could not be asked");
+        }
+    }
+}
+
+/// The leader's check of what was compacted.
+pub async fn run_after_compactions(api: Arc<Api>, interval: Duration) {
+    let mut checked = -1;
+    loop {
+        api.env.sleep(interval).await;
+        let compacted = api.consensus.read(|state, _| state.compact_revision());
+        if compacted <= checked || !api.leads() {
+            continue;
+        }
+        let Some(hash) = local(&api.env, &api.consensus, compacted).await else {
+            continue;
+        };
+        let answers = peers(&api.consensus, compacted).await;
+        for (peer, answer) in &answers {
+            let same_history = answer
+                .hash
+                .filter(|theirs| theirs.compact_revision == hash.compact_revision);
+            if same_history.is_some_and(|theirs| theirs.hash != hash.hash) {
+                api.raise_corrupt(*peer).await;
+            }
+        }
+        checked = compacted;
+    }
+}
+
+impl Api {
+    fn leads(&self) -> bool {
+        self.consensus.status().leader == Some(self.consensus.member_id())
+    }
+
+    /// `None`: no answer can be given now.
+    async fn check_now(&self) -> Option<()> {
+        let before = local(&self.env, &self.consensus, 0).await?;
+        let answers = peers(&self.consensus, before.hash_revision).await;
+        self.read_barrier().await.ok()?;
+        let after = local(&self.env, &self.consensus, before.hash_revision).await?;
+        let now = self.consensus.read(|state, _| state.revision());
+        if after.compact_revision == before.compact_revision && after.hash != before.hash {
+            self.raise_corrupt(self.consensus.member_id()).await;
+        }
+        for (peer, answer) in answers {
+            let ahead = answer.revision > now;
+            let differs = answer.hash.is_some_and(|theirs| {
+                theirs.compact_revision > after.compact_revision
+                    || theirs.compact_revision == before.compact_revision && theirs.hash != before.hash
+            });
+            if ahead || differs {
+                self.raise_corrupt(peer).await;
+            }
+        }
+        Some(())
+    }
+
+    async fn raise_corrupt(&self, member: MemberId) {
+        tracing::error!(
+            member = format!("{member:x}"),
+            "found corruption: the member's data differ"
+        );
+        let request = AlarmRequest {
+            action: AlarmAction::Activate.into(),
+            member_id: member,
+            alarm: AlarmType::Corrupt.into(),
+        };
+        if let Err(error) = self.consensus.propose(Request::Alarm(request)).await {
+            tracing::warn!(%error, "the alarm could not be raised; the next check does it");
+        }
+    }
+}
