@@ -45,6 +45,14 @@ struct Shared {
     voted: signal::Sender<usize>,
     votes: Mutex<Votes>,
     failed: signal::Sender<bool>,
+    replacing: Mutex<Replacing>,
+}
+
+/// Replacements of members, one at a time: two could be too many.
+#[derive(Default)]
+struct Replacing {
+    under_way: bool,
+    begun: u64,
 }
 
 struct Member {
@@ -56,6 +64,8 @@ struct Member {
     excused: bool,
     /// A fault wants it down: nobody else may start it.
     held_down: u32,
+    /// It took another one's place: it joins the cluster, unless its disk says that it has done so.
+    joins: bool,
 }
 
 fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -69,6 +79,11 @@ pub fn name(member: usize) -> String {
     format!("m{}", member + 1)
 }
 
+/// Where the others reach a member.
+pub fn peer_url(member: usize) -> String {
+    format!("http://{}:{PEER_PORT}", name(member))
+}
+
 impl Cluster {
     /// Adds a host for each member; starts none.
     pub fn new(world: World, plan: Plan) -> Self {
@@ -80,6 +95,7 @@ impl Cluster {
                 stop: signal::channel(false).0,
                 excused: false,
                 held_down: 0,
+                joins: false,
             })
         };
         let members = (0..plan.members).map(member).collect();
@@ -93,6 +109,7 @@ impl Cluster {
                 voted: signal::channel(0).0,
                 votes: Mutex::default(),
                 failed: signal::channel(false).0,
+                replacing: Mutex::default(),
             }),
         }
     }
@@ -184,15 +201,15 @@ impl Cluster {
     fn config(&self, member: usize) -> Config {
         let plan = &self.shared.plan;
         let own = name(member);
-        let peer_url = |name: &str| format!("http://{name}:{PEER_PORT}");
-        let initial = (0..self.len()).map(|other| (name(other), vec![peer_url(&name(other))]));
+        let initial = (0..self.len()).map(|other| (name(other), vec![peer_url(other)]));
         Config {
             data_dir: "/data".into(),
             engine: EngineKind::Journal,
             listen_client: vec![format!("{own}:{CLIENT_PORT}").into()],
             listen_peer: vec![format!("{own}:{PEER_PORT}").into()],
             advertise_client_urls: vec![format!("http://{own}:{CLIENT_PORT}")],
-            advertise_peer_urls: vec![peer_url(&own)],
+            advertise_peer_urls: vec![peer_url(member)],
+            join: locked(&self.shared.members[member]).joins,
             initial_cluster: initial.collect(),
             heartbeat_interval: plan.heartbeat_interval,
             election_timeout: plan.election_timeout,
@@ -278,7 +295,9 @@ impl Cluster {
         }
         self.world().event(&name(index), format_args!("{how}"));
         let asked = *member.stop.borrow();
-        if !asked && !member.excused {
+        // Who joins needs the others, and they may be out of reach.
+        let cannot_join = member.joins && how.starts_with("did not start: cannot fetch cluster info");
+        if !asked && !member.excused && !cannot_join {
             let text = format!(
                 "a member whose disk works does not stop by itself: {} {how}",
                 name(index)
@@ -317,6 +336,33 @@ impl Cluster {
         let host = member.host;
         drop(member);
         self.world().kill(host, kill)
+    }
+
+    /// False: a member is being replaced already.
+    pub fn begin_replacement(&self) -> bool {
+        let mut replacing = locked(&self.shared.replacing);
+        let free = !replacing.under_way;
+        if free {
+            replacing.under_way = true;
+            replacing.begun += 1;
+        }
+        free
+    }
+
+    pub fn end_replacement(&self) {
+        locked(&self.shared.replacing).under_way = false;
+    }
+
+    /// Replacements that were begun.
+    pub fn replacements(&self) -> u64 {
+        locked(&self.shared.replacing).begun
+    }
+
+    /// A member that is down gets an empty disk, and is another one from now on: it has promised nothing.
+    pub fn wipe(&self, index: usize) {
+        self.world().drive(self.host(index), |drive| drive.wipe());
+        locked(&self.shared.members[index]).joins = true;
+        locked(&self.shared.votes).forget(index);
     }
 
     /// Ends one fault that held a member down; starts it if that was the last.

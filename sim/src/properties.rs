@@ -145,6 +145,12 @@ impl Votes {
         ))
     }
 
+    /// Another member takes this one's place.
+    pub fn forget(&mut self, voter: usize) {
+        self.granted.retain(|(known, _), _| *known != voter);
+        self.newest.remove(&voter);
+    }
+
     /// A member is back, in this term.
     pub fn recovered(&self, voter: usize, term: u64) -> Result<(), Violation> {
         let newest = self.newest.get(&voter).copied().unwrap_or(0);

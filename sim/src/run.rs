@@ -83,7 +83,7 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
     if let Some(payload) = panicked {
         violations.push(Violation::new("no-panic", panic_text(payload.as_ref())));
     } else if violations.is_empty() {
-        let (found, counted) = judge::judge(&history, &judge_options(plan));
+        let (found, counted) = judge::judge(&history, &judge_options(plan, &cluster));
         violations = found;
         add_counters(&mut counters, &counted);
     }
@@ -119,7 +119,7 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
     }
 }
 
-fn judge_options(plan: &Plan) -> JudgeOptions {
+fn judge_options(plan: &Plan, cluster: &Cluster) -> JudgeOptions {
     let lease_times = LeaseTimes {
         // The longest lease on the fastest clock, and what a message takes.
         clock_tolerance: 500_000_000,
@@ -128,6 +128,7 @@ fn judge_options(plan: &Plan) -> JudgeOptions {
     };
     JudgeOptions {
         lease_times: Some(lease_times),
+        replacements: cluster.replacements(),
         ..JudgeOptions::default()
     }
 }

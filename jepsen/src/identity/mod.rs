@@ -11,33 +11,43 @@ use std::collections::BTreeMap;
 use crate::history::{History, OpId, Operation};
 use crate::property::{Property, Violation};
 
-/// Checks the headers of all answers.
-pub fn check(history: &History) -> Vec<Violation> {
+/// Checks the headers of all answers, in a run in which so many members were replaced by new ones at the same address.
+pub fn check(history: &History, replacements: u64) -> Vec<Violation> {
     let mut violations = Vec::new();
-    violations.extend(check_ids(history));
+    violations.extend(check_ids(history, replacements));
     violations.extend(check_terms(history));
     violations
 }
 
-fn check_ids(history: &History) -> Option<Violation> {
-    let mut members: BTreeMap<u32, (u64, u64, OpId)> = BTreeMap::new();
+fn check_ids(history: &History, replacements: u64) -> Option<Violation> {
+    // Where each id was first met.
+    let mut homes: BTreeMap<u64, (u32, OpId)> = BTreeMap::new();
+    let mut residents: BTreeMap<u32, OpId> = BTreeMap::new();
     let mut cluster: Option<(u64, OpId)> = None;
+    let mut replaced = 0;
     for operation in &history.operations {
         let Some(header) = operation.outcome.answer().and_then(|answer| answer.header()) else {
             continue;
         };
         let (cluster_id, first) = *cluster.get_or_insert((header.cluster_id, operation.id));
-        let known = members.entry(operation.member);
-        let (member_id, _, witness) = *known.or_insert((header.member_id, header.cluster_id, operation.id));
+        let is_new = !homes.contains_key(&header.member_id);
+        let home = homes.entry(header.member_id);
+        let (home, met) = *home.or_insert((operation.member, operation.id));
+        let resident = *residents.entry(operation.member).or_insert(operation.id);
+        if is_new && resident != operation.id {
+            replaced += 1;
+        }
         let other = if cluster_id != header.cluster_id {
             first
-        } else if member_id != header.member_id {
-            witness
+        } else if home != operation.member {
+            met
+        } else if is_new && replaced > replacements {
+            resident
         } else {
             continue;
         };
         let message = format!(
-            "cluster {:x} and member {:x} answered where cluster {cluster_id:x} and member {member_id:x} had before:\n  {}\n  {operation}",
+            "cluster {:x} and member {:x} do not go with what answered before:\n  {}\n  {operation}",
             header.cluster_id, header.member_id, history.operations[other],
         );
         return Some(Violation::of_operations(

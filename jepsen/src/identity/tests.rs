@@ -26,7 +26,7 @@ fn judge(answers: &[(u32, Outcome)]) -> Vec<Property> {
         let id = recorder.invoke(0, *member, 0, pb::RangeRequest::default().into());
         recorder.complete(id, 0, outcome.clone());
     }
-    check(&recorder.take()).iter().map(|v| v.property).collect()
+    check(&recorder.take(), 0).iter().map(|v| v.property).collect()
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn overlapping_answers_may_show_terms_in_any_order() {
     let second = recorder.invoke(1, 0, 0, pb::RangeRequest::default().into());
     recorder.complete(second, 0, answer(1, 10, 3));
     recorder.complete(first, 0, answer(1, 10, 2));
-    assert_eq!(check(&recorder.take()), []);
+    assert_eq!(check(&recorder.take(), 0), []);
 }
 
 #[test]
@@ -64,4 +64,20 @@ fn another_cluster_or_member_is_refused() {
     assert_eq!(judge(&foreign), [Property::OneCluster]);
     let renamed = [(0, answer(1, 10, 1)), (0, answer(1, 11, 1))];
     assert_eq!(judge(&renamed), [Property::OneCluster]);
+    let moved = [(0, answer(1, 10, 1)), (1, answer(1, 10, 1))];
+    assert_eq!(judge(&moved), [Property::OneCluster]);
+}
+
+#[test]
+fn a_member_may_be_replaced_as_often_as_it_was() {
+    let history = || {
+        let recorder = Recorder::new();
+        for id in [10, 11, 11, 12] {
+            let operation = recorder.invoke(0, 0, 0, pb::RangeRequest::default().into());
+            recorder.complete(operation, 0, answer(1, id, 1));
+        }
+        recorder.take()
+    };
+    assert_eq!(check(&history(), 2), []);
+    assert_eq!(check(&history(), 1).len(), 1);
 }

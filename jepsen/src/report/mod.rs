@@ -25,6 +25,8 @@ pub struct JudgeOptions {
     pub lease_times: Option<LeaseTimes>,
     /// What the quiet end could not reach; a violation of liveness.
     pub liveness_failure: Option<String>,
+    /// Members that were replaced by new ones at the same address.
+    pub replacements: u64,
     /// Members that ended by themselves.
     pub crashes: Vec<String>,
     /// Leaves out the per-key search, the costliest check.
@@ -96,7 +98,7 @@ pub fn judge(history: &History, options: &JudgeOptions) -> Report {
     let mut violations = checked.violations;
     let mut undecided: Vec<String> = checked.undecided.into_iter().collect();
     violations.extend(compaction::check(history));
-    violations.extend(identity::check(history));
+    violations.extend(identity::check(history, options.replacements));
     violations.extend(watch::check(history, &checked.timeline));
     violations.extend(durability::check(history));
     violations.extend(durability::check_convergence(history));

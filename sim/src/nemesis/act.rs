@@ -7,15 +7,62 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate::runtime::Env;
 
 use super::{Class, Fault};
-use crate::cluster::{Cluster, name};
+use crate::cluster::{Cluster, name, peer_url};
 use crate::seed::Dice;
 use crate::world::clock::DRIFT_PPM_MAX;
 use crate::world::net::HostId;
 use crate::world::{Kill, Nanos, World};
+
+/// How long one member is asked to change the membership.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+const ASK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Steps of a replacement.
+#[derive(Clone, Copy)]
+enum Step {
+    Remove,
+    Add { as_learner: bool },
+    Promote,
+}
+
+impl Step {
+    /// Whether the step is done: an answer that was lost shows at the next attempt.
+    async fn attempt(self, mut client: ClusterClient<Channel>, url: &str) -> Result<bool, tonic::Status> {
+        let member = find(&mut client, url).await?;
+        match (self, member) {
+            (Step::Remove, Some(old)) => {
+                let request = pb::MemberRemoveRequest { id: old.id };
+                client.member_remove(request).await.map(|_| false)
+            }
+            (Step::Add { as_learner }, None) => {
+                let request = pb::MemberAddRequest {
+                    peer_ur_ls: vec![url.to_owned()],
+                    is_learner: as_learner,
+                };
+                client.member_add(request).await.map(|_| true)
+            }
+            (Step::Promote, Some(new)) if new.is_learner => {
+                let request = pb::MemberPromoteRequest { id: new.id };
+                client.member_promote(request).await.map(|_| true)
+            }
+            _ => Ok(true),
+        }
+    }
+}
+
+/// The member with this peer URL, if the cluster has one.
+async fn find(client: &mut ClusterClient<Channel>, url: &str) -> Result<Option<pb::Member>, tonic::Status> {
+    let request = pb::MemberListRequest { linearizable: true };
+    let members = client.member_list(request).await?.into_inner().members;
+    Ok(members
+        .into_iter()
+        .find(|member| member.peer_ur_ls.iter().any(|known| known == url)))
+}
 
 /// Strikes, lasts, and undoes. `others` are the hosts of the clients; `env` is one of theirs.
 pub async fn strike(cluster: Cluster, env: Env, others: Vec<HostId>, fault: Fault, mut dice: Dice) {
@@ -87,6 +134,7 @@ impl Blow<'_> {
                 Some(leader) => self.move_leader(leader).await,
                 None => false,
             },
+            Class::Replace => self.replace(member).await,
             Class::Drift => self.drift(member, dice).await,
             Class::ClockJump => {
                 let jump = dice.range(0..120_000) as i64 - 60_000;
@@ -359,6 +407,38 @@ impl Blow<'_> {
         self.world
             .event("nemesis", format_args!("leadership to {}: {answer}", name(to)));
         matches!(moved, Ok(Ok(_)))
+    }
+
+    /// Removes a member that is gone, and adds a new one in its place: as a learner that is promoted, or as a voter.
+    /// Whatever else fails meanwhile, it goes on until that is done.
+    async fn replace(&self, member: usize) -> bool {
+        if !self.cluster.begin_replacement() {
+            return false;
+        }
+        let as_learner = self.fault.choice & 2 == 2;
+        let url = peer_url(member);
+        self.cluster.hold_down(member, Kill::Power);
+        self.until_done(Step::Remove, &url).await;
+        self.until_done(Step::Add { as_learner }, &url).await;
+        self.cluster.wipe(member);
+        self.cluster.release(member);
+        self.until_done(Step::Promote, &url).await;
+        self.cluster.end_replacement();
+        true
+    }
+
+    /// Asks one member after the other, until the step is done.
+    async fn until_done(&self, step: Step, url: &str) {
+        let addresses = self.cluster.addresses();
+        for address in addresses.iter().cycle() {
+            if let Ok(channel) = Channel::connect(&self.env, address, ASK_TIMEOUT).await {
+                let attempt = step.attempt(ClusterClient::new(channel), url);
+                if let Ok(Ok(true)) = self.env.timeout(ASK_TIMEOUT, attempt).await {
+                    return;
+                }
+            }
+            self.world.sleep(ASK_PAUSE).await;
+        }
     }
 
     async fn drift(&self, member: usize, dice: &mut Dice) -> bool {

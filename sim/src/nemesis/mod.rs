@@ -68,6 +68,8 @@ pub enum Class {
     DiskFull,
     /// The leader is told to hand over.
     MoveLeader,
+    /// A member dies for good: it is removed, and a new one with an empty disk takes its place.
+    Replace,
     /// A monotonic clock runs too fast or too slow.
     Drift,
     /// A time of day jumps.
@@ -75,7 +77,7 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Class; 23] = [
+    pub const ALL: [Class; 24] = [
         Class::Isolate,
         Class::IsolateLeader,
         Class::Split,
@@ -97,6 +99,7 @@ impl Class {
         Class::DiskStall,
         Class::DiskFull,
         Class::MoveLeader,
+        Class::Replace,
         Class::Drift,
         Class::ClockJump,
     ];
@@ -106,7 +109,7 @@ impl Class {
         use Class::*;
         matches!(
             self,
-            Split | OneWay | Bridge | Swizzle | MoveLeader | PowerLossAtVote
+            Split | OneWay | Bridge | Swizzle | MoveLeader | Replace | PowerLossAtVote
         )
     }
 
@@ -118,6 +121,8 @@ impl Class {
             Swizzle => 2_000..8_000,
             Slow => 1_000..10_000,
             Reset | MoveLeader | ClockJump => 0..1,
+            // As long as it takes.
+            Replace => 1_000..2_000,
             Kill | PowerLoss | PowerLossLeader | PowerLossAll | Stop => 50..6_000,
             PowerLossAtSync => 200..5_000,
             PowerLossAtVote => 3_000..9_000,

@@ -122,12 +122,11 @@ mod tests {
             "InitialCorruptCheck=false,FastLeaseKeepAlive=true,AllBeta=true",
             &[],
         );
-        check("InitialCorruptCheck=true", &["InitialCorruptCheck=true"]);
-        check("FastLeaseKeepAlive=false", &["FastLeaseKeepAlive=false"]);
-        check(
-            "AllBeta=false,FastLeaseKeepAlive=true",
-            &["TxnModeWriteWithSharedBuffer=false"],
-        );
+        check("InitialCorruptCheck=true", &[]);
+        check("LeaseCheckpoint=true", &["LeaseCheckpoint=true"]);
+        let set = parse("AllBeta=false,FastLeaseKeepAlive=true,CompactHashCheck=true").unwrap();
+        assert_eq!(inert(&set), ["TxnModeWriteWithSharedBuffer"]);
+        assert!(is_on(&set, "CompactHashCheck") && !is_on(&set, "InitialCorruptCheck"));
     }
 
     #[test]
