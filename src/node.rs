@@ -278,7 +278,7 @@ impl Node {
             )));
         }
         if config.corruption.initial
-            && let Err(why) = check_initially(&env, &consensus).await
+            && let Err(why) = check_initially(&consensus).await
         {
             consensus.stop().await;
             wal.close().await;

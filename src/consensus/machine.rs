@@ -23,16 +23,17 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::SharedObserver;
+use super::hash::{Compacted, Compactions};
 use super::lessor::Lessor;
 use super::network::addresses;
 use super::propose::Proposals;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, LeaseId, MemberId};
+use crate::base::{Broken, Denied, LeaseId, MemberId, Revision};
 use crate::proto::command::{Command, Header, command::Request};
 use crate::runtime::signal;
-use crate::state::{Answer, Outcome, Pending, State};
+use crate::state::{Answer, HashPlan, Outcome, Pending, State};
 use crate::storage::{Engine, Install, Store, View};
 use crate::transport::{AddressBook, decode, encode};
 
@@ -63,6 +64,7 @@ pub struct Core {
     pub(super) proposals: Proposals,
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
+    pub(super) compactions: Compactions,
     /// Whether clients are asked who they are, as of the last entry.
     auth_enabled: AtomicBool,
     /// This member.
@@ -89,6 +91,7 @@ impl Core {
         proposals: Proposals,
         lessor: Lessor,
         tokens: Tokens,
+        compactions: Compactions,
         member: MemberId,
         book: AddressBook,
         observer: SharedObserver,
@@ -105,6 +108,7 @@ impl Core {
             book,
             members_changed,
             tokens,
+            compactions,
             inner: RwLock::new(inner),
             store,
             applied,
@@ -175,6 +179,12 @@ impl Core {
         self.lock_read().engine.view()
     }
 
+    /// How to hash the records up to a revision, and the store as it was then.
+    pub fn plan_hash(&self, revision: Revision) -> Result<(HashPlan, Box<dyn View>), Denied> {
+        let inner = self.lock_read();
+        Ok((inner.state.plan_hash(revision)?, inner.engine.view()))
+    }
+
     /// Bytes of the engine on disk: allocated and in use.
     pub fn engine_bytes(&self) -> (u64, u64) {
         self.lock_read().engine.bytes()
@@ -209,6 +219,7 @@ impl Core {
                 engine,
                 standing,
             } = &mut *inner;
+            let since = state.compact_revision();
             let mut pending = Pending::new(&**engine);
             let mut members_changed = false;
             for entry in entries {
@@ -234,6 +245,14 @@ impl Core {
             changes.put(Space::Meta, RAFT_KEY, encode(standing));
             engine.write(changes)?;
             let dead = state.dead_records();
+            if state.compact_revision() > since {
+                self.compactions.hash(|| Compacted {
+                    view: engine.view(),
+                    since,
+                    revision: state.compact_revision(),
+                    dead: dead.clone(),
+                });
+            }
             if !dead.is_empty() {
                 engine.discard(dead);
             }
@@ -311,6 +330,7 @@ impl Core {
         {
             let mut inner = self.lock_write();
             *inner = fresh;
+            self.compactions.forget_all();
             self.lessor.replaced(inner.leases());
             self.auth_enabled
                 .store(inner.state.auth().is_enabled(), Ordering::SeqCst);

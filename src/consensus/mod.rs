@@ -10,6 +10,7 @@
 //! What the server may ask of it: [`Consensus::propose`], [`Consensus::read_barrier`], [`Consensus::read`],
 //! leases that live on the leader's clock, membership and status.
 
+mod hash;
 mod join;
 mod lease;
 mod lessor;
@@ -143,12 +144,14 @@ impl Consensus {
         {
             book.set(*id, network::addresses(urls));
         }
+        let (compactions, compacted) = hash::Compactions::new();
         let (proposals, proposer_woken) = Proposals::new(member, env.random_u64());
         let core = Arc::new(Core::open(
             store,
             proposals,
             lessor::Lessor::new(env.clone()),
             tokens::Tokens::new(env.clone(), options.token_ttl),
+            compactions,
             member,
             book.clone(),
             observer,
@@ -188,7 +191,7 @@ impl Consensus {
             tasks: Mutex::default(),
         }));
         consensus.bootstrap().await?;
-        consensus.run(door, proposer_woken, reader_woken);
+        consensus.run(door, proposer_woken, reader_woken, compacted);
         Ok(consensus)
     }
 
@@ -205,7 +208,13 @@ impl Consensus {
         }
     }
 
-    fn run(&self, door: Door, proposer_woken: mpsc::Receiver<()>, reader_woken: mpsc::Receiver<()>) {
+    fn run(
+        &self,
+        door: Door,
+        proposer_woken: mpsc::Receiver<()>,
+        reader_woken: mpsc::Receiver<()>,
+        compacted: mpsc::Receiver<hash::Compacted>,
+    ) {
         let env = &self.0.env;
         let mut tasks = vec![
             env.spawn(self.clone().run_proposals(proposer_woken)),
@@ -214,6 +223,7 @@ impl Consensus {
             env.spawn(self.clone().run_status()),
             env.spawn(self.clone().run_lease_expiry()),
             env.spawn(self.clone().run_membership()),
+            env.spawn(self.clone().run_compaction_hashes(compacted)),
         ];
         tasks.extend(door.admit(self.clone()));
         self.0
@@ -290,15 +300,17 @@ impl Consensus {
         &self,
         look: impl FnOnce(&State, &dyn Read) -> Result<T, Broken>,
     ) -> Result<T, Denied> {
-        self.read(look).map_err(|broken| {
-            tracing::error!(%broken, "a read met damage");
-            let broken = self.0.damage.get_or_init(|| broken);
-            self.0.status.send_if_modified(|status| {
-                status.fatal = Some(broken.to_string());
-                true
-            });
-            Denied::CORRUPT
-        })
+        self.read(look).map_err(|broken| self.met_damage(broken))
+    }
+
+    fn met_damage(&self, broken: Broken) -> Denied {
+        tracing::error!(%broken, "a read met damage");
+        let broken = self.0.damage.get_or_init(|| broken);
+        self.0.status.send_if_modified(|status| {
+            status.fatal = Some(broken.to_string());
+            true
+        });
+        Denied::CORRUPT
     }
 
     /// Bytes of the engine on disk: allocated and in use.

@@ -157,19 +157,11 @@ impl Consensus {
                 None => PeerResponse::Refused("not the leader".into()),
             },
             PeerRequest::HashKv(revision) => {
-                let consensus = self.clone();
-                let look = move || {
-                    let revision_now = consensus.read(|state, _| state.revision());
-                    let hash = consensus.read_store(|state, store| state.hash_kv(revision, store));
-                    hash.map(|hash| PeerHash {
-                        revision: revision_now,
-                        hash: hash.ok(),
-                    })
-                };
-                match self.env().run_blocking(look).await {
-                    Ok(hash) => PeerResponse::HashKv(hash),
-                    Err(denied) => PeerResponse::Refused(denied.text.into()),
-                }
+                let now = self.read(|state, _| state.revision());
+                PeerResponse::HashKv(PeerHash {
+                    revision: now,
+                    hash: self.hash_kv(revision).await.ok(),
+                })
             }
             PeerRequest::Describe => PeerResponse::Describe(self.describe()),
         }

@@ -12,8 +12,6 @@ use crate::base::{MemberId, Revision};
 use crate::consensus::{Consensus, PeerHash};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
-use crate::runtime::Env;
-use crate::state::KvHash;
 
 /// Which checks are made, and how often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,13 +22,6 @@ pub struct CorruptionChecks {
     pub interval: Duration,
     /// By the leader, of the revision that was compacted last, so often; zero: never.
     pub compaction_interval: Duration,
-}
-
-/// The local hash, off the tasks that serve others.
-async fn local(env: &Env, consensus: &Consensus, revision: Revision) -> Option<KvHash> {
-    let consensus = consensus.clone();
-    let look = move || consensus.read_store(|state, store| state.hash_kv(revision, store));
-    env.run_blocking(look).await.ok()?.ok()
 }
 
 /// What the others say of a revision; who does not answer is left out.
@@ -45,13 +36,13 @@ async fn peers(consensus: &Consensus, revision: Revision) -> Vec<(MemberId, Peer
 
 /// # Errors
 /// Another member has other data at the same revision.
-pub async fn check_initially(env: &Env, consensus: &Consensus) -> Result<(), String> {
+pub async fn check_initially(consensus: &Consensus) -> Result<(), String> {
     let own = consensus.member_id();
     tracing::info!(
         "local-member-id" = format!("{own:x}"),
         "starting initial corruption check"
     );
-    let Some(hash) = local(env, consensus, 0).await else {
+    let Ok(hash) = consensus.hash_kv(0).await else {
         return Ok(());
     };
     let mut differing = 0;
@@ -97,7 +88,7 @@ pub async fn run_after_compactions(api: Arc<Api>, interval: Duration) {
         if compacted <= checked || !api.leads() {
             continue;
         }
-        let Some(hash) = local(&api.env, &api.consensus, compacted).await else {
+        let Ok(hash) = api.consensus.hash_kv(compacted).await else {
             continue;
         };
         let answers = peers(&api.consensus, compacted).await;
@@ -120,10 +111,10 @@ impl Api {
 
     /// `None`: no answer can be given now.
     async fn check_now(&self) -> Option<()> {
-        let before = local(&self.env, &self.consensus, 0).await?;
+        let before = self.consensus.hash_kv(0).await.ok()?;
         let answers = peers(&self.consensus, before.hash_revision).await;
         self.read_barrier().await.ok()?;
-        let after = local(&self.env, &self.consensus, before.hash_revision).await?;
+        let after = self.consensus.hash_kv(before.hash_revision).await.ok()?;
         let now = self.consensus.read(|state, _| state.revision());
         if after.compact_revision == before.compact_revision && after.hash != before.hash {
             self.raise_corrupt(self.consensus.member_id()).await;

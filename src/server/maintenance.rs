@@ -147,14 +147,8 @@ impl Api {
         })
     }
 
-    /// Reads all of history under one look, off the tasks that serve others. Writes wait meanwhile, as they do
-    /// for etcd's.
     async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, Denied> {
-        let consensus = self.consensus.clone();
-        let look = self
-            .env
-            .run_blocking(move || consensus.read_store(|state, store| state.hash_kv(revision, store)));
-        let found = look.await??;
+        let found = self.consensus.hash_kv(revision).await?;
         Ok(pb::HashKvResponse {
             header: Some(self.header_now()),
             hash: found.hash,

@@ -1,11 +1,9 @@
 //! HashKV: etcd's checksum over the records, bit for bit, so that members, and tools of etcd, can compare.
 
-use std::collections::BTreeSet;
-
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::State;
+use super::{State, kept};
 use super::exchange::revision_key;
 use super::record::Record;
 use crate::base::kv::{Read, Space, Visit};
@@ -19,40 +17,72 @@ pub struct KvHash {
     pub hash_revision: Revision,
 }
 
-impl State {
-    /// CRC-32C over the bucket's name `key`, then the stored key and the marshalled KeyValue of every record up to
-    /// `revision` (0: the current), except what is below the compact revision and a compaction at `revision` would
-    /// remove. So the hash does not depend on how far a compaction has come.
-    pub fn hash_kv(&self, revision: Revision, store: &dyn Read) -> Result<Result<KvHash, Denied>, Broken> {
-        let revision = if revision == 0 { self.revision } else { revision };
-        if revision > self.revision {
-            return Ok(Err(Denied::FUTURE_REVISION));
-        }
-        // As etcd: a negative revision is not refused, and hashes nothing.
-        if revision > 0 && revision < self.compact_revision {
-            return Ok(Err(Denied::COMPACTED));
-        }
-        let mut kept = self.kept_at(revision);
-        if kept.is_empty() {
+/// What to leave out of a hash, so that the records can be read without holding the state.
+pub struct HashPlan {
+    revision: Revision,
+    compact_revision: Revision,
+    kept: Kept,
+}
+
+/// Which of the records at or below the compact revision count.
+enum Kept {
+    /// In order.
+    These(Vec<RevisionAt>),
+    /// Those that the store has written down.
+    WrittenDown,
+}
+
+impl HashPlan {
+    /// The hash that etcd takes while it compacts at `revision`: of all that was there since the compaction at `since`. For
+    /// a view of the store right after that compaction; `dead`: what it removed, in order.
+    pub fn of_compaction(
+        since: Revision,
+        revision: Revision,
+        dead: Vec<RevisionAt>,
+        store: &dyn Read,
+    ) -> Result<HashPlan, Broken> {
+        let kept = match kept::is_empty(store)? {
             // etcd then leaves nothing out that is still stored.
-            kept = self.kept_at(self.compact_revision);
-        }
+            true => Kept::These(dead),
+            false => Kept::WrittenDown,
+        };
+        Ok(HashPlan {
+            revision,
+            compact_revision: since,
+            kept,
+        })
+    }
+
+    /// CRC-32C over the bucket's name `key`, then the stored key and the marshalled KeyValue of every record up to
+    /// the revision, except what is below the compact revision and a compaction at the revision would
+    /// remove. So the hash does not depend on how far a compaction has come.
+    pub fn run(&self, store: &dyn Read) -> Result<KvHash, Broken> {
         let mut hash = crc32c::crc32c(b"key");
+        let mut written_down = kept::Lookup::new(store);
         let mut damaged = None;
-        let end = RevisionAt::new(revision.saturating_add(1), 0).to_bytes();
-        store.scan(Space::Records, &[], Some(&end), &mut |key, value| {
-            let Some(at) = RevisionAt::from_bytes(key) else {
-                return Visit::Continue;
+        let end = RevisionAt::new(self.revision.saturating_add(1), 0).to_bytes();
+        let mut take = |at: RevisionAt, value| {
+            let past = at.main <= self.compact_revision;
+            let counts = match &self.kept {
+                _ if !past => true,
+                Kept::These(kept) => kept.binary_search(&at).is_ok(),
+                Kept::WrittenDown => written_down.is_kept(at)?,
             };
-            if at.main <= self.compact_revision && !kept.contains(&at) {
-                return Visit::Continue;
+            if !counts {
+                return Ok(());
             }
-            match Record::decode(at, value) {
-                Ok(record) => {
-                    hash = crc32c::crc32c_append(hash, &revision_key(at, record.tombstone));
-                    hash = crc32c::crc32c_append(hash, &record.kv.encode_to_vec());
-                    Visit::Continue
-                }
+            let record = Record::decode(at, value)?;
+            // The tombstone that a compaction keeps for watches: older releases of etcd do not keep it.
+            if !(record.tombstone && at.main == self.compact_revision) {
+                hash = crc32c::crc32c_append(hash, &revision_key(at, record.tombstone));
+                hash = crc32c::crc32c_append(hash, &record.kv.encode_to_vec());
+            }
+            Ok(())
+        };
+        store.scan(Space::Records, &[], Some(&end), &mut |key, value| {
+            let taken = RevisionAt::from_bytes(key).map_or(Ok(()), |at| take(at, value));
+            match taken {
+                Ok(()) => Visit::Continue,
                 Err(broken) => {
                     damaged = Some(broken);
                     Visit::Stop
@@ -61,18 +91,51 @@ impl State {
         })?;
         match damaged {
             Some(broken) => Err(broken),
-            None => Ok(Ok(KvHash {
+            None => Ok(KvHash {
                 hash,
                 compact_revision: self.compact_revision,
-                hash_revision: revision,
-            })),
+                hash_revision: self.revision,
+            }),
+        }
+    }
+}
+
+impl State {
+    /// How to hash all records up to `revision` (0: the current).
+    pub fn plan_hash(&self, revision: Revision) -> Result<HashPlan, Denied> {
+        let revision = if revision == 0 { self.revision } else { revision };
+        if revision > self.revision {
+            return Err(Denied::FUTURE_REVISION);
+        }
+        // As etcd: a negative revision is not refused, and hashes nothing.
+        if revision > 0 && revision < self.compact_revision {
+            return Err(Denied::COMPACTED);
+        }
+        let mut kept = self.kept_at(revision);
+        if kept.is_empty() {
+            kept = self.kept_at(self.compact_revision);
+        }
+        kept.retain(|at| at.main <= self.compact_revision);
+        kept.sort_unstable();
+        Ok(HashPlan {
+            revision,
+            compact_revision: self.compact_revision,
+            kept: Kept::These(kept),
+        })
+    }
+
+    /// The hash of all records up to `revision`, at once.
+    pub fn hash_kv(&self, revision: Revision, store: &dyn Read) -> Result<Result<KvHash, Denied>, Broken> {
+        match self.plan_hash(revision) {
+            Ok(plan) => plan.run(store).map(Ok),
+            Err(denied) => Ok(Err(denied)),
         }
     }
 
     /// What a compaction at `revision` would keep of the past, as etcd counts it here: of each living key the newest
     /// change. Not the tombstone at that very revision, though compaction itself keeps it for watches.
-    fn kept_at(&self, revision: Revision) -> BTreeSet<RevisionAt> {
-        let mut kept = BTreeSet::new();
+    fn kept_at(&self, revision: Revision) -> Vec<RevisionAt> {
+        let mut kept = Vec::new();
         self.index.visit(&[], None, |entry| {
             kept.extend(entry.living_at(revision).map(|past| past.at()));
             true

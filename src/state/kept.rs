@@ -100,6 +100,16 @@ pub fn load(store: &dyn Read) -> Result<Vec<RevisionAt>, Broken> {
     damaged.map_or(Ok(kept), Err)
 }
 
+/// Whether nothing is written down.
+pub fn is_empty(store: &dyn Read) -> Result<bool, Broken> {
+    let mut empty = true;
+    store.scan(Space::Meta, PREFIX, Some(&row_key_end()), &mut |_, _| {
+        empty = false;
+        Visit::Stop
+    })?;
+    Ok(empty)
+}
+
 /// Looks up, in ascending order, which records at or below the compact revision live on: with one block in memory.
 pub struct Lookup<'a> {
     store: &'a dyn Read,

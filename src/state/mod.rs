@@ -37,7 +37,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use auth::{Auth, Login};
-pub use hash::KvHash;
+pub use hash::{HashPlan, KvHash};
 pub use lease::Lease;
 pub use pending::Pending;
 

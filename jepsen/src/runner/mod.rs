@@ -199,6 +199,7 @@ impl<'a> Run<'a> {
             liveness_failure,
             crashes: self.cluster.deaths().to_vec(),
             skip_per_key: false,
+            replacements: 0,
         };
         Ok((self.recorder.take(), options))
     }

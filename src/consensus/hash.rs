@@ -1,0 +1,104 @@
+//! Hashes of the store: at a revision, and the last that compactions took, which members compare.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::Consensus;
+use crate::base::{Broken, Denied, Revision, RevisionAt};
+use crate::state::{HashPlan, KvHash};
+use crate::storage::View;
+
+/// Hashes of compactions that are remembered, the newest: as many as etcd's.
+const REMEMBERED: usize = 10;
+
+/// A compaction that was just applied.
+pub(super) struct Compacted {
+    /// The store before it gives up what died.
+    pub view: Box<dyn View>,
+    pub since: Revision,
+    pub revision: Revision,
+    /// What died, in order.
+    pub dead: Vec<RevisionAt>,
+}
+
+/// What compactions hashed. A compaction that comes while another is being hashed has no hash.
+pub(super) struct Compactions {
+    hashes: Mutex<Vec<KvHash>>,
+    taken: mpsc::Sender<Compacted>,
+}
+
+impl Compactions {
+    pub fn new() -> (Compactions, mpsc::Receiver<Compacted>) {
+        let (taken, receiver) = mpsc::channel(1);
+        let hashes = Mutex::default();
+        (Compactions { hashes, taken }, receiver)
+    }
+
+    /// Has a compaction hashed in the background. `compacted` is called if there is time for it.
+    pub fn hash(&self, compacted: impl FnOnce() -> Compacted) {
+        if let Ok(place) = self.taken.try_reserve() {
+            place.send(compacted());
+        }
+    }
+
+    fn remember(&self, hash: KvHash) {
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.push(hash);
+        if hashes.len() > REMEMBERED {
+            hashes.remove(0);
+        }
+    }
+
+    fn find(&self, revision: Revision) -> Option<KvHash> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.iter().find(|hash| hash.hash_revision == revision).copied()
+    }
+
+    /// Another store has taken the place of the one that was hashed.
+    pub fn forget_all(&self) {
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.clear();
+    }
+}
+
+impl Consensus {
+    /// The hash of all records up to a revision (0: the current). What the compaction at that revision hashed is
+    /// answered even when it can be read no more. All of history is read from a view, off the tasks that serve
+    /// others: nobody waits.
+    pub async fn hash_kv(&self, revision: Revision) -> Result<KvHash, Denied> {
+        if let Some(hash) = self.core().compactions.find(revision) {
+            return Ok(hash);
+        }
+        let consensus = self.clone();
+        let look = move || {
+            let (plan, view) = consensus.core().plan_hash(revision)?;
+            plan.run(&*view).map_err(|broken| consensus.met_damage(broken))
+        };
+        self.env().run_blocking(look).await
+    }
+
+    pub(super) async fn run_compaction_hashes(self, mut compactions: mpsc::Receiver<Compacted>) {
+        while let Some(compacted) = compactions.recv().await {
+            let look = move || -> Result<KvHash, Broken> {
+                let Compacted { view, since, revision, dead } = compacted;
+                HashPlan::of_compaction(since, revision, dead, &*view)?.run(&*view)
+            };
+            match self.env().run_blocking(look).await {
+                Ok(hash) => {
+                    let KvHash { hash: value, hash_revision, compact_revision } = hash;
+                    tracing::info!(
+                        hash = value,
+                        revision = hash_revision,
+                        "compact-revision" = compact_revision,
+                        "storing new hash"
+                    );
+                    self.core().compactions.remember(hash);
+                }
+                Err(broken) => {
+                    self.met_damage(broken);
+                }
+            }
+        }
+    }
+}
