@@ -17,7 +17,7 @@ pub use crate::runtime::tls::TlsOptions;
 use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
 pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions};
-use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially};
+use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_own_version};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
 use crate::transport::Identity;
@@ -25,8 +25,6 @@ use founding::Founding;
 pub use inspect::{Inspected, inspect, inspect_file};
 pub use restore::{Origin, has_member, restore};
 
-/// The cluster version that this release brings: etcd 3.7's.
-const CLUSTER_VERSION: &str = "3.7.0";
 /// How long a stopping leader waits for its successor: etcd's own tests ask for 1.5 s.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Pause before a member tries again to publish itself.
@@ -79,6 +77,8 @@ pub struct Config {
     pub strict_reconfig: bool,
     pub max_learners: u32,
     pub corruption: CorruptionChecks,
+    /// How often the leader looks whether a downgrade is done; zero: never.
+    pub downgrade_check_interval: Duration,
     /// `GODEBUG=http2debug`: show what clients call this server.
     pub trace_http2: bool,
     /// The cluster exists already: a member without data joins it.
@@ -136,6 +136,7 @@ impl Default for Config {
             strict_reconfig: true,
             max_learners: 1,
             corruption: CorruptionChecks::default(),
+            downgrade_check_interval: Duration::from_secs(5),
             trace_http2: false,
             join: false,
             heartbeat_interval: Duration::from_millis(100),
@@ -277,9 +278,11 @@ impl Node {
                 "the data directory {dir} is another member's: that of {owner}"
             )));
         }
-        if config.corruption.initial
-            && let Err(why) = check_initially(&consensus).await
-        {
+        let mut fit = check_own_version(&consensus);
+        if fit.is_ok() && config.corruption.initial {
+            fit = check_initially(&consensus).await;
+        }
+        if let Err(why) = fit {
             consensus.stop().await;
             wal.close().await;
             return Err(NodeError(why));
@@ -489,7 +492,7 @@ fn foreign_owner(config: &Config, consensus: &Consensus) -> Option<String> {
     })
 }
 
-/// Tells the cluster this member's name and client URLs, and settles the cluster's version.
+/// Tells the cluster this member's name and client URLs.
 async fn publish(env: Env, consensus: Consensus, config: Config) {
     let attributes = membershippb::Attributes {
         name: config.name.clone(),
@@ -498,22 +501,13 @@ async fn publish(env: Env, consensus: Consensus, config: Config) {
     loop {
         let member = consensus.member_id();
         let published = consensus.read(|state, _| state.attributes(member) == Some(&attributes));
-        let leads = consensus.status().leader == Some(member);
-        let version_known = consensus.read(|state, _| state.cluster_version().is_some());
         let request = if !published {
             Request::ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest {
                 member_id: member,
                 member_attributes: Some(attributes.clone()),
             })
-        } else if !version_known && leads {
-            Request::ClusterVersionSet(membershippb::ClusterVersionSetRequest {
-                ver: CLUSTER_VERSION.into(),
-            })
-        } else if version_known {
-            return;
         } else {
-            env.sleep(PUBLISH_RETRY).await;
-            continue;
+            return;
         };
         if let Err(error) = consensus
             .propose(request)

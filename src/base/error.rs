@@ -79,7 +79,7 @@ denials! {
         "etcdserver: cluster version not found during downgrade";
     DOWNGRADE_IN_PROCESS = FailedPrecondition "etcdserver: cluster has a downgrade job in progress";
     NO_INFLIGHT_DOWNGRADE = FailedPrecondition "etcdserver: no inflight downgrade job";
-    NOT_BUILT = Unimplemented "quorate: not built yet";
+    UNKNOWN_METHOD = Unknown "etcdserver: unknown method";
     NO_LEADER = Unavailable "etcdserver: no leader";
     NOT_LEADER = FailedPrecondition "etcdserver: not leader";
     LEADER_CHANGED = Unavailable "etcdserver: leader changed";
@@ -123,7 +123,6 @@ denials! {
     LEADER_FIELD_MISSING = Unknown "\"leader\" field must be provided";
     CONTEXT_DEADLINE_EXCEEDED = DeadlineExceeded "context deadline exceeded";
     CONTEXT_CANCELED = Canceled "context canceled";
-    NOT_IMPLEMENTED = Unimplemented "quorate: this method is not implemented yet";
     UNKNOWN_SERVICE = NotFound "unknown service";
     RANGE_STREAM_SORT = Unimplemented "RangeStream does not support custom sort orders";
     RANGE_STREAM_FILTER = Unimplemented "RangeStream does not support revision filters";

@@ -205,6 +205,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         max_learners: u32::try_from(size(flags, "max-learners")?).unwrap_or(u32::MAX),
         trace_http2: std::env::var("GODEBUG").is_ok_and(|debug| debug.contains("http2debug=")),
         corruption: corruption(flags),
+        downgrade_check_interval: span(flags, "downgrade-check-time"),
         join: flags.text("initial-cluster-state") == "existing",
         heartbeat_interval: milliseconds("heartbeat-interval"),
         election_timeout: milliseconds("election-timeout"),

@@ -81,12 +81,21 @@ impl Consensus {
     pub(super) async fn run_compaction_hashes(self, mut compactions: mpsc::Receiver<Compacted>) {
         while let Some(compacted) = compactions.recv().await {
             let look = move || -> Result<KvHash, Broken> {
-                let Compacted { view, since, revision, dead } = compacted;
+                let Compacted {
+                    view,
+                    since,
+                    revision,
+                    dead,
+                } = compacted;
                 HashPlan::of_compaction(since, revision, dead, &*view)?.run(&*view)
             };
             match self.env().run_blocking(look).await {
                 Ok(hash) => {
-                    let KvHash { hash: value, hash_revision, compact_revision } = hash;
+                    let KvHash {
+                        hash: value,
+                        hash_revision,
+                        compact_revision,
+                    } = hash;
                     tracing::info!(
                         hash = value,
                         revision = hash_revision,

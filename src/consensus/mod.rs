@@ -334,6 +334,17 @@ impl Consensus {
         }
     }
 
+    /// What release another member runs; `None` if it cannot be asked.
+    pub async fn peer_version(&self, peer: MemberId) -> Option<String> {
+        match self
+            .ask_peer(peer, PeerRequest::Describe, self.election_timeout())
+            .await
+        {
+            Ok(PeerResponse::Describe(description)) => Some(description.server_version),
+            _ => None,
+        }
+    }
+
     /// Asks another member.
     async fn ask_peer(
         &self,

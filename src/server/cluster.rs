@@ -157,14 +157,4 @@ impl Api {
         let members = self.consensus.change_members(command).await?;
         Ok((member, members))
     }
-
-    /// The one answer of every method that etcd has and this server does not yet.
-    pub(super) async fn unimplemented<Req, Res>(
-        &self,
-        rpc: Rpc,
-        request: Request<Req>,
-    ) -> Result<Response<Res>, Status> {
-        self.unary(rpc, false, request, |_, _| async { Err(Denied::NOT_IMPLEMENTED) })
-            .await
-    }
 }

@@ -123,7 +123,7 @@ pub async fn run(api: Arc<Api>, mode: AutoCompaction) {
     loop {
         plan.sample(revision());
         api.env.sleep(plan.pause()).await;
-        if api.consensus.status().leader != Some(api.consensus.member_id()) {
+        if !api.leads() {
             continue;
         }
         let Some(due) = plan.due(revision(), api.env.now()) else {

@@ -105,10 +105,6 @@ pub async fn run_after_compactions(api: Arc<Api>, interval: Duration) {
 }
 
 impl Api {
-    fn leads(&self) -> bool {
-        self.consensus.status().leader == Some(self.consensus.member_id())
-    }
-
     /// `None`: no answer can be given now.
     async fn check_now(&self) -> Option<()> {
         let before = self.consensus.hash_kv(0).await.ok()?;

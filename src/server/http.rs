@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 use super::checks::Check;
 use super::front::Role;
-use super::{Api, VERSION, gateway, snapshot};
+use super::{Api, VERSION, gateway};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The exposition format of Prometheus.
@@ -207,11 +207,8 @@ fn version(api: &Api) -> Response<Body> {
     let cluster = api
         .consensus
         .read(|state, _| state.cluster_version().map(str::to_owned));
-    let storage = if cluster.is_some() {
-        snapshot::VERSION
-    } else {
-        "unknown"
-    };
+    // What is stored follows the cluster, as in etcd.
+    let storage = cluster.clone().unwrap_or_else(|| "unknown".into());
     let cluster = cluster.unwrap_or_else(|| "not_decided".into());
     // Field order is part of what scripts see, so it is written out.
     let body = format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{cluster}","storage":"{storage}"}}"#);

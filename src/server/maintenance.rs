@@ -1,4 +1,4 @@
-//! The Maintenance service: status, alarms, hashes, snapshots, leadership. Downgrades are not implemented yet.
+//! The Maintenance service: status, alarms, hashes, snapshots, leadership, downgrades.
 
 use tonic::{Request, Response, Status, async_trait};
 
@@ -96,16 +96,24 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        self.unimplemented(Rpc::Downgrade, request).await
+        self.unary(Rpc::Downgrade, false, request, |request, who| async move {
+            self.downgrade(request, &who).await
+        })
+        .await
     }
 }
 
 impl Api {
     fn member_status(&self) -> pb::StatusResponse {
         let status = self.consensus.status();
-        let (alarms, (all, in_use)) = self
-            .consensus
-            .read(|state, _| (state.alarms(), state.logical_bytes()));
+        let (alarms, (all, in_use), storage, downgrade) = self.consensus.read(|state, _| {
+            (
+                state.alarms(),
+                state.logical_bytes(),
+                state.cluster_version().map(str::to_owned),
+                state.downgrade_target().map(str::to_owned),
+            )
+        });
         let mut errors = Vec::new();
         if status.leader.is_none() {
             errors.push(Denied::NO_LEADER.text.to_owned());
@@ -129,9 +137,12 @@ impl Api {
             raft_term: status.term,
             errors,
             is_learner: status.is_learner,
-            storage_version: snapshot::VERSION.into(),
+            storage_version: storage.unwrap_or_default(),
             db_size_quota: quota::effective(self.options.quota_bytes),
-            downgrade_info: Some(pb::DowngradeInfo::default()),
+            downgrade_info: Some(pb::DowngradeInfo {
+                enabled: downgrade.is_some(),
+                target_version: downgrade.unwrap_or_default(),
+            }),
         }
     }
 

@@ -43,6 +43,7 @@ mod standing;
 mod status;
 mod streams;
 mod timer;
+mod versions;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,7 @@ use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::tls::Security;
 use crate::runtime::{Env, Listener, Task, signal};
-use crate::state::Answer;
+use crate::state::{Answer, State};
 use auth::{Caller, Passwords};
 pub use auth::{Jwt, JwtOptions};
 pub use compactor::AutoCompaction;
@@ -70,6 +71,7 @@ use metrics::{Metrics, Sample};
 use quota::Allowance;
 use standing::Standing;
 use streams::Streams;
+pub use versions::check_own as check_own_version;
 pub use watch::WatchHub;
 
 /// The version of etcd that this server stands in for. Clients switch features on by it.
@@ -147,9 +149,14 @@ impl Server {
             env.spawn(standing::follow(api.clone())),
             env.spawn(api.hub.clone().run()),
             env.spawn(become_ready(api.clone(), ready_sender)),
+            env.spawn(versions::run(api.clone())),
         ];
         if let Some(mode) = config.auto_compaction {
             background.push(env.spawn(compactor::run(api.clone(), mode)));
+        }
+        if !config.downgrade_check_interval.is_zero() {
+            let interval = config.downgrade_check_interval;
+            background.push(env.spawn(versions::run_downgrades(api.clone(), interval)));
         }
         let checks = config.corruption;
         if !checks.interval.is_zero() {
@@ -239,7 +246,9 @@ async fn become_ready(api: Arc<Api>, ready: signal::Sender<bool>) {
     let member = api.consensus.member_id();
     while api.consensus.status().fatal.is_none() {
         let current = api.consensus.read_barrier().await.is_ok();
-        if current && api.consensus.read(|state, _| state.attributes(member).is_some()) {
+        let is_known =
+            |state: &State| state.attributes(member).is_some() && state.cluster_version().is_some();
+        if current && api.consensus.read(|state, _| is_known(state)) {
             ready.send(true);
             return;
         }

@@ -3,9 +3,9 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{State, kept};
 use super::exchange::revision_key;
 use super::record::Record;
+use super::{State, kept};
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, Denied, Revision, RevisionAt};
 

@@ -13,6 +13,7 @@ mod kv;
 mod leaderless;
 mod limits;
 mod locks;
+mod maintenance;
 mod streams;
 
 use std::future::Future;

@@ -266,7 +266,7 @@ const FEATURES: &[Flag] = &[
     flag("enable-grpc-gateway", Bool, "true", Built, "Serve the JSON gateway."),
     flag("corrupt-check-time", Duration, "0s", Built, "Interval at which members' hashes are compared; 0: never."),
     flag("compact-hash-check-time", Duration, "1m", Built, "Interval of the gate CompactHashCheck."),
-    flag("downgrade-check-time", Duration, "5s", NotYet, "Interval at which a running downgrade is looked at."),
+    flag("downgrade-check-time", Duration, "5s", Built, "Interval at which a running downgrade is looked at."),
     flag("watch-progress-notify-interval", Duration, "10m", Built, "Interval of progress notices on idle watches."),
     flag("unsafe-no-fsync", Bool, "false", Built, "Unsafe: never sync, lose data at a power failure."),
     flag("v2-deprecation", Choices(&[ "write-only", "write-only-skip-check", "write-only-drop-data", "gone", ]), "write-only", Inert, "Stage of a store that does not exist any more."),

@@ -1,0 +1,251 @@
+//! The cluster's version: the lowest that a member brings, settled by the leader; and downgrades, by one minor version.
+//! Rules and texts are those of etcd's `etcdserver/version`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use semver::Version;
+
+use super::auth::Caller;
+use super::{Api, VERSION, mismatch};
+use crate::base::{Denied, MemberId};
+use crate::consensus::Consensus;
+use crate::proto::command::command::Request as Command;
+use crate::proto::etcdserverpb::{DowngradeRequest, DowngradeResponse, downgrade_request::DowngradeAction};
+use crate::proto::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use crate::state::Answer;
+
+/// A cluster of which not all is known yet.
+const LOWEST: Version = Version::new(3, 0, 0);
+/// How often the leader asks the others, as etcd.
+const LOOK_INTERVAL: Duration = Duration::from_secs(4);
+/// Pause before the leader looks again at a cluster without a version.
+const SETTLE_RETRY: Duration = Duration::from_millis(100);
+
+/// The version this release brings to a cluster: without the patch.
+pub fn own() -> Version {
+    minor_of(&parse(VERSION).expect("the release has a version"))
+}
+
+/// As in etcd, the patch may be missing.
+fn parse(text: &str) -> Option<Version> {
+    let whole = Version::parse(text).or_else(|_| Version::parse(&format!("{text}.0")));
+    whole.ok()
+}
+
+fn minor_of(version: &Version) -> Version {
+    Version::new(version.major, version.minor, 0)
+}
+
+/// Where a downgrade may lead from a version.
+fn downgraded(version: &Version) -> Option<Version> {
+    Some(Version::new(version.major, version.minor.checked_sub(1)?, 0))
+}
+
+/// What the leader makes of the cluster's version, given the lowest of all members; `None`: leave it.
+fn decide(current: Option<&Version>, lowest: Option<Version>, target: Option<&Version>) -> Option<Version> {
+    let Some(current) = current else {
+        return Some(lowest.unwrap_or(LOWEST));
+    };
+    let lowest = lowest?;
+    match target {
+        Some(target) => {
+            let leads_there = |from: &Version| downgraded(from).as_ref() == Some(target);
+            (target != current && leads_there(current) && leads_there(&lowest)).then(|| target.clone())
+        }
+        None => (current < &lowest && current.major == lowest.major).then_some(lowest),
+    }
+}
+
+/// # Errors
+/// The cluster has outgrown this release.
+pub fn check_own(consensus: &Consensus) -> Result<(), String> {
+    let cluster = consensus.read(|state, _| state.cluster_version().and_then(parse));
+    match cluster {
+        Some(cluster) if own() < minor_of(&cluster) => Err(format!(
+            "invalid downgrade; server version is lower than determined cluster version: this is {}, the cluster's \
+             {cluster}",
+            own()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Settles the cluster's version while this member leads.
+pub async fn run(api: Arc<Api>) {
+    let mut leadership = api.consensus.status_signal();
+    loop {
+        if api.leads() {
+            api.settle_version().await;
+        }
+        let known = api.consensus.read(|state, _| state.cluster_version().is_some());
+        let pause = if known { LOOK_INTERVAL } else { SETTLE_RETRY };
+        if let Ok(Err(_)) = api.env.timeout(pause, leadership.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Ends downgrades that every member has followed, while this member leads.
+pub async fn run_downgrades(api: Arc<Api>, interval: Duration) {
+    loop {
+        api.env.sleep(interval).await;
+        let Some(target) = api.downgrade_target().filter(|_| api.leads()) else {
+            continue;
+        };
+        let versions = api.versions().await;
+        if !versions.iter().all(|version| version.as_ref() == Some(&target)) {
+            continue;
+        }
+        tracing::info!("cluster-version" = %target, "the cluster has been downgraded");
+        let cancelled = api.set_downgrade(&Caller::Member, None).await;
+        if let Err(error) = cancelled {
+            tracing::warn!(%error, "failed to cancel downgrade");
+        }
+    }
+}
+
+impl Api {
+    pub(super) fn leads(&self) -> bool {
+        self.consensus.status().leader == Some(self.consensus.member_id())
+    }
+
+    fn cluster_version(&self) -> Option<Version> {
+        self.consensus
+            .read(|state, _| state.cluster_version().and_then(parse))
+    }
+
+    fn downgrade_target(&self) -> Option<Version> {
+        self.consensus
+            .read(|state, _| state.downgrade_target().and_then(parse))
+    }
+
+    /// What each member brings; `None`: it does not say.
+    async fn versions(&self) -> Vec<Option<Version>> {
+        let own_id = self.consensus.member_id();
+        let ask = |id: MemberId| async move {
+            if id == own_id {
+                return Some(own());
+            }
+            let version = self.consensus.peer_version(id).await?;
+            Some(minor_of(&parse(&version)?))
+        };
+        let ids = self.consensus.members().into_iter().map(|member| member.id);
+        futures_util::future::join_all(ids.map(ask)).await
+    }
+
+    async fn settle_version(&self) {
+        let versions = self.versions().await;
+        if versions.is_empty() {
+            // The members are not known before the first entry is applied.
+            return;
+        }
+        let lowest = versions.into_iter().min().flatten();
+        let (current, target) = (self.cluster_version(), self.downgrade_target());
+        let Some(version) = decide(current.as_ref(), lowest, target.as_ref()) else {
+            return;
+        };
+        let request = ClusterVersionSetRequest {
+            ver: version.to_string(),
+        };
+        let outcome = self.consensus.propose(Command::ClusterVersionSet(request)).await;
+        match outcome.and_then(|outcome| outcome.answer) {
+            Ok(_) => tracing::info!("cluster-version" = %version, "updated cluster version"),
+            Err(error) => tracing::warn!(%error, "cannot set the cluster's version yet"),
+        }
+    }
+
+    pub(super) async fn downgrade(
+        &self,
+        request: DowngradeRequest,
+        who: &Caller,
+    ) -> Result<DowngradeResponse, Denied> {
+        // An action that no release knows is not one of the three.
+        let Ok(action) = DowngradeAction::try_from(request.action) else {
+            return Err(Denied::UNKNOWN_METHOD);
+        };
+        match action {
+            DowngradeAction::Validate => {
+                self.check_downgrade(&request.version).await?;
+            }
+            DowngradeAction::Enable => {
+                let target = self.check_downgrade(&request.version).await?;
+                self.set_downgrade(who, Some(target)).await?;
+            }
+            DowngradeAction::Cancel => {
+                self.consensus.read_barrier().await?;
+                match self.downgrade_target() {
+                    Some(_) => self.set_downgrade(who, None).await?,
+                    None => tracing::warn!("failed to cancel downgrade: {}", Denied::NO_INFLIGHT_DOWNGRADE),
+                }
+            }
+        }
+        Ok(DowngradeResponse {
+            header: Some(self.header_now()),
+            version: self
+                .cluster_version()
+                .map(|version| format!("{}.{}", version.major, version.minor))
+                .unwrap_or_default(),
+        })
+    }
+
+    async fn check_downgrade(&self, target: &str) -> Result<Version, Denied> {
+        let target = parse(target).ok_or(Denied::WRONG_DOWNGRADE_VERSION_FORMAT)?;
+        let target = minor_of(&target);
+        self.consensus.read_barrier().await?;
+        let current = self
+            .cluster_version()
+            .ok_or(Denied::CLUSTER_VERSION_UNAVAILABLE)?;
+        if downgraded(&current).as_ref() != Some(&target) {
+            return Err(Denied::INVALID_DOWNGRADE_TARGET);
+        }
+        match self.downgrade_target() {
+            Some(_) => Err(Denied::DOWNGRADE_IN_PROCESS),
+            None => Ok(target),
+        }
+    }
+
+    async fn set_downgrade(&self, who: &Caller, target: Option<Version>) -> Result<(), Denied> {
+        let request = DowngradeInfoSetRequest {
+            enabled: target.is_some(),
+            ver: target.map(|target| target.to_string()).unwrap_or_default(),
+        };
+        match self.propose(who, Command::DowngradeInfoSet(request)).await? {
+            (Answer::Empty, _) => Ok(()),
+            (other, _) => mismatch(&other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_may_lack_its_patch() {
+        assert_eq!(parse("3.6"), Some(Version::new(3, 6, 0)));
+        assert_eq!(parse("3.6.1"), Some(Version::new(3, 6, 1)));
+        assert_eq!((parse("3"), parse(""), parse("3.6.0.1")), (None, None, None));
+    }
+
+    #[test]
+    fn the_lowest_member_decides_and_a_downgrade_goes_one_minor_down() {
+        let [v3, v5, v6, v7] = [0, 5, 6, 7].map(|minor| Version::new(3, minor, 0));
+        assert_eq!(decide(None, None, None), Some(v3.clone()));
+        assert_eq!(decide(None, Some(v7.clone()), None), Some(v7.clone()));
+        assert_eq!(decide(Some(&v3), None, None), None, "somebody does not say");
+        assert_eq!(decide(Some(&v3), Some(v7.clone()), None), Some(v7.clone()));
+        assert_eq!(
+            decide(Some(&v7), Some(v6.clone()), None),
+            None,
+            "never down by itself"
+        );
+        assert_eq!(decide(Some(&v7), Some(v7.clone()), Some(&v6)), Some(v6.clone()));
+        assert_eq!(
+            decide(Some(&v6), Some(v7.clone()), Some(&v6)),
+            None,
+            "it is there"
+        );
+        assert_eq!(decide(Some(&v7), Some(v7), Some(&v5)), None);
+    }
+}
