@@ -174,6 +174,13 @@ impl Config {
 #[error("{0}")]
 pub struct NodeError(pub String);
 
+impl NodeError {
+    /// The member was removed from its cluster: there is nothing to repair.
+    pub fn is_removal(&self) -> bool {
+        self.0 == consensus::REMOVED
+    }
+}
+
 impl From<Broken> for NodeError {
     fn from(broken: Broken) -> Self {
         NodeError(broken.0)

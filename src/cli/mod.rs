@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use tracing::{error, info, warn};
 
 use crate::node::Config;
-use flags::{Flags, Parsed, environment, help};
+use flags::{Flags, Parsed, environment, file, help};
 use logging::{FATAL, Logger};
 
 /// The exit code for a flag that cannot be understood.
@@ -112,7 +112,10 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<Config, Refusal> {
         Parsed::Stray(argument) => return Err(Refusal::Verify(format!("{argument:?} is not a valid flag"))),
         Parsed::Help | Parsed::Misuse(_) => return Err(Refusal::Logged),
     };
-    read_environment(&mut flags)?;
+    match config_file(&flags) {
+        Some(path) => flags = read_file(&path)?,
+        None => read_environment(&mut flags)?,
+    }
     config::verify_early(&flags)?;
     let text = |name| flags.text(name);
     logger.configure(&text("log-level"), &text("log-format"), &text("log-outputs"))?;
@@ -133,6 +136,31 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<Config, Refusal> {
         warn!("data-dir" = %config.data_dir.display(), "'data-dir' was empty; using default");
     }
     Ok(config)
+}
+
+/// The file that replaces flags and variables, if one is named.
+fn config_file(flags: &Flags) -> Option<String> {
+    let typed = Some(flags.text("config-file")).filter(|path| !path.is_empty());
+    let variable = || std::env::var(environment::variable("config-file"));
+    typed.or_else(|| variable().ok().filter(|path| !path.is_empty()))
+}
+
+fn read_file(path: &str) -> Result<Flags, Refusal> {
+    let told = |error: String| Refusal::Verify(format!("--config-file {path}: {error}"));
+    let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
+    let (flags, unknown) = file::read(&text).map_err(told)?;
+    info!(
+        path,
+        "loaded server configuration, other configuration command line flags and environment variables will be \
+         ignored if provided"
+    );
+    for key in unknown {
+        warn!(
+            path,
+            key, "a key of the configuration file is not known and has no effect"
+        );
+    }
+    Ok(flags)
 }
 
 fn read_environment(flags: &mut Flags) -> Result<(), Refusal> {

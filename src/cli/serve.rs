@@ -3,7 +3,7 @@
 //! ```text
 //!   Node::start ──► ready ──► serving ──► SIGTERM/SIGINT ──► Node::stop ──► the signal again (143, 130)
 //!        │                       └──────► Node::failed ───► logged, exit code 1
-//!        └─► error: logged, exit code 1
+//!        └─► error: logged, exit code 1        (removed from the cluster: exit code 0, as etcd)
 //! ```
 //!
 //! The signal is raised again after the stop, so that whoever waits for the process sees why it ended. As
@@ -58,6 +58,16 @@ pub async fn run(env: Env, config: Config) -> ExitCode {
                 info!(name, "data-dir" = data_dir, "closed etcd server");
             }
             raise_again(number)
+        }
+        End::Failed(removal) if removal.is_removal() => {
+            warn!(
+                name,
+                "data-dir" = data_dir,
+                reason = removal.0,
+                "closing etcd server"
+            );
+            let _ = env.timeout(limits::STOP_TIMEOUT, node.stop()).await;
+            ExitCode::SUCCESS
         }
         End::Failed(NodeError(reason)) => {
             error!(target: FATAL, error = reason, "the server failed");

@@ -246,6 +246,6 @@ mod tests {
             None,
             "it is there"
         );
-        assert_eq!(decide(Some(&v7), Some(v7), Some(&v5)), None);
+        assert_eq!(decide(Some(&v7), Some(v7.clone()), Some(&v5)), None);
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   arguments ──► parse ─┐
 //!                        ├─► Flags ──► config (checks, node::Config)
-//!   ETCD_* ──► environment
+//!   ETCD_* ──► environment  (or file, which replaces both)
 //! ```
 //!
 //! The rules are those of Go's `flag` package: `-f v`, `--f v`, `-f=v` and `--f=v` are the same; a bool
@@ -15,6 +15,7 @@
 //! This module does not know what a flag is for, and starts nothing.
 
 pub mod environment;
+pub mod file;
 pub mod gates;
 pub mod help;
 pub mod table;

@@ -159,7 +159,7 @@ const MEMBER: &[Flag] = &[
     flag("raft-read-timeout", Duration, "5s", Inert, "Read limit of a connection between members."),
     flag("raft-write-timeout", Duration, "5s", Inert, "Write limit of a connection between members."),
     flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Inert, "Defragment at start if that much would be freed."),
-    flag("config-file", Text, "", NotYet, "A file that replaces all flags and variables."),
+    flag("config-file", Text, "", Built, "A file that replaces all flags and variables."),
     flag("version", Bool, "false", Built, "Print the version and exit."),
 ];
 
