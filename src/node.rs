@@ -83,6 +83,8 @@ pub struct Config {
     pub trace_http2: bool,
     /// The cluster exists already: a member without data joins it.
     pub join: bool,
+    /// Unsafe: go on alone, without the members that this one's data name.
+    pub force_new_cluster: bool,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub pre_vote: bool,
@@ -139,6 +141,7 @@ impl Default for Config {
             downgrade_check_interval: Duration::from_secs(5),
             trace_http2: false,
             join: false,
+            force_new_cluster: false,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
             pre_vote: true,
@@ -248,6 +251,9 @@ impl Node {
         let door = Door::open(&env, identity, peers);
         founding.check_not_wiped(&env, &config, &peer_tls).await?;
         let (wal, store) = open(&env, &config, &dirs, identity).await?;
+        if config.force_new_cluster {
+            consensus::force_alone(&wal, &store, identity.member, &config.advertise_peer_urls).await?;
+        }
         tracing::info!(
             member = format!("{:x}", identity.member),
             cluster = format!("{:x}", identity.cluster),

@@ -207,6 +207,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         corruption: corruption(flags),
         downgrade_check_interval: span(flags, "downgrade-check-time"),
         join: flags.text("initial-cluster-state") == "existing",
+        force_new_cluster: flags.boolean("force-new-cluster"),
         heartbeat_interval: milliseconds("heartbeat-interval"),
         election_timeout: milliseconds("election-timeout"),
         pre_vote: flags.boolean("pre-vote"),

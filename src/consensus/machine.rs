@@ -49,6 +49,17 @@ pub(super) struct Standing {
     pub membership: StoredMembership,
 }
 
+impl Standing {
+    pub fn stored(engine: &dyn Read) -> Result<Standing, Broken> {
+        match engine.get(Space::Meta, RAFT_KEY)? {
+            Some(bytes) => {
+                decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))
+            }
+            None => Ok(Standing::default()),
+        }
+    }
+}
+
 struct Inner {
     state: State,
     engine: Arc<dyn Engine>,
@@ -359,12 +370,7 @@ impl Core {
 
 impl Inner {
     fn open(engine: Arc<dyn Engine>) -> Result<Inner, Broken> {
-        let standing = match engine.get(Space::Meta, RAFT_KEY)? {
-            Some(bytes) => {
-                decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?
-            }
-            None => Standing::default(),
-        };
+        let standing = Standing::stored(&*engine)?;
         let mut state = State::open(&*engine)?;
         engine.discard(state.dead_records());
         Ok(Inner {

@@ -10,6 +10,7 @@
 //! What the server may ask of it: [`Consensus::propose`], [`Consensus::read_barrier`], [`Consensus::read`],
 //! leases that live on the leader's clock, membership and status.
 
+mod alone;
 mod hash;
 mod join;
 mod lease;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use openraft::errors::{InitializeError, RaftError};
 use tokio::sync::mpsc;
 
+pub use alone::force_alone;
 pub use join::{Found, FoundMember, ask};
 pub use lease::LeaseTtl;
 pub use members::Change;
@@ -279,6 +281,11 @@ impl Consensus {
     /// Whether clients have to say who they are.
     pub fn is_auth_enabled(&self) -> bool {
         self.0.core.is_auth_enabled()
+    }
+
+    /// Whether this member is one without a vote, as of the last entry.
+    pub fn is_learner(&self) -> bool {
+        self.0.core.is_learner()
     }
 
     /// How long a request may take.

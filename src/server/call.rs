@@ -135,7 +135,7 @@ impl Api {
         if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Denied::STOPPED);
         }
-        if self.standing.is_learner() && !on_learner {
+        if self.consensus.is_learner() && !on_learner {
             return Err(Denied::NOT_SUPPORTED_FOR_LEARNER);
         }
         let version = metadata

@@ -57,7 +57,7 @@ impl Api {
             }
             Check::SerializableRead => self.probe(true).await.map_err(error_text),
             Check::LinearizableRead => self.probe(false).await.map_err(error_text),
-            Check::NonLearner if self.standing.is_learner() => Err("not supported for learner".into()),
+            Check::NonLearner if self.consensus.is_learner() => Err("not supported for learner".into()),
             Check::NonLearner => Ok(()),
         }
     }

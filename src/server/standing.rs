@@ -1,11 +1,11 @@
 //! How this member stands in raft, kept where a request reads it without a lock: the term for headers, the
-//! leader for `hasleader`, whether it is a learner.
+//! leader for `hasleader`.
 //!
 //! One task follows [`Consensus::status_signal`]; values are as old as that signal, some microseconds.
 //! Decisions of agreement are never taken from here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Api;
 use crate::base::{Denied, MemberId};
@@ -20,7 +20,6 @@ pub struct Standing {
     term: AtomicU64,
     /// 0: none.
     leader: AtomicU64,
-    is_learner: AtomicBool,
 }
 
 impl Standing {
@@ -32,14 +31,9 @@ impl Standing {
         Some(self.leader.load(Relaxed)).filter(|leader| *leader != 0)
     }
 
-    pub fn is_learner(&self) -> bool {
-        self.is_learner.load(Relaxed)
-    }
-
     /// Takes over what raft says; true if there is another leader than before.
     pub fn set(&self, status: &Status) -> bool {
         self.term.store(status.term, Relaxed);
-        self.is_learner.store(status.is_learner, Relaxed);
         let leader = status.leader.unwrap_or(0);
         let before = self.leader.swap(leader, Relaxed);
         leader != 0 && leader != before

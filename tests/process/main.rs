@@ -17,6 +17,7 @@ mod cluster;
 mod damage;
 mod etcdctl;
 mod kills;
+mod members;
 mod session;
 mod single;
 mod small_disk;

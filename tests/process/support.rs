@@ -124,6 +124,18 @@ impl Member {
         }
     }
 
+    /// The URL at which other members reach it.
+    pub fn peer_url(&self) -> String {
+        let own = format!("{}=", self.name);
+        let mut flags = self.flags.iter();
+        let listed = flags.find_map(|flag| flag.strip_prefix("--initial-cluster="));
+        let mut pairs = listed.expect("members are listed").split(',');
+        pairs
+            .find_map(|pair| pair.strip_prefix(&own))
+            .expect("a member lists itself")
+            .to_owned()
+    }
+
     fn process(&mut self) -> &mut Child {
         self.child.as_mut().expect("the member runs")
     }
@@ -261,6 +273,41 @@ impl Cluster {
         cluster.members.iter_mut().for_each(Member::spawn);
         cluster.members.iter_mut().for_each(Member::wait_ready);
         cluster
+    }
+
+    /// Prepares one more member, which joins; its peer URL.
+    pub fn prepare_joiner(&mut self) -> String {
+        let last = self.members.last().expect("there is a member to join");
+        let old = (
+            last.name.clone(),
+            last.address.clone(),
+            last.peer_url(),
+            last.data_dir.display().to_string(),
+        );
+        let name = format!("m{}", self.members.len());
+        let address = format!("127.0.0.1:{}", free_port());
+        let peer_url = format!("http://127.0.0.1:{}", free_port());
+        let data_dir = self.dir.path().join(&name);
+        let flag = |flag: &String| match flag.strip_prefix("--initial-cluster=") {
+            Some(listed) => format!("--initial-cluster={listed},{name}={peer_url}"),
+            None => flag
+                .replace(&old.3, &data_dir.display().to_string())
+                .replace(&old.1, &address)
+                .replace(&old.2, &peer_url)
+                .replace(&format!("--name={}", old.0), &format!("--name={name}")),
+        };
+        let mut flags: Vec<String> = last.flags.iter().map(flag).collect();
+        flags.push("--initial-cluster-state=existing".into());
+        self.members.push(Member {
+            log: self.dir.path().join(format!("{name}.log")),
+            name,
+            address,
+            data_dir,
+            flags,
+            launcher: Vec::new(),
+            child: None,
+        });
+        peer_url
     }
 
     /// A member with the data of the first one, other ports, and changed flags.

@@ -170,7 +170,7 @@ const CLUSTERING: &[Flag] = &[
     flag("initial-cluster-state", Choice(&["new", "existing"]), "new", Built, "'new', or 'existing' to join a running cluster. Ignored once the member has data."),
     flag("initial-cluster-token", Text, "etcd-cluster", Built, "Keeps clusters with the same URLs apart."),
     flag("advertise-client-urls", Urls, "http://localhost:2379", Built, "URLs at which clients reach this member."),
-    flag("force-new-cluster", Bool, "false", NotYet, "Unsafe: make a cluster of one from existing data."),
+    flag("force-new-cluster", Bool, "false", Built, "Unsafe: make a cluster of one from existing data."),
     flag("pre-vote", Bool, "true", Built, "Ask whether an election could be won before starting it."),
     flag("strict-reconfig-check", Bool, "true", Built, "Refuse changes of membership that would lose the quorum."),
     flag("max-learners", Int, "1", Built, "Most learners in the cluster."),

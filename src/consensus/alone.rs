@@ -1,0 +1,158 @@
+//! `--force-new-cluster`: what to do when a majority is lost for good. One member goes on alone, with what is committed as
+//! far as it knows; the others are removed, and may not come back with their data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::Membership;
+use prost::Message;
+
+use super::log::NO_NODE;
+use super::machine::Standing;
+use super::types::{Batch, LogId, Payload, Peer, Vote};
+use crate::base::{Broken, MemberId};
+use crate::proto::command::command::Request;
+use crate::proto::command::{Command, MemberPromoteCommand, MemberRemoveCommand};
+use crate::state::State;
+use crate::storage::Store;
+use crate::storage::wal::{LogRecord, Wal};
+use crate::transport::{decode, encode};
+
+/// Bytes of the log that are read at once.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// What the log and the store know of the members.
+struct Members {
+    all: BTreeSet<MemberId>,
+    learners: BTreeSet<MemberId>,
+}
+
+impl Members {
+    fn take(&mut self, payload: &Payload) -> Result<(), Broken> {
+        match payload {
+            Payload::Blank => {}
+            Payload::Membership(membership) => self.all.extend(membership.nodes().map(|(id, _)| *id)),
+            Payload::Normal(batch) => {
+                for command in &batch.commands {
+                    let command = Command::decode(command.clone())
+                        .map_err(|error| Broken::new(format!("a command of the log: {error}")))?;
+                    if let Some(Request::MemberAdd(request)) = command.request
+                        && let Some(member) = request.member
+                    {
+                        self.all.insert(member.id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes `member` the only one, in its log: whatever is not committed is dropped, the others' removal and a membership of
+/// one are appended and committed. Does nothing if it is the only one already.
+pub async fn force_alone(
+    wal: &Wal,
+    store: &Store,
+    member: MemberId,
+    peer_urls: &[String],
+) -> Result<(), Broken> {
+    let engine = store.engine();
+    let standing = Standing::stored(&*engine)?;
+    let state = State::open(&*engine)?;
+    let log = wal.state();
+    let mut members = Members {
+        all: state.members().iter().map(|member| member.id).collect(),
+        learners: state.member_ids(true).collect(),
+    };
+    members
+        .all
+        .extend(standing.membership.membership().nodes().map(|(id, _)| *id));
+    let applied = standing.applied.as_ref().map_or(0, |at: &LogId| at.index);
+    let committed = log.committed.map_or(0, |at| at.index).max(applied);
+    let mut next = applied + 1;
+    while next <= committed {
+        let records = wal.read(next, committed + 1, Some(READ_BYTES_MAX)).await?;
+        let Some(last) = records.last() else { break };
+        next = last.index + 1;
+        for record in &records {
+            let payload = decode(&record.payload).map_err(|error| {
+                Broken::new(format!(
+                    "entry {} of the log is unreadable: {error}",
+                    record.index
+                ))
+            })?;
+            members.take(&payload)?;
+        }
+    }
+    members.all.remove(&member);
+    if members.all.is_empty() {
+        return Ok(());
+    }
+    let others: Vec<String> = members.all.iter().map(|id| format!("{id:x}")).collect();
+    tracing::warn!(
+        "local-member-id" = format!("{member:x}"),
+        removed = others.join(","),
+        "forcing a new cluster of this member alone"
+    );
+    let removals = members
+        .all
+        .iter()
+        .map(|&id| Request::MemberRemove(MemberRemoveCommand { id }));
+    let promotion = members
+        .learners
+        .contains(&member)
+        .then_some(Request::MemberPromote(MemberPromoteCommand { id: member }));
+    let commands = removals.chain(promotion).map(|request| {
+        let command = Command {
+            header: None,
+            request: Some(request),
+        };
+        command.encode_to_vec().into()
+    });
+    let removal = Payload::Normal(Batch {
+        origin: 0,
+        life: 0,
+        sequence: 0,
+        commands: commands.collect(),
+    });
+    let node = Peer {
+        name: String::new(),
+        peer_urls: peer_urls.to_vec(),
+    };
+    let alone = Membership::new(vec![BTreeSet::from([member])], BTreeMap::from([(member, node)]))
+        .map_err(|error| Broken::new(format!("a membership of one: {error}")))?;
+
+    let vote: Option<Vote> = match &log.vote {
+        Some(vote) => Some(decode(vote).map_err(|error| Broken::new(format!("the stored vote: {error}")))?),
+        None => None,
+    };
+    let last_term = log.last.map_or(0, |last| last.term);
+    let applied_term = standing.applied.as_ref().map_or(0, |at| at.leader_id.term);
+    // A term of its own: nobody else can have written entries in it that are told apart only by it.
+    let term = vote
+        .map_or(0, |vote| vote.leader_id.term)
+        .max(last_term)
+        .max(applied_term)
+        + 1;
+    if log.last.is_some_and(|last| last.index > committed) {
+        let kept = wal.read(committed, committed + 1, None).await?;
+        let end = kept.first().map(LogRecord::id).or(log.purged);
+        wal.truncate_after(end).await?;
+    }
+    wal.save_vote(encode(&Vote::new(term, member)).into()).await?;
+    let entries = [removal, Payload::Membership(alone)];
+    let records: Vec<LogRecord> = (committed + 1..)
+        .zip(&entries)
+        .map(|(index, payload)| LogRecord {
+            term,
+            node: NO_NODE,
+            index,
+            payload: encode(payload).into(),
+        })
+        .collect();
+    let end = records.last().map(LogRecord::id);
+    wal.append(records).await?;
+    if let Some(end) = end {
+        wal.save_committed(end);
+    }
+    Ok(())
+}
