@@ -16,7 +16,7 @@ use crate::proto::membershippb;
 pub use crate::runtime::tls::TlsOptions;
 use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
-pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions};
+pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions, Keepalive};
 use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_own_version};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
@@ -45,6 +45,22 @@ impl<A: Into<String>> From<A> for Listen {
             address: address.into(),
             plain: true,
             tls: false,
+        }
+    }
+}
+
+/// From when on something is slow; zero: everything is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slow {
+    pub call: Duration,
+    pub apply: Duration,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        Slow {
+            call: Duration::from_millis(300),
+            apply: Duration::from_millis(100),
         }
     }
 }
@@ -97,7 +113,14 @@ pub struct Config {
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
     pub max_concurrent_streams: u32,
+    pub keepalive: Keepalive,
     pub watch_progress_interval: Duration,
+    /// Calls and applies that take longer are logged.
+    pub slow: Slow,
+    /// Measure how long the calls of each method take.
+    pub extensive_metrics: bool,
+    /// The leader writes down what is left of long leases, for the next.
+    pub lease_checkpoints: bool,
     pub unsafe_no_fsync: bool,
     /// Compaction without being asked.
     pub auto_compaction: Option<AutoCompaction>,
@@ -151,7 +174,11 @@ impl Default for Config {
             max_request_bytes: limits::REQUEST_BYTES_MAX,
             max_txn_ops: limits::TXN_OPS_MAX,
             max_concurrent_streams: u32::MAX,
+            keepalive: Keepalive::default(),
             watch_progress_interval: Duration::from_secs(600),
+            slow: Slow::default(),
+            extensive_metrics: false,
+            lease_checkpoints: false,
             unsafe_no_fsync: false,
             auto_compaction: None,
             gateway: true,
@@ -272,6 +299,8 @@ impl Node {
             snapshot_count: config.snapshot_count,
             snapshot_catchup_entries: config.snapshot_catchup_entries,
             token_ttl: config.auth_token_ttl,
+            lease_checkpoints: config.lease_checkpoints,
+            slow_apply: config.slow.apply,
         };
         let consensus = Consensus::start(
             env.clone(),

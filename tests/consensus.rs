@@ -74,6 +74,8 @@ impl Cluster {
             snapshot_count,
             snapshot_catchup_entries: snapshot_count / 2,
             token_ttl: Duration::from_secs(300),
+            lease_checkpoints: true,
+            slow_apply: Duration::from_secs(1),
         });
         let options = options.collect();
         let dir = tempfile::tempdir().unwrap();

@@ -251,7 +251,7 @@ const OURS: &[Row] = &[
         "",
         &[("ETCD_CONFIG_FILE", "/x")],
         1,
-        "--config-file is not supported yet",
+        "--config-file /x: No such file or directory (os error 2)",
     ),
     ("--auth-token=jwt", &[], 1, "auth: invalid auth signature method"),
     (

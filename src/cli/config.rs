@@ -22,7 +22,7 @@ use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::tls;
 use crate::base::limits;
 use crate::base::urls::{self, Url};
-use crate::node::{AutoCompaction, Config, CorruptionChecks, Listen};
+use crate::node::{AutoCompaction, Config, CorruptionChecks, Keepalive, Listen, Slow};
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
 pub const UNSET_ADVERTISE: &str =
@@ -153,13 +153,7 @@ pub fn unsupported(flags: &Flags) -> Option<String> {
     let missing = flags
         .changed()
         .filter(|(flag, _)| flag.support == Support::NotYet);
-    let mut names: Vec<String> = missing.map(|(flag, _)| format!("--{}", flag.name)).collect();
-    let set = gates_of(flags);
-    names.extend(
-        gates::unsupported(&set)
-            .into_iter()
-            .map(|gate| format!("--feature-gates={gate}")),
-    );
+    let names: Vec<String> = missing.map(|(flag, _)| format!("--{}", flag.name)).collect();
     match names.as_slice() {
         [] => None,
         [name] => Some(format!("{name} is not supported yet")),
@@ -217,7 +211,14 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         max_request_bytes: request_bytes(flags)?,
         max_txn_ops: size(flags, "max-txn-ops")?,
         max_concurrent_streams: u32::try_from(flags.unsigned("max-concurrent-streams")).unwrap_or(u32::MAX),
+        keepalive: keepalive(flags),
         watch_progress_interval: watch_progress_interval(flags),
+        slow: Slow {
+            call: span(flags, "warning-unary-request-duration"),
+            apply: span(flags, "warning-apply-duration"),
+        },
+        lease_checkpoints: gates::is_on(&gates_of(flags), "LeaseCheckpoint"),
+        extensive_metrics: flags.text("metrics") == "extensive",
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
         auto_compaction: auto_compaction(flags)?,
         gateway: flags.boolean("enable-grpc-gateway"),
@@ -240,6 +241,18 @@ fn gates_of(flags: &Flags) -> Vec<(String, bool)> {
 /// A duration; none if it is negative.
 fn span(flags: &Flags, name: &str) -> Duration {
     Duration::from_nanos(u64::try_from(flags.duration(name)).unwrap_or(0))
+}
+
+/// As in etcd, both have to be positive to count.
+fn keepalive(flags: &Flags) -> Keepalive {
+    let (interval, timeout) = (
+        span(flags, "grpc-keepalive-interval"),
+        span(flags, "grpc-keepalive-timeout"),
+    );
+    match interval.is_zero() || timeout.is_zero() {
+        true => Keepalive::default(),
+        false => Keepalive { interval, timeout },
+    }
 }
 
 fn corruption(flags: &Flags) -> CorruptionChecks {

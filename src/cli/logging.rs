@@ -18,6 +18,7 @@ use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use tracing::metadata::LevelFilter;
 use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
 
+use super::log_file::{RotatingFile, Rotation};
 use crate::runtime::Env;
 
 /// Target of events that end the process; their level is written as "fatal".
@@ -135,7 +137,13 @@ impl Logger {
     }
 
     /// Switches to what `--log-level`, `--log-format` and `--log-outputs` ask for.
-    pub fn configure(&self, level: &str, format: &str, outputs: &str) -> Result<(), String> {
+    pub fn configure(
+        &self,
+        level: &str,
+        format: &str,
+        outputs: &str,
+        rotation: Option<&Rotation>,
+    ) -> Result<(), String> {
         let level = Level::parse(level).ok_or_else(|| format!("unrecognized level: {level:?}"))?;
         let format = match format {
             "json" | "" => Format::Json,
@@ -146,7 +154,7 @@ impl Logger {
                 ));
             }
         };
-        let sinks = open_sinks(outputs)?;
+        let sinks = open_sinks(&self.env, outputs, rotation)?;
         *self.lock() = Output { format, sinks };
         self.level.store(level as u8, Ordering::Relaxed);
         tracing::callsite::rebuild_interest_cache();
@@ -189,7 +197,7 @@ impl Output {
     }
 }
 
-fn open_sinks(outputs: &str) -> Result<Vec<Sink>, String> {
+fn open_sinks(env: &Env, outputs: &str, rotation: Option<&Rotation>) -> Result<Vec<Sink>, String> {
     let names: Vec<&str> = outputs.split(',').collect();
     if names.len() > 1 && names.contains(&"default") {
         return Err("multi logoutput for \"default\" is not supported yet".to_owned());
@@ -201,8 +209,17 @@ fn open_sinks(outputs: &str) -> Result<Vec<Sink>, String> {
             "stdout" => Box::new(io::stdout()),
             "systemd/journal" => return Err("--log-outputs=systemd/journal is not supported yet".to_owned()),
             path => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                Box::new(file.map_err(|error| format!("open sink {path:?}: open {path}: {error}"))?)
+                let told = |error| format!("open sink {path:?}: open {path}: {error}");
+                match rotation {
+                    Some(rotation) => {
+                        let file = RotatingFile::open(env, Path::new(path), rotation.clone());
+                        Box::new(file.map_err(told)?)
+                    }
+                    None => {
+                        let file = OpenOptions::new().create(true).append(true).open(path);
+                        Box::new(file.map_err(told)?)
+                    }
+                }
             }
         });
     }
@@ -414,8 +431,10 @@ mod tests {
 
     #[test]
     fn outputs_are_checked() {
-        let check =
-            |outputs: &str, error: &str| assert_eq!(open_sinks(outputs).err().as_deref(), Some(error));
+        let env = crate::runtime::tokio::env();
+        let check = |outputs: &str, error: &str| {
+            assert_eq!(open_sinks(&env, outputs, None).err().as_deref(), Some(error))
+        };
         check(
             "default,stdout",
             "multi logoutput for \"default\" is not supported yet",
@@ -424,7 +443,10 @@ mod tests {
             "systemd/journal",
             "--log-outputs=systemd/journal is not supported yet",
         );
-        assert!(open_sinks("/nonexistent/x").is_err());
-        assert_eq!(open_sinks("stderr,stdout").map(|sinks| sinks.len()), Ok(2));
+        assert!(open_sinks(&env, "/nonexistent/x", None).is_err());
+        assert_eq!(
+            open_sinks(&env, "stderr,stdout", None).map(|sinks| sinks.len()),
+            Ok(2)
+        );
     }
 }

@@ -12,7 +12,8 @@
 mod auth_token;
 pub mod config;
 pub mod flags;
-pub mod logging;
+pub mod log_file;
+mod logging;
 mod offline;
 pub mod serve;
 mod tls;
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::node::Config;
 use flags::{Flags, Parsed, environment, file, help};
+use log_file::Rotation;
 use logging::{FATAL, Logger};
 
 /// The exit code for a flag that cannot be understood.
@@ -67,7 +69,10 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
             info!(args = ?arguments, "Running: ");
         }
         match config {
-            Ok(config) => {
+            Ok((config, reuse_port)) => {
+                if reuse_port {
+                    crate::runtime::tokio::reuse_ports();
+                }
                 log_start(&config);
                 if let Err(error) = offline::etcd_dir::adopt(&env, &config).await {
                     error!(target: FATAL, error = error.0, "failed to start");
@@ -105,8 +110,9 @@ impl From<String> for Refusal {
     }
 }
 
-/// Everything between what was typed and the configuration of the member, and the log's set-up.
-fn configure(parsed: Parsed, logger: &Logger) -> Result<Config, Refusal> {
+/// Everything between what was typed and the configuration of the member, and the log's set-up. Also whether ports may
+/// be shared.
+fn configure(parsed: Parsed, logger: &Logger) -> Result<(Config, bool), Refusal> {
     let mut flags = match parsed {
         Parsed::Flags(flags) => flags,
         Parsed::Stray(argument) => return Err(Refusal::Verify(format!("{argument:?} is not a valid flag"))),
@@ -118,7 +124,16 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<Config, Refusal> {
     }
     config::verify_early(&flags)?;
     let text = |name| flags.text(name);
-    logger.configure(&text("log-level"), &text("log-format"), &text("log-outputs"))?;
+    let rotation = flags
+        .boolean("enable-log-rotation")
+        .then(|| Rotation::parse(&text("log-rotation-config-json")))
+        .transpose()?;
+    logger.configure(
+        &text("log-level"),
+        &text("log-format"),
+        &text("log-outputs"),
+        rotation.as_ref(),
+    )?;
     config::verify(&flags)?;
     config::unsupported(&flags).map_or(Ok(()), Err)?;
     for name in config::inert(&flags) {
@@ -135,7 +150,7 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<Config, Refusal> {
     if flags.text("data-dir").is_empty() {
         warn!("data-dir" = %config.data_dir.display(), "'data-dir' was empty; using default");
     }
-    Ok(config)
+    Ok((config, flags.boolean("socket-reuse-port")))
 }
 
 /// The file that replaces flags and variables, if one is named.

@@ -99,6 +99,12 @@ impl Consensus {
         // granted before the question must be known here.
         let index = self.read_index_as_leader().await.ok()?;
         self.wait_applied(index).await.ok()?;
+        if self.core().lessor.has_checkpoint(id) {
+            // A leader after this one must not go on from before the renewal.
+            let checkpoint = pb::LeaseCheckpoint { id, remaining_ttl: 0 };
+            let term = self.status().term;
+            self.propose_checkpoints(vec![checkpoint], term).await.ok()?;
+        }
         self.core().lessor.renew(id).map(|ttl| ttl.unwrap_or(0))
     }
 
@@ -124,13 +130,29 @@ impl Consensus {
         }))
     }
 
-    /// While this member leads, proposes to revoke what is over.
+    async fn propose_checkpoints(
+        &self,
+        checkpoints: Vec<pb::LeaseCheckpoint>,
+        term: u64,
+    ) -> Result<(), Denied> {
+        let request = Request::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints });
+        self.propose_in_term(request, term).await?.answer.map(drop)
+    }
+
+    /// While this member leads, proposes to revoke what is over, and to write down what is left of the rest.
     pub(super) async fn run_lease_expiry(self) {
         loop {
             self.env().sleep(SCAN).await;
             let status = self.status();
             if status.leader != Some(self.member_id()) {
                 continue;
+            }
+            let due = self.core().lessor.due_checkpoints();
+            if !due.is_empty() {
+                let checkpoint = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
+                let checkpoints = due.into_iter().map(checkpoint).collect();
+                // One that is lost costs a client nothing: its lease is longer.
+                let _ = self.propose_checkpoints(checkpoints, status.term).await;
             }
             let expired = self.core().lessor.expired();
             for group in expired.chunks(REVOKES_UNDER_WAY) {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SharedObserver;
 use super::hash::{Compacted, Compactions};
-use super::lessor::Lessor;
+use super::lessor::{Lessor, Term};
 use super::network::addresses;
 use super::propose::Proposals;
 use super::tokens::{Tokens, simple_token};
@@ -32,8 +33,8 @@ use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership,
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, Denied, LeaseId, MemberId, Revision};
 use crate::proto::command::{Command, Header, command::Request};
-use crate::runtime::signal;
-use crate::state::{Answer, HashPlan, Outcome, Pending, State};
+use crate::runtime::{Env, Instant, signal};
+use crate::state::{Answer, HashPlan, Lease, Outcome, Pending, State};
 use crate::storage::{Engine, Install, Store, View};
 use crate::transport::{AddressBook, decode, encode};
 
@@ -76,6 +77,7 @@ pub struct Core {
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
     pub(super) compactions: Compactions,
+    slow_applies: SlowApplies,
     /// Whether clients are asked who they are, as of the last entry.
     auth_enabled: AtomicBool,
     /// This member.
@@ -89,6 +91,39 @@ pub struct Core {
     observer: SharedObserver,
 }
 
+/// Who follows what is applied, besides the observer.
+pub struct Followers {
+    pub proposals: Proposals,
+    pub lessor: Lessor,
+    pub tokens: Tokens,
+    pub compactions: Compactions,
+    pub slow_applies: SlowApplies,
+}
+
+/// Tells of applies that take long.
+pub struct SlowApplies {
+    env: Env,
+    threshold: Duration,
+}
+
+impl SlowApplies {
+    pub fn new(env: Env, threshold: Duration) -> SlowApplies {
+        SlowApplies { env, threshold }
+    }
+
+    fn look(&self, begun: Instant, entries: usize) {
+        let took = self.env.now() - begun;
+        if took > self.threshold {
+            tracing::warn!(
+                ?took,
+                "expected-duration" = ?self.threshold,
+                entries,
+                "apply request took too long"
+            );
+        }
+    }
+}
+
 /// An outcome with the request that led to it, for those who follow what is applied.
 struct Effect {
     request: Request,
@@ -99,14 +134,18 @@ impl Core {
     /// Rebuilds the state from the store.
     pub fn open(
         store: Store,
-        proposals: Proposals,
-        lessor: Lessor,
-        tokens: Tokens,
-        compactions: Compactions,
+        followers: Followers,
         member: MemberId,
         book: AddressBook,
         observer: SharedObserver,
     ) -> Result<Core, Broken> {
+        let Followers {
+            proposals,
+            lessor,
+            tokens,
+            compactions,
+            slow_applies,
+        } = followers;
         let inner = Inner::open(store.engine())?;
         let (applied, _) = signal::channel(inner.standing.applied);
         let (members_changed, _) = signal::channel(0);
@@ -120,6 +159,7 @@ impl Core {
             members_changed,
             tokens,
             compactions,
+            slow_applies,
             inner: RwLock::new(inner),
             store,
             applied,
@@ -222,6 +262,7 @@ impl Core {
 
     /// Applies entries that follow each other, and answers who waits for them.
     fn apply(&self, entries: Vec<Entry>) -> Result<(), Broken> {
+        let (begun, count) = (self.slow_applies.env.now(), entries.len());
         let mut batches = Vec::new();
         let last = {
             let mut inner = self.lock_write();
@@ -276,6 +317,7 @@ impl Core {
             }
             inner.standing.applied
         };
+        self.slow_applies.look(begun, count);
         self.applied.send(last);
         for (batch, effects) in batches {
             self.proposals
@@ -302,6 +344,11 @@ impl Core {
         match &effect.request {
             Request::LeaseGrant(request) => self.lessor.granted(request.id, request.ttl),
             Request::LeaseRevoke(request) => self.lessor.revoked(request.id),
+            Request::LeaseCheckpoint(request) => {
+                for checkpoint in &request.checkpoints {
+                    self.lessor.checkpointed(checkpoint.id, checkpoint.remaining_ttl);
+                }
+            }
             Request::Compaction(_) => self.observer.compacted(state.compact_revision()),
             Request::AuthEnable(_) => self.auth_enabled.store(true, Ordering::SeqCst),
             Request::AuthDisable(_) => {
@@ -380,9 +427,16 @@ impl Inner {
         })
     }
 
-    /// Every lease and its TTL.
-    fn leases(&self) -> BTreeMap<LeaseId, i64> {
-        self.state.leases().map(|(id, lease)| (id, lease.ttl)).collect()
+    /// Every lease and its time.
+    fn leases(&self) -> BTreeMap<LeaseId, Term> {
+        let term = |(id, lease): (LeaseId, &Lease)| {
+            let term = Term {
+                granted: lease.ttl,
+                remaining: lease.remaining_ttl,
+            };
+            (id, term)
+        };
+        self.state.leases().map(term).collect()
     }
 }
 

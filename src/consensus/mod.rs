@@ -61,7 +61,7 @@ use crate::state::exchange::Export;
 use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
 use crate::transport::{self, AddressBook, Identity, Purpose};
-use machine::{Core, Machine};
+use machine::{Core, Followers, Machine, SlowApplies};
 use message::{PeerRequest, PeerResponse};
 use network::Network;
 use propose::Proposals;
@@ -100,6 +100,10 @@ pub struct Options {
     pub snapshot_catchup_entries: u64,
     /// How long an unused simple token lives.
     pub token_ttl: Duration,
+    /// Write down what is left of long leases.
+    pub lease_checkpoints: bool,
+    /// An apply that takes longer is logged.
+    pub slow_apply: Duration,
 }
 
 /// etcd's file of a moment, part by part.
@@ -148,16 +152,14 @@ impl Consensus {
         }
         let (compactions, compacted) = hash::Compactions::new();
         let (proposals, proposer_woken) = Proposals::new(member, env.random_u64());
-        let core = Arc::new(Core::open(
-            store,
+        let followers = Followers {
             proposals,
-            lessor::Lessor::new(env.clone()),
-            tokens::Tokens::new(env.clone(), options.token_ttl),
+            lessor: lessor::Lessor::new(env.clone(), options.lease_checkpoints),
+            tokens: tokens::Tokens::new(env.clone(), options.token_ttl),
             compactions,
-            member,
-            book.clone(),
-            observer,
-        )?);
+            slow_applies: SlowApplies::new(env.clone(), options.slow_apply),
+        };
+        let core = Arc::new(Core::open(store, followers, member, book.clone(), observer)?);
         // What a killed process left in the page cache is made durable before raft counts on it.
         core.sync().await?;
         let network = Network::new(

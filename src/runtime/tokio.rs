@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,16 @@ use super::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream, install}
 /// The environment of a production process. Used inside a tokio runtime only.
 pub struct TokioRuntime {
     start: tokio::time::Instant,
+}
+
+/// Connections that may wait to be accepted, as tokio's own.
+const BACKLOG: u32 = 1024;
+/// `--socket-reuse-port`: ports are bound with SO_REUSEPORT.
+static REUSE_PORT: AtomicBool = AtomicBool::new(false);
+
+/// From now on, ports are bound even if other sockets that were bound so have them.
+pub fn reuse_ports() {
+    REUSE_PORT.store(true, Ordering::Relaxed);
 }
 
 /// The one environment of this process; the first call creates it.
@@ -84,7 +95,10 @@ impl Runtime for TokioRuntime {
                 let listener = tokio::net::UnixListener::bind(path)?;
                 return Ok(Box::new(UnixPort(listener, address.to_owned())) as Box<dyn Listener>);
             }
-            let listener = tokio::net::TcpListener::bind(address).await?;
+            let listener = match REUSE_PORT.load(Ordering::Relaxed) {
+                true => bind_shared(address).await?,
+                false => tokio::net::TcpListener::bind(address).await?,
+            };
             Ok(Box::new(TcpPort(listener)) as Box<dyn Listener>)
         })
     }
@@ -104,6 +118,24 @@ impl Runtime for TokioRuntime {
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::new(FileSystem)
     }
+}
+
+/// The first address that can be bound beside whoever has it already.
+async fn bind_shared(address: &str) -> io::Result<tokio::net::TcpListener> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = match address.is_ipv4() {
+            true => tokio::net::TcpSocket::new_v4()?,
+            false => tokio::net::TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 struct TcpPort(tokio::net::TcpListener);

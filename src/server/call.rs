@@ -17,6 +17,7 @@ use super::rpc::Rpc;
 use super::status::status;
 use super::streams::Guarded;
 use crate::base::Denied;
+use crate::runtime::Instant;
 
 /// What a call may do, from its metadata.
 struct Admission {
@@ -29,11 +30,22 @@ struct Counted<'a> {
     api: &'a Api,
     rpc: Rpc,
     code: tonic::Code,
+    begun: Instant,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.api.metrics.rpc(self.rpc).handled(self.code);
+        let took = self.api.env.now() - self.begun;
+        self.api.metrics.rpc(self.rpc).handled(self.code, took);
+        if took > self.api.options.slow.call {
+            let (service, method, _) = self.rpc.describe();
+            tracing::warn!(
+                "time spent" = ?took,
+                "response type" = format!("/{service}/{method}"),
+                code = ?self.code,
+                "request stats"
+            );
+        }
     }
 }
 
@@ -56,6 +68,7 @@ impl Api {
             api: self,
             rpc,
             code: tonic::Code::Cancelled,
+            begun: self.env.now(),
         };
         let admitted = self.admit(rpc, on_learner, request.metadata());
         let call = |request: Request<Req>| async {
@@ -101,6 +114,7 @@ impl Api {
     {
         let counters = self.metrics.rpc(rpc);
         counters.started.inc();
+        let begun = self.env.now();
         let opened = async {
             let admission = self.admit(rpc, on_learner, request.metadata())?;
             let who = self.caller(request.metadata(), request.extensions());
@@ -118,13 +132,14 @@ impl Api {
                     metrics,
                     rpc,
                     needs_leader,
+                    (self.env.clone(), begun),
                     deadline,
                     stream,
                 )))
             }
             Err(denied) => {
                 let status = status(denied);
-                counters.handled(status.code());
+                counters.handled(status.code(), self.env.now() - begun);
                 Err(status)
             }
         }

@@ -33,13 +33,27 @@ const HEADER_BYTES_MAX: u32 = 64 * 1024;
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// etcd's limit for the head of an HTTP/1.1 request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
-/// etcd's keepalive of idle connections.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 3600);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after an accept failed: what is short (file descriptors) does not come back at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 /// Longer than a connection takes to notice that its time is over.
 const STOP_SLACK: Duration = Duration::from_millis(100);
+
+/// When an idle client is pinged, and how long it may take to answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keepalive {
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+impl Default for Keepalive {
+    /// etcd's, which are gRPC's.
+    fn default() -> Self {
+        Keepalive {
+            interval: Duration::from_secs(2 * 3600),
+            timeout: Duration::from_secs(20),
+        }
+    }
+}
 
 /// Runs hyper's work as tasks of the environment.
 #[derive(Clone)]
@@ -67,7 +81,7 @@ struct Open {
 }
 
 impl Connections {
-    pub fn new(env: Env, max_concurrent_streams: u32) -> Arc<Self> {
+    pub fn new(env: Env, max_concurrent_streams: u32, keepalive: Keepalive) -> Arc<Self> {
         let timer = EnvTimer::new(env.clone());
         let mut http = auto::Builder::new(Executor(env.clone()));
         http.http1()
@@ -85,8 +99,8 @@ impl Connections {
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX)
             .max_concurrent_streams(max_concurrent_streams)
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_interval(keepalive.interval)
+            .keep_alive_timeout(keepalive.timeout)
             .auto_date_header(false);
         let (count, _) = signal::channel(0);
         Arc::new(Connections {

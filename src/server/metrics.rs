@@ -8,12 +8,13 @@
 //! module.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use super::rpc::{CODES, Rpc};
@@ -29,11 +30,16 @@ pub struct RpcMetrics {
     handled: [OnceLock<IntCounter>; CODES.len()],
     rpc: Rpc,
     handled_vec: IntCounterVec,
+    /// Set with `--metrics=extensive`.
+    seconds: OnceLock<Histogram>,
 }
 
 impl RpcMetrics {
-    /// Counts the end of a call.
-    pub fn handled(&self, code: tonic::Code) {
+    /// Counts the end of a call that took so long.
+    pub fn handled(&self, code: tonic::Code, took: Duration) {
+        if let Some(seconds) = self.seconds.get() {
+            seconds.observe(took.as_secs_f64());
+        }
         let number = (code as i32).unsigned_abs() as usize % CODES.len();
         let (service, method, kind) = self.rpc.describe();
         let labels = [CODES[number], method, service, kind.label()];
@@ -229,6 +235,7 @@ fn rpc_metrics(registry: &Registry) -> Vec<RpcMetrics> {
             handled: Default::default(),
             rpc,
             handled_vec: handled.clone(),
+            seconds: OnceLock::new(),
         }
     };
     Rpc::ALL.iter().map(resolve).collect()
@@ -257,6 +264,22 @@ fn client_requests(registry: &Registry) -> ClientRequests {
 }
 
 impl Metrics {
+    /// From now on the calls of each method are measured.
+    pub fn measure_calls(&self) {
+        let name = "grpc_server_handling_seconds";
+        let help = "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.";
+        let labels = ["grpc_method", "grpc_service", "grpc_type"];
+        let vec = named(HistogramVec::new(HistogramOpts::new(name, help), &labels));
+        for metrics in &self.rpcs {
+            let (service, method, kind) = metrics.rpc.describe();
+            // Set once: a server is started once.
+            let _ = metrics
+                .seconds
+                .set(vec.with_label_values(&[method, service, kind.label()]));
+        }
+        register(&self.registry, vec);
+    }
+
     /// The counters of a method.
     pub fn rpc(&self, rpc: Rpc) -> &RpcMetrics {
         &self.rpcs[rpc as usize]
@@ -333,8 +356,10 @@ mod tests {
     fn counters_appear_under_the_names_of_etcd() {
         let metrics = Metrics::new();
         metrics.rpc(Rpc::Put).started.inc();
-        metrics.rpc(Rpc::Put).handled(tonic::Code::Ok);
-        metrics.rpc(Rpc::Put).handled(tonic::Code::OutOfRange);
+        metrics.rpc(Rpc::Put).handled(tonic::Code::Ok, Duration::ZERO);
+        metrics
+            .rpc(Rpc::Put)
+            .handled(tonic::Code::OutOfRange, Duration::ZERO);
         metrics.client_request(Some("3.7.1"), false);
         metrics.client_request(None, true);
         let sample = Sample {

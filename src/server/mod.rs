@@ -64,6 +64,7 @@ use auth::{Caller, Passwords};
 pub use auth::{Jwt, JwtOptions};
 pub use compactor::AutoCompaction;
 use connection::Connections;
+pub use connection::Keepalive;
 pub use corruption::{CorruptionChecks, check_initially};
 use front::Front;
 pub use front::Role;
@@ -144,6 +145,9 @@ impl Server {
             stopping: AtomicBool::new(false),
         });
         api.standing.set(&api.consensus.status());
+        if config.extensive_metrics {
+            api.metrics.measure_calls();
+        }
         let (ready_sender, ready) = signal::channel(false);
         let mut background = vec![
             env.spawn(standing::follow(api.clone())),
@@ -166,7 +170,11 @@ impl Server {
             let interval = checks.compaction_interval;
             background.push(env.spawn(corruption::run_after_compactions(api.clone(), interval)));
         }
-        let connections = Connections::new(env.clone(), api.options.max_concurrent_streams);
+        let connections = Connections::new(
+            env.clone(),
+            api.options.max_concurrent_streams,
+            api.options.keepalive,
+        );
         let addresses = ports.iter().map(|port| port.listener.local_address()).collect();
         let mut accepting = Vec::new();
         for Port {

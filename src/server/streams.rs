@@ -22,7 +22,7 @@ use super::metrics::Metrics;
 use super::rpc::Rpc;
 use super::status::status;
 use crate::base::Denied;
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, Env, Instant};
 
 /// The server's hold on one stream.
 #[derive(Default)]
@@ -92,6 +92,8 @@ pub struct Guarded<S> {
     deadline: Option<BoxFuture<'static, ()>>,
     metrics: Arc<Metrics>,
     rpc: Rpc,
+    env: Env,
+    begun: Instant,
 }
 
 impl<S> Guarded<S> {
@@ -100,6 +102,7 @@ impl<S> Guarded<S> {
         metrics: Arc<Metrics>,
         rpc: Rpc,
         needs_leader: bool,
+        (env, begun): (Env, Instant),
         deadline: Option<BoxFuture<'static, ()>>,
         stream: S,
     ) -> Self {
@@ -112,6 +115,8 @@ impl<S> Guarded<S> {
             deadline,
             metrics,
             rpc,
+            env,
+            begun,
         }
     }
 
@@ -119,7 +124,8 @@ impl<S> Guarded<S> {
     fn finish(&mut self, code: tonic::Code) {
         if self.stream.take().is_some() {
             self.streams.lock().remove(&self.number);
-            self.metrics.rpc(self.rpc).handled(code);
+            let took = self.env.now() - self.begun;
+            self.metrics.rpc(self.rpc).handled(code, took);
         }
     }
 }
@@ -179,12 +185,15 @@ mod tests {
         stream: S,
     ) -> (Guarded<S>, Arc<Metrics>) {
         let metrics = Metrics::new();
+        let env = crate::runtime::tokio::env();
+        let begun = env.now();
         (
             Guarded::new(
                 streams,
                 metrics.clone(),
                 Rpc::Watch,
                 needs_leader,
+                (env, begun),
                 deadline,
                 stream,
             ),

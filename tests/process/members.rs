@@ -66,7 +66,12 @@ fn add(url: &str, is_learner: bool) -> pb::MemberAddRequest {
 
 async fn ids(client: &mut Client) -> Vec<u64> {
     let request = pb::MemberListRequest { linearizable: true };
-    let list = client.cluster.member_list(request).await.unwrap().into_inner();
+    let list = client
+        .cluster
+        .member_list(request)
+        .await
+        .expect("a list")
+        .into_inner();
     list.members.iter().map(|member| member.id).collect()
 }
 

@@ -144,11 +144,7 @@ fn what_is_missing_stops_the_start() {
             "--peer-cert-file=/x --peer-key-file=/y --peer-client-cert-file=/z",
             "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /z]",
         ),
-        (
-            "--feature-gates=LeaseCheckpoint=true",
-            "--feature-gates=LeaseCheckpoint=true is not supported yet",
-        ),
-        ("--config-file=/x", "--config-file is not supported yet"),
+        ("--discovery-srv=/x", "--discovery-srv is not supported yet"),
         (
             "--listen-client-urls=http://127.0.0.1:99999 --advertise-client-urls=http://127.0.0.1:1",
             "--listen-client-urls: address 99999: invalid port",

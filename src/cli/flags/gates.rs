@@ -1,7 +1,7 @@
 //! Feature gates: `--feature-gates Name=true,Name=false`.
 //!
-//! The names and defaults are etcd's. The checks for corruption are built; checkpoints of leases are not, and refused.
-//! The others choose between ways of etcd's inner life that have no counterpart here: they are accepted with a
+//! The names and defaults are etcd's. The checks for corruption and the checkpoints of leases (always persistent) are
+//! built. The others choose between ways of etcd's inner life that have no counterpart here: they are accepted with a
 //! warning.
 
 use super::value;
@@ -72,23 +72,19 @@ pub fn is_on(set: &[(String, bool)], name: &str) -> bool {
     effective(set).iter().any(|gate| gate.0 == name && gate.2)
 }
 
-fn changed(set: &[(String, bool)]) -> impl Iterator<Item = (&'static str, bool)> {
-    let changed = effective(set).into_iter().filter(|gate| gate.1 != gate.2);
-    changed.map(|(name, _, on)| (name, on))
-}
-
-/// The gates that are set to what is not there.
-pub fn unsupported(set: &[(String, bool)]) -> Vec<String> {
-    let missing = changed(set).filter(|(name, _)| name.starts_with("LeaseCheckpoint"));
-    missing.map(|(name, on)| format!("{name}={on}")).collect()
-}
-
 /// The gates that are set, to no effect.
 pub fn inert(set: &[(String, bool)]) -> Vec<&'static str> {
-    let built = ["InitialCorruptCheck", "CompactHashCheck"];
-    let inert =
-        changed(set).filter(|(name, _)| !built.contains(name) && !name.starts_with("LeaseCheckpoint"));
-    inert.map(|(name, _)| name).collect()
+    let built = [
+        "InitialCorruptCheck",
+        "CompactHashCheck",
+        "LeaseCheckpoint",
+        "LeaseCheckpointPersist",
+    ];
+    let changed = effective(set).into_iter().filter(|gate| gate.1 != gate.2);
+    changed
+        .map(|(name, ..)| name)
+        .filter(|name| !built.contains(name))
+        .collect()
 }
 
 #[cfg(test)]
@@ -115,15 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_is_unsupported() {
-        let check = |text: &str, expected: &[&str]| assert_eq!(unsupported(&parse(text).unwrap()), expected);
+    fn only_a_change_without_effect_is_told() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(inert(&parse(text).unwrap()), expected);
         check("", &[]);
         check(
-            "InitialCorruptCheck=false,FastLeaseKeepAlive=true,AllBeta=true",
+            "InitialCorruptCheck=true,FastLeaseKeepAlive=true,AllBeta=true",
             &[],
         );
-        check("InitialCorruptCheck=true", &[]);
-        check("LeaseCheckpoint=true", &["LeaseCheckpoint=true"]);
+        check("LeaseCheckpoint=true", &[]);
         let set = parse("AllBeta=false,FastLeaseKeepAlive=true,CompactHashCheck=true").unwrap();
         assert_eq!(inert(&set), ["TxnModeWriteWithSharedBuffer"]);
         assert!(is_on(&set, "CompactHashCheck") && !is_on(&set, "InitialCorruptCheck"));
