@@ -397,9 +397,13 @@ async fn bind(env: &Env, what: &str, ports: &[Listen], tls: &Option<Tls>) -> Res
     } in ports
     {
         if *secure && tls.is_none() {
-            return Err(NodeError(format!(
-                "cannot listen on TLS for {address}: KeyFile and CertFile are not presented"
-            )));
+            return Err(NodeError(match what {
+                "metrics" => {
+                    "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+                        .into()
+                }
+                _ => format!("cannot listen on TLS for {address}: KeyFile and CertFile are not presented"),
+            }));
         }
         let listener = env.listen(address).await;
         let listener = listener.map_err(|error| NodeError(format!("listen {what} {address}: {error}")))?;

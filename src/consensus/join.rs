@@ -54,6 +54,7 @@ pub async fn ask(env: &Env, tls: Option<Tls>, urls: &[String], timeout: Duration
         book,
         timeout,
         removed: Arc::default(),
+        trouble: Arc::default(),
     };
     let answer = async {
         let (mut reader, _writer) = dialer.dial(Purpose::Discover).await?;

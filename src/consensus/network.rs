@@ -102,6 +102,7 @@ impl Network {
             book: self.book.clone(),
             timeout: self.timeout,
             removed: self.removed.clone(),
+            trouble: Arc::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::rpc::Rpc;
 use super::status::{of_request, status};
 use super::streams::Guarded;
 use super::{Api, mismatch, quota};
-use crate::base::{Denied, LeaseId, limits};
+use crate::base::{Denied, LeaseId};
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, lease_server::Lease};
 use crate::state::Answer;
@@ -91,9 +91,6 @@ impl Api {
         who: Caller,
     ) -> Result<pb::LeaseGrantResponse, Denied> {
         self.reserve(quota::LEASE_BYTES).await?;
-        if request.ttl > limits::LEASE_TTL_SECONDS_MAX {
-            return Err(Denied::LEASE_TTL_TOO_LARGE);
-        }
         // Raised silently, as etcd: a lease must outlast an election.
         request.ttl = request.ttl.max(self.consensus.lease_ttl_min());
         while request.id == 0 {

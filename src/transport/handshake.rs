@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::frame::{self, FrameReader, FrameWriter};
 use super::{decode, encode, malformed};
 use crate::base::{ClusterId, MemberId};
-use crate::runtime::tls::Tls;
-use crate::runtime::{Env, Stream};
+use crate::runtime::tls::{Tls, described};
+use crate::runtime::{Env, Instant, Stream};
 
 const MAGIC: [u8; 4] = *b"QRM\x01";
 const PROTOCOL_VERSION: u16 = 1;
@@ -109,6 +109,32 @@ pub struct Dialer {
     pub timeout: Duration,
     /// Set when a peer says that this member was removed.
     pub removed: Arc<AtomicBool>,
+    pub trouble: Arc<Trouble>,
+}
+
+/// Why a peer cannot be reached, told when it is another reason than before, and then now and then.
+#[derive(Default)]
+pub struct Trouble(Mutex<Option<(Instant, String)>>);
+
+/// As often as etcd's prober tells it.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Trouble {
+    fn tell(&self, dialer: &Dialer, error: &io::Error) {
+        let (now, error) = (dialer.env.now(), described(error));
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = told
+            .as_ref()
+            .is_some_and(|(at, text)| *text == error && now - *at < TROUBLE_INTERVAL);
+        if !known {
+            tracing::warn!(
+                "remote-peer-id" = format!("{:x}", dialer.peer),
+                error,
+                "a peer cannot be reached"
+            );
+            *told = Some((now, error));
+        }
+    }
 }
 
 impl Dialer {
@@ -126,6 +152,7 @@ impl Dialer {
                 Err(elapsed) => last = elapsed.into(),
             }
         }
+        self.trouble.tell(self, &last);
         Err(last)
     }
 

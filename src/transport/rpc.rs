@@ -276,6 +276,7 @@ mod tests {
             tls: None,
             timeout: PATIENCE,
             removed: Arc::default(),
+            trouble: Arc::default(),
         };
         (env, RpcClient::new(dialer, Purpose::Request), listener)
     }

@@ -5,8 +5,11 @@
 //! * `kills`: `kill -9` of one member after the other under load;
 //! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
 //! * `snapshot`: the way in and out, offline commands;
+//! * `members`: members that are added, promoted, removed, wiped, replaced, or left alone;
 //! * `tls`: certificates of clients and members, unix sockets;
 //! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
+//!
+//! * `differential`: generated requests of every shape, answer by answer with a real etcd (skipped without it).
 //!
 //! The tests themselves can be tested: `QUORATE_TEST_BINARY=etcd cargo test --test process -- single:: cluster::`
 //! runs them against a real etcd.
@@ -15,6 +18,7 @@
 
 mod cluster;
 mod damage;
+mod differential;
 mod etcdctl;
 mod kills;
 mod members;

@@ -64,6 +64,10 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+fn tested_binary() -> OsString {
+    std::env::var_os(BINARY_VARIABLE).unwrap_or(env!("CARGO_BIN_EXE_quorate").into())
+}
+
 /// A member: its flags, and its process while it runs.
 pub struct Member {
     pub name: String,
@@ -71,6 +75,8 @@ pub struct Member {
     pub address: String,
     pub data_dir: PathBuf,
     pub flags: Vec<String>,
+    /// What runs.
+    pub binary: OsString,
     /// The command that starts the binary, if not the binary itself.
     pub launcher: Vec<String>,
     log: PathBuf,
@@ -82,9 +88,8 @@ impl Member {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = fs::File::create(&self.log).expect("the log can be created");
-        let binary = std::env::var_os(BINARY_VARIABLE).unwrap_or(env!("CARGO_BIN_EXE_quorate").into());
         let mut words: Vec<OsString> = self.launcher.iter().map(OsString::from).collect();
-        words.push(binary);
+        words.push(self.binary.clone());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -258,6 +263,7 @@ impl Cluster {
                 address,
                 data_dir,
                 flags: all,
+                binary: tested_binary(),
                 launcher: Vec::new(),
                 log,
                 child: None,
@@ -304,6 +310,7 @@ impl Cluster {
             address,
             data_dir,
             flags,
+            binary: tested_binary(),
             launcher: Vec::new(),
             child: None,
         });
@@ -319,6 +326,7 @@ impl Cluster {
             address: String::new(),
             data_dir: victim.data_dir.clone(),
             flags,
+            binary: tested_binary(),
             launcher: Vec::new(),
             log: self.dir.path().join("intruder.log"),
             child: None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
 use super::certificate::Names;
 
@@ -18,6 +18,30 @@ use super::certificate::Names;
 pub struct OrItself<V: ?Sized> {
     pub inner: Arc<V>,
     pub authorities: Vec<CertificateDer<'static>>,
+    pub allowed: Allowed,
+}
+
+/// Whose certificates are taken, of those that are signed well. Empty: everybody's.
+#[derive(Clone, Default, Debug)]
+pub struct Allowed {
+    pub common_names: Vec<String>,
+    pub hostnames: Vec<String>,
+}
+
+impl Allowed {
+    pub fn takes(&self, names: &Names) -> bool {
+        let (common, hosts) = (&self.common_names, &self.hostnames);
+        (common.is_empty() || common.contains(&names.common_name))
+            && (hosts.is_empty() || hosts.iter().any(|host| names.cover(host)))
+    }
+
+    /// Refused in the handshake, and not after it, the other side is told why.
+    fn check(&self, shown: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        match Names::of(shown) {
+            Ok(names) if self.takes(&names) => Ok(()),
+            _ => Err(CertificateError::NotValidForName.into()),
+        }
+    }
 }
 
 impl<V: ?Sized> OrItself<V> {
@@ -39,10 +63,11 @@ impl ClientCertVerifier for OrItself<dyn ClientCertVerifier> {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.inner.verify_client_cert(shown, intermediates, now);
-        verified.or_else(|error| match self.is_authority(shown, now) {
+        let verified = verified.or_else(|error| match self.is_authority(shown, now) {
             true => Ok(ClientCertVerified::assertion()),
             false => Err(error),
-        })
+        })?;
+        self.allowed.check(shown).map(|()| verified)
     }
 
     fn verify_tls12_signature(
@@ -80,13 +105,14 @@ impl ServerCertVerifier for OrItself<dyn ServerCertVerifier> {
         let verified = self
             .inner
             .verify_server_cert(shown, intermediates, name, ocsp, now);
-        verified.or_else(|error| {
+        let verified = verified.or_else(|error| {
             let covers = Names::of(shown).is_ok_and(|names| names.cover(&name.to_str()));
             match covers && self.is_authority(shown, now) {
                 true => Ok(ServerCertVerified::assertion()),
                 false => Err(error),
             }
-        })
+        })?;
+        self.allowed.check(shown).map(|()| verified)
     }
 
     fn verify_tls12_signature(

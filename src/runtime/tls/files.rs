@@ -17,7 +17,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use super::anchor::OrItself;
+use super::anchor::{Allowed, OrItself};
 use super::certificate::revoked;
 use super::{TlsOptions, versions};
 
@@ -112,10 +112,11 @@ impl Authorities {
         })
     }
 
-    fn or_itself<V: ?Sized>(&self, inner: Arc<V>) -> Arc<OrItself<V>> {
+    fn or_itself<V: ?Sized>(&self, inner: Arc<V>, allowed: Allowed) -> Arc<OrItself<V>> {
         Arc::new(OrItself {
             inner,
             authorities: self.certificates.clone(),
+            allowed,
         })
     }
 }
@@ -195,7 +196,7 @@ fn server(
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots.roots.clone(), provider.clone()).build();
         let verifier: Arc<dyn ClientCertVerifier> = verifier.map_err(|error| error.to_string())?;
-        builder.with_client_cert_verifier(roots.or_itself(verifier))
+        builder.with_client_cert_verifier(roots.or_itself(verifier, options.allowed()))
     } else {
         builder.with_no_client_auth()
     };
@@ -230,7 +231,7 @@ fn client(
         let verifier: Arc<dyn ServerCertVerifier> = verifier.map_err(|error| error.to_string())?;
         builder
             .dangerous()
-            .with_custom_certificate_verifier(roots.or_itself(verifier))
+            .with_custom_certificate_verifier(roots.or_itself(verifier, options.allowed()))
     };
     let config = builder.with_client_auth_cert(chain, key);
     config.map(Arc::new).map_err(|error| error.to_string())

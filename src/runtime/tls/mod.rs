@@ -19,14 +19,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::SupportedProtocolVersion;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::Acceptor;
+use rustls::{AlertDescription, CertificateError, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::{Env, Stream};
+use anchor::Allowed;
 use certificate::Names;
 pub use files::known_suite;
 use files::{Files, Ready};
@@ -117,11 +118,55 @@ impl From<Refused> for io::Error {
     }
 }
 
+/// etcd's words for a certificate whose name is not among those allowed.
+const NOT_ALLOWED: &str = "client certificate authentication failed";
+
+/// An error of a connection in Go's words, which operators search for.
+pub fn described(error: &io::Error) -> String {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::AlertReceived(alert)) => format!("remote error: tls: {}", alert_text(*alert)),
+        Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForName)) => NOT_ALLOWED.to_owned(),
+        Some(other) => format!("tls: {other}"),
+        None => error.to_string(),
+    }
+}
+
+fn alert_text(alert: AlertDescription) -> String {
+    let text = match alert {
+        AlertDescription::BadCertificate => "bad certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported certificate",
+        AlertDescription::CertificateRevoked => "revoked certificate",
+        AlertDescription::CertificateExpired => "expired certificate",
+        AlertDescription::CertificateUnknown => "unknown certificate",
+        AlertDescription::CertificateRequired => "certificate required",
+        AlertDescription::UnknownCA => "unknown certificate authority",
+        AlertDescription::AccessDenied => "access denied",
+        AlertDescription::HandshakeFailure => "handshake failure",
+        AlertDescription::ProtocolVersion => "protocol version not supported",
+        AlertDescription::DecryptError => "error decrypting message",
+        AlertDescription::InternalError => "internal error",
+        other => return format!("alert({})", u8::from(other)),
+    };
+    text.to_owned()
+}
+
 fn refused(error: impl ToString) -> Refused {
     Refused {
         server_name: String::new(),
         names: Vec::new(),
         error: error.to_string(),
+    }
+}
+
+impl TlsOptions {
+    fn allowed(&self) -> Allowed {
+        Allowed {
+            common_names: self.allowed_common_names.clone(),
+            hostnames: self.allowed_hostnames.clone(),
+        }
     }
 }
 
@@ -183,7 +228,7 @@ impl Tls {
         let stream = started
             .into_stream(ready.server.clone())
             .await
-            .map_err(|error| fail(format!("tls: {error}"), Vec::new()))?;
+            .map_err(|error| fail(described(&error), Vec::new()))?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let names = self
             .check(certificates, &ready)
@@ -230,15 +275,8 @@ impl Tls {
         }
         let options = &self.0.options;
         if let Some(names) = &first {
-            let common = &options.allowed_common_names;
-            let hosts = &options.allowed_hostnames;
-            let allowed = (common.is_empty() || common.contains(&names.common_name))
-                && (hosts.is_empty() || hosts.iter().any(|host| names.cover(host)));
-            if !allowed {
-                return Err((
-                    "client certificate authentication failed".to_owned(),
-                    names.dns_names.clone(),
-                ));
+            if !options.allowed().takes(names) {
+                return Err((NOT_ALLOWED.to_owned(), names.dns_names.clone()));
             }
         }
         Ok(first)
