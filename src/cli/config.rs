@@ -161,6 +161,19 @@ pub fn unsupported(flags: &Flags) -> Option<String> {
     }
 }
 
+/// etcd's words about flags that it will give up.
+pub fn deprecated(flags: &Flags) -> Vec<&'static str> {
+    let words = |name| match name {
+        "max-snapshots" => Some("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+        "v2-deprecation" => Some(
+            "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, \
+             ignoring user input.",
+        ),
+        _ => None,
+    };
+    flags.given().filter_map(|(flag, _)| words(flag.name)).collect()
+}
+
 /// Names of flags that were changed and have no effect here.
 pub fn inert(flags: &Flags) -> Vec<&'static str> {
     let inert = flags.given().filter(|(flag, _)| flag.support == Support::Gone);

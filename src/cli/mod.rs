@@ -136,6 +136,9 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<(Config, bool), Refusal>
     )?;
     config::verify(&flags)?;
     config::unsupported(&flags).map_or(Ok(()), Err)?;
+    for message in config::deprecated(&flags) {
+        warn!("{message}");
+    }
     for name in config::inert(&flags) {
         warn!("flag-name" = name, "the flag has no effect on this server");
     }

@@ -41,6 +41,17 @@ pub enum Role {
     MetricsOnly,
 }
 
+impl Role {
+    /// etcd's word for what a port serves.
+    pub fn traffic(self) -> &'static str {
+        match self {
+            Role::Clients => "grpc+http",
+            Role::GrpcOnly => "grpc",
+            Role::HttpOnly | Role::MetricsOnly => "http",
+        }
+    }
+}
+
 /// The service behind every connection of a port.
 #[derive(Clone)]
 pub struct Front {

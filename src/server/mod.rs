@@ -187,6 +187,7 @@ impl Server {
             let (connections, mut ready) = (connections.clone(), ready.clone());
             accepting.push(env.spawn(async move {
                 if role == Role::MetricsOnly || ready.wait_until(|ready| *ready).await.is_ok() {
+                    log_serving(&*listener, &security, role);
                     connections.accept(listener, security, front).await;
                 }
             }));
@@ -250,6 +251,29 @@ fn mismatch(answer: &Answer) -> ! {
 
 /// A member is ready when it can read what is committed and finds itself published there. Before, a client
 /// could meet a state that lags behind an earlier life of this very member.
+/// In etcd's words, which scripts wait for.
+fn log_serving(listener: &dyn Listener, security: &Security, role: Role) {
+    let address = listener.local_address();
+    if role == Role::MetricsOnly {
+        tracing::info!(address, "serving metrics");
+        return;
+    }
+    if security.plain {
+        tracing::info!(
+            traffic = role.traffic(),
+            address,
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
+    if security.tls.is_some() {
+        tracing::info!(
+            traffic = role.traffic(),
+            address,
+            "serving client traffic securely"
+        );
+    }
+}
+
 async fn become_ready(api: Arc<Api>, ready: signal::Sender<bool>) {
     let member = api.consensus.member_id();
     while api.consensus.status().fatal.is_none() {

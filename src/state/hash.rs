@@ -60,7 +60,8 @@ impl HashPlan {
         let mut hash = crc32c::crc32c(b"key");
         let mut written_down = kept::Lookup::new(store);
         let mut damaged = None;
-        let end = RevisionAt::new(self.revision.saturating_add(1), 0).to_bytes();
+        // Stored revisions are not negative, and neither may be the end of a scan.
+        let end = RevisionAt::new(self.revision.saturating_add(1).max(0), 0).to_bytes();
         let mut take = |at: RevisionAt, value| {
             let past = at.main <= self.compact_revision;
             let counts = match &self.kept {

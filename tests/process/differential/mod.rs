@@ -30,6 +30,9 @@ const SEED_VARIABLE: &str = "QUORATE_DIFFERENTIAL_SEED";
 /// Pause before a server is asked again for what comes a little later.
 const AGAIN: Duration = Duration::from_millis(20);
 
+/// So often a watch is asked for its progress in vain.
+const SILENT_MAX: u32 = 10;
+
 /// One of the two servers.
 struct Side {
     client: Client,
@@ -242,6 +245,7 @@ impl Side {
         };
         let mut told = Vec::new();
         let mut events = Vec::new();
+        let mut silent = 0;
         loop {
             match env.timeout(AGAIN, stream.next()).await {
                 Ok(Some(Ok(answer))) => {
@@ -269,7 +273,10 @@ impl Side {
                     break;
                 }
                 Ok(None) => break,
+                // A watch from a revision to come has no progress to tell.
+                Err(_) if silent == SILENT_MAX => break,
                 Err(_) => {
+                    silent += 1;
                     let progress = RequestUnion::ProgressRequest(pb::WatchProgressRequest {});
                     let _ = sender.send(send(progress)).await;
                 }
@@ -334,9 +341,15 @@ impl Side {
 }
 
 /// Why two answers may differ; `None`: they must not.
-fn explained(shape: &Shape, theirs: &str, ours: &str) -> Option<&'static str> {
-    let _ = (shape, theirs, ours);
-    None
+fn explained(shape: &Shape) -> Option<&'static str> {
+    match shape {
+        // etcd sorts each chunk by the target and looks for the next behind its last key: it counts keys twice, and can
+        // send them twice or not at all.
+        Shape::RangeStream(range) if range.sort_order == 0 && range.sort_target != 0 => {
+            Some("RangeStream, sorted by a target without an order")
+        }
+        _ => None,
+    }
 }
 
 fn etcd() -> Option<PathBuf> {
@@ -424,7 +437,7 @@ async fn compare_session(
         if expected == got {
             continue;
         }
-        match explained(&shape, &expected, &got) {
+        match explained(&shape) {
             Some(why) => *found.entry(why).or_default() += 1,
             None => {
                 let before = told[told.len().saturating_sub(12)..].join("\n");

@@ -114,7 +114,7 @@ impl Shape {
 
 fn key() -> impl Strategy<Value = bytes::Bytes> {
     let keys: [&[u8]; 9] = [b"a", b"b", b"c", b"ab", b"a\0", b"b/1", b"b/2", b"\0", b""];
-    let weights = [6, 6, 6, 3, 2, 3, 3, 1, 1];
+    let weights = [12, 12, 12, 6, 4, 6, 6, 2, 1];
     let weighted = weights.into_iter().zip(keys);
     proptest::strategy::Union::new_weighted(
         weighted
@@ -156,17 +156,24 @@ fn bound() -> impl Strategy<Value = i64> {
 }
 
 fn rarely() -> impl Strategy<Value = bool> {
-    prop::bool::weighted(0.15)
+    prop::bool::weighted(0.08)
+}
+
+/// A number of an enumeration, or rarely one that it does not have.
+fn mostly(valid: std::ops::Range<i32>) -> impl Strategy<Value = i32> {
+    let beyond = valid.end;
+    prop_oneof![30 => valid, 1 => prop::sample::select(vec![-1, beyond])]
 }
 
 fn lease() -> impl Strategy<Value = i64> {
-    prop_oneof![8 => Just(0), 4 => 1_i64..5, 1 => Just(-1)]
+    prop_oneof![24 => Just(0), 8 => 1_i64..5, 1 => Just(-1)]
 }
 
 fn range() -> impl Strategy<Value = pb::RangeRequest> {
     let bounds = (bound(), bound(), bound(), bound());
     let flags = (rarely(), rarely(), any::<bool>());
-    (key(), end(), -1_i64..5, revision(), -1..4, -1..6, flags, bounds).prop_map(
+    let (order, target) = (mostly(0..3), mostly(0..5));
+    (key(), end(), -1_i64..5, revision(), order, target, flags, bounds).prop_map(
         |(key, range_end, limit, revision, order, target, (keys_only, count_only, serializable), bounds)| {
             pb::RangeRequest {
                 key,
@@ -212,13 +219,14 @@ fn compare() -> impl Strategy<Value = pb::Compare> {
     use compare::TargetUnion::*;
     let union = prop_oneof![
         1 => Just(None),
-        3 => (0_i64..4).prop_map(|version| Some(Version(version))),
-        3 => revision().prop_map(|revision| Some(CreateRevision(revision))),
-        3 => revision().prop_map(|revision| Some(ModRevision(revision))),
-        3 => value().prop_map(|value| Some(Value(value))),
-        2 => (0_i64..4).prop_map(|lease| Some(Lease(lease))),
+        9 => (0_i64..4).prop_map(|version| Some(Version(version))),
+        9 => revision().prop_map(|revision| Some(CreateRevision(revision))),
+        9 => revision().prop_map(|revision| Some(ModRevision(revision))),
+        9 => value().prop_map(|value| Some(Value(value))),
+        6 => (0_i64..4).prop_map(|lease| Some(Lease(lease))),
     ];
-    (-1..5, -1..6, any::<bool>(), key(), end(), union).prop_map(
+    let fits = prop::bool::weighted(0.95);
+    (mostly(0..4), mostly(0..5), fits, key(), end(), union).prop_map(
         |(result, target, fits, key, range_end, target_union)| {
             // Mostly the target that the union is for.
             let target = match &target_union {
