@@ -1,4 +1,5 @@
-//! The `etcd-client` crate (tonic's own transport, not ours) against an empty server, whose address is the argument.
+//! The `etcd-client` crate (tonic's own transport, not ours) against an empty server: its address, and with TLS the
+//! folder of ca.crt, client.crt and client.key.
 //!
 //! Every step asserts on its answer; the first that is wrong ends the program with a panic. It takes a real etcd just
 //! as well: see `../../run`.
@@ -6,9 +7,10 @@
 use std::time::Duration;
 
 use etcd_client::{
-    Client, CompactionOptions, Compare, CompareOp, DeleteOptions, Error, EventType, GetOptions,
-    LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
-    WatchOptions, WatchResponse, WatchStream,
+    Certificate, Client, CompactionOptions, Compare, CompareOp, ConnectOptions, DeleteOptions, Error,
+    EventType, GetOptions, Identity, LeaseGrantOptions, LeaseTimeToLiveOptions, Permission, PutOptions,
+    ResignOptions, SortOrder, SortTarget, TlsOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchResponse,
+    WatchStream,
 };
 
 /// How long the whole may take on a loaded machine.
@@ -16,9 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let address = std::env::args().nth(1).expect("the address of a server");
+    let host = std::env::args().nth(1).expect("the address of a server");
+    let certificates = std::env::args().nth(2);
+    let (address, over) = match certificates {
+        Some(_) => (format!("https://{host}"), " over TLS"),
+        None => (host, ""),
+    };
     let all = async {
-        let mut client = Client::connect([address], None).await.expect("connects");
+        let options = certificates.as_deref().map(with_tls);
+        let mut client = Client::connect([&address], options).await.expect("connects");
         puts_and_gets(&mut client).await.expect("puts and gets");
         transactions(&mut client).await.expect("transactions");
         deletions(&mut client).await.expect("deletions");
@@ -26,11 +34,24 @@ async fn main() {
         leases(&mut client).await.expect("leases");
         compaction(&mut client).await.expect("compaction");
         members(&mut client).await.expect("members");
+        locks(&mut client).await.expect("locks");
+        elections(&mut client).await.expect("elections");
+        users(&mut client, &address, certificates.as_deref())
+            .await
+            .expect("users");
     };
     tokio::time::timeout(PATIENCE, all)
         .await
         .expect("everything is answered in time");
-    println!("etcd-client: every answer is as expected");
+    println!("etcd-client{over}: every answer is as expected");
+}
+
+fn with_tls(certificates: &str) -> ConnectOptions {
+    let read = |name: &str| std::fs::read(format!("{certificates}/{name}")).expect("a certificate");
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(read("ca.crt")))
+        .identity(Identity::from_pem(read("client.crt"), read("client.key")));
+    ConnectOptions::new().with_tls(tls)
 }
 
 /// The text of a refusal.
@@ -346,5 +367,66 @@ async fn members(client: &mut Client) -> Result<(), Error> {
     assert!(!list.members()[0].client_urls().is_empty());
     assert_eq!(client.hash_kv(0).await?.compact_version(), 7);
     client.defragment().await?;
+    Ok(())
+}
+
+async fn locks(client: &mut Client) -> Result<(), Error> {
+    let held = client.lock("name", None).await?;
+    assert!(held.key().starts_with(b"name/"));
+    // Who comes second waits until the first is done.
+    let mut other = client.clone();
+    let waits = async { other.lock("name", None).await };
+    let frees = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client.unlock(held.key().to_vec()).await
+    };
+    let (second, freed) = tokio::join!(waits, frees);
+    freed?;
+    client.unlock(second?.key().to_vec()).await?;
+    Ok(())
+}
+
+async fn elections(client: &mut Client) -> Result<(), Error> {
+    let lease = client.lease_grant(60, None).await?.id();
+    let elected = client.campaign("who", "one", lease).await?;
+    let leader = elected.leader().expect("a leader").clone();
+    let found = client.leader("who").await?;
+    assert_eq!(found.kv().map(|kv| kv.value()), Some(&b"one"[..]));
+    client
+        .resign(Some(ResignOptions::new().with_leader(leader)))
+        .await?;
+    assert_eq!(refusal(client.leader("who").await), "election: no leader");
+    client.lease_revoke(lease).await?;
+    Ok(())
+}
+
+async fn users(client: &mut Client, address: &str, certificates: Option<&str>) -> Result<(), Error> {
+    client.user_add("root", "secret", None).await?;
+    client.role_add("root").await?;
+    client.user_grant_role("root", "root").await?;
+    client.role_add("reader").await?;
+    client
+        .role_grant_permission("reader", Permission::read("public/").with_prefix())
+        .await?;
+    client.user_add("alice", "word", None).await?;
+    client.user_grant_role("alice", "reader").await?;
+    client.put("public/a", "1", None).await?;
+    client.auth_enable().await?;
+    let connect = async |user: &str, password: &str| {
+        let options = certificates.map_or_else(ConnectOptions::new, with_tls);
+        Client::connect([address], Some(options.with_user(user, password))).await
+    };
+    let mut alice = connect("alice", "word").await?;
+    assert_eq!(alice.get("public/a", None).await?.kvs().len(), 1);
+    assert_eq!(
+        refusal(alice.put("public/a", "2", None).await),
+        "etcdserver: permission denied"
+    );
+    assert_eq!(
+        refusal(connect("alice", "guess").await),
+        "etcdserver: authentication failed, invalid user ID or password"
+    );
+    let mut root = connect("root", "secret").await?;
+    root.auth_disable().await?;
     Ok(())
 }
