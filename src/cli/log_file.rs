@@ -187,10 +187,8 @@ mod tests {
         names
     }
 
-    #[test]
-    fn a_full_file_is_put_aside() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let _guard = runtime.enter();
+    #[tokio::test]
+    async fn a_full_file_is_put_aside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("etcd.log");
         let rotation = Rotation::parse(r#"{"maxsize": 1}"#).unwrap();
