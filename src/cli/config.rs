@@ -48,7 +48,8 @@ pub fn verify_early(flags: &Flags) -> Result<(), String> {
         other => return Err(format!("unknown logger option {other:?}")),
     }
     let outputs = flags.text("log-outputs");
-    if flags.boolean("enable-log-rotation") && (outputs.contains(',') || is_stream(&outputs)) {
+    let files = outputs.split(',').filter(|output| !is_stream(output)).count();
+    if flags.boolean("enable-log-rotation") && files != 1 {
         let text = "--log-outputs requires a single file path when --log-rotate-config-json is defined";
         return Err(text.to_owned());
     }

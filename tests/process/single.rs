@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::support::{Client, Cluster, PATIENCE, run};
+use super::support::{Client, Cluster, PATIENCE, files_below, run};
 
 #[test]
 fn keys_are_written_read_and_deleted() {
@@ -273,6 +273,89 @@ fn kill_keeps_what_was_acknowledged() {
             .collect();
         for (key, revision) in acknowledged.lock().unwrap().iter() {
             assert_eq!(stored.get(key), Some(revision), "{key} was acknowledged");
+        }
+    });
+}
+
+#[test]
+fn a_configuration_file_replaces_flags_and_a_full_log_file_is_put_aside() {
+    run(async |env| {
+        let mut cluster = Cluster::new(1, &[]);
+        let member = &mut cluster.members[0];
+        let url = |flag: &str| {
+            let prefix = format!("--{flag}=");
+            let found = member.flags.iter().find_map(|flag| flag.strip_prefix(&prefix));
+            found.expect("the flag is given").to_owned()
+        };
+        let folder = member.data_dir.parent().expect("a folder").to_owned();
+        let log = folder.join("rotated.log");
+        let text = format!(
+            "name: m0\ndata-dir: {}\nlisten-client-urls: {}\nadvertise-client-urls: {}\nlisten-peer-urls: {}\n\
+             initial-advertise-peer-urls: {}\ninitial-cluster: {}\nmax-txn-ops: 3\nunknown-key: 1\nmetrics: extensive\n\
+             warning-unary-request-duration: 0\nlog-outputs: [stderr, {}]\nenable-log-rotation: true\n\
+             log-rotation-config-json: '{{\"maxsize\": 1}}'\n",
+            member.data_dir.display(),
+            url("listen-client-urls"),
+            url("advertise-client-urls"),
+            url("listen-peer-urls"),
+            url("initial-advertise-peer-urls"),
+            url("initial-cluster"),
+            log.display(),
+        );
+        let file = folder.join("quorate.yml");
+        std::fs::write(&file, text).expect("the file can be written");
+        // The other flag is not looked at.
+        member.flags = vec![
+            format!("--config-file={}", file.display()),
+            "--max-txn-ops=1000".into(),
+        ];
+        member.start();
+        assert!(
+            member.log().contains("\"key\":\"unknown-key\""),
+            "{}",
+            member.log()
+        );
+        let mut client = member.connect(&env).await;
+        let puts = |count: usize| {
+            let put = pb::PutRequest {
+                key: "a".into(),
+                ..Default::default()
+            };
+            let op = |_| pb::RequestOp {
+                request: Some(pb::request_op::Request::RequestRange(pb::RangeRequest {
+                    key: put.key.clone(),
+                    ..Default::default()
+                })),
+            };
+            pb::TxnRequest {
+                success: (0..count).map(op).collect(),
+                ..Default::default()
+            }
+        };
+        client.kv.txn(puts(3)).await.expect("three are allowed");
+        let refused = client.kv.txn(puts(4)).await.expect_err("four are not");
+        assert_eq!(
+            refused.message(),
+            "etcdserver: too many operations in txn request"
+        );
+        let metrics = member.http_get("/metrics").1;
+        assert!(
+            metrics.contains("grpc_server_handling_seconds_count"),
+            "{metrics}"
+        );
+        // Each call is slow enough to be told, and a megabyte of lines is soon full.
+        let is_put_aside = || {
+            files_below(&folder).iter().any(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("rotated-20")
+            })
+        };
+        let deadline = env.now() + PATIENCE;
+        while !is_put_aside() {
+            assert!(env.now() < deadline, "no second log file");
+            for _ in 0..200 {
+                client.get(&env, "a").await;
+            }
         }
     });
 }
