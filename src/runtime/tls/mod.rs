@@ -274,10 +274,8 @@ impl Tls {
             first.get_or_insert(names);
         }
         let options = &self.0.options;
-        if let Some(names) = &first {
-            if !options.allowed().takes(names) {
-                return Err((NOT_ALLOWED.to_owned(), names.dns_names.clone()));
-            }
+        if let Some(names) = first.as_ref().filter(|names| !options.allowed().takes(names)) {
+            return Err((NOT_ALLOWED.to_owned(), names.dns_names.clone()));
         }
         Ok(first)
     }

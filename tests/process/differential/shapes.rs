@@ -77,11 +77,9 @@ fn settle_ops(ops: &mut [pb::RequestOp], current: i64) {
 
 fn settle_txn(txn: &mut pb::TxnRequest, current: i64) {
     for compare in &mut txn.compare {
-        match &mut compare.target_union {
-            Some(
-                compare::TargetUnion::ModRevision(revision) | compare::TargetUnion::CreateRevision(revision),
-            ) => settle(revision, current),
-            _ => {}
+        use compare::TargetUnion::{CreateRevision, ModRevision};
+        if let Some(ModRevision(revision) | CreateRevision(revision)) = &mut compare.target_union {
+            settle(revision, current);
         }
     }
     settle_ops(&mut txn.success, current);
