@@ -14,6 +14,7 @@ mod leaderless;
 mod limits;
 mod locks;
 mod maintenance;
+mod noise;
 mod streams;
 
 use std::future::Future;

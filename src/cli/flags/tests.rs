@@ -143,3 +143,13 @@ fn a_value_equal_to_the_default_is_no_change() {
     let changed: Vec<_> = flags.changed().map(|(flag, value)| (flag.name, value)).collect();
     assert_eq!(changed, [("name", "b")]);
 }
+
+proptest::proptest! {
+    #[test]
+    fn noise_never_panics(arguments in proptest::collection::vec(
+        proptest::prop_oneof!["-{0,3}[a-z-]{0,12}(=.{0,12})?", ".{0,20}", "--(name|initial-cluster|listen-client-urls|auto-compaction-retention|snapshot-count|feature-gates|cors|log-level)=.{0,30}"],
+        0..6,
+    )) {
+        let _ = parse(&arguments);
+    }
+}

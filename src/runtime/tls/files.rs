@@ -127,10 +127,15 @@ fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
     if options.cipher_suites.is_empty() {
         return Ok(provider);
     }
+    let wanted: Vec<String> = options
+        .cipher_suites
+        .iter()
+        .map(|name| whole_name(name))
+        .collect();
     provider.cipher_suites.retain(|suite| {
         let name = format!("{:?}", suite.suite());
         // TLS 1.3's are not configured by name.
-        suite.version().version == rustls::ProtocolVersion::TLSv1_3 || options.cipher_suites.contains(&name)
+        suite.version().version == rustls::ProtocolVersion::TLSv1_3 || wanted.contains(&name)
     });
     let any = provider
         .cipher_suites
@@ -146,13 +151,21 @@ fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
     }
 }
 
+/// Go has short names of two suites, from before they were standards.
+fn whole_name(name: &str) -> String {
+    match name.ends_with("_CHACHA20_POLY1305") {
+        true => format!("{name}_SHA256"),
+        false => name.to_owned(),
+    }
+}
+
 /// Every cipher suite of TLS 1.2 that can be named: those of Go, of which some are too weak to be had here.
 pub fn known_suite(name: &str) -> Option<bool> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let supported = provider
         .cipher_suites
         .iter()
-        .any(|suite| format!("{:?}", suite.suite()) == name);
+        .any(|suite| format!("{:?}", suite.suite()) == whole_name(name));
     let in_go = [
         "TLS_RSA_WITH_RC4_128_SHA",
         "TLS_RSA_WITH_3DES_EDE_CBC_SHA",

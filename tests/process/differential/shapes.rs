@@ -278,6 +278,34 @@ fn txn() -> impl Strategy<Value = pb::TxnRequest> {
     })
 }
 
+/// A put that keeps the value or the lease of a key which the same transaction deletes kills etcd, at every member that
+/// applies it and again at every start.
+fn spare_etcd(mut txn: pb::TxnRequest) -> pb::TxnRequest {
+    if has_delete(&txn) {
+        keep_nothing(&mut txn);
+    }
+    txn
+}
+
+fn has_delete(txn: &pb::TxnRequest) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure);
+    ops.any(|op| match &op.request {
+        Some(Op::RequestDeleteRange(_)) => true,
+        Some(Op::RequestTxn(txn)) => has_delete(txn),
+        _ => false,
+    })
+}
+
+fn keep_nothing(txn: &mut pb::TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Op::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(Op::RequestTxn(txn)) => keep_nothing(txn),
+            _ => {}
+        }
+    }
+}
+
 fn watch() -> impl Strategy<Value = pb::WatchCreateRequest> {
     let filters = vec(-1..3, 0..2);
     (key(), end(), revision(), any::<bool>(), filters, 0_i64..2).prop_map(
@@ -416,7 +444,7 @@ fn shape() -> impl Strategy<Value = Shape> {
         2 => range().prop_map(Shape::RangeStream),
         12 => put().prop_map(Shape::Put),
         4 => delete().prop_map(Shape::Delete),
-        10 => txn().prop_map(Shape::Txn),
+        10 => txn().prop_map(|txn| Shape::Txn(spare_etcd(txn))),
         2 => (revision(), any::<bool>()).prop_map(|(revision, _)| {
             Shape::Compact(pb::CompactionRequest { revision, physical: true })
         }),
