@@ -8,7 +8,6 @@
 mod shapes;
 
 use std::fmt::Debug;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -19,6 +18,7 @@ use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
 use tonic::{Code, Request, Status};
 
+use super::etcdctl::find_all;
 use super::support::{Client, Cluster, PATIENCE, run};
 use shapes::{ROLES, Shape, USERS};
 
@@ -354,24 +354,15 @@ fn explained(shape: &Shape) -> Option<&'static str> {
     }
 }
 
-fn etcd() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join("etcd"))
-        .find(|path| path.is_file());
-    if found.is_none() {
-        eprintln!("skipped: no etcd on the PATH to compare with");
-    }
-    found
-}
-
 fn from_variable(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
 #[test]
 fn generated_sessions_are_answered_as_by_etcd() {
-    let Some(etcd) = etcd() else { return };
+    let Some(etcd) = find_all("etcd").pop() else {
+        return;
+    };
     run(async |env| {
         let flags = [
             "--unsafe-no-fsync",
