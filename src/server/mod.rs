@@ -154,6 +154,7 @@ impl Server {
             env.spawn(api.hub.clone().run()),
             env.spawn(become_ready(api.clone(), ready_sender)),
             env.spawn(versions::run(api.clone())),
+            env.spawn(quota::watch_applied(api.clone())),
         ];
         if let Some(mode) = config.auto_compaction {
             background.push(env.spawn(compactor::run(api.clone(), mode)));

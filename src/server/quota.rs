@@ -1,16 +1,21 @@
-//! The quota at the front: what a request would add, and the alarm that is raised when it does not fit.
+//! The quota: what a request would add, and the alarm that is raised when it does not fit.
 //!
 //! Sizes are logical and counted by the state. Looking at them for each write would make writes wait for the
 //! state's lock, so the size is looked at exactly only when little is left.
+//!
+//! The front sees the writes of its own clients alone. What comes by way of other members, whose quota may be greater,
+//! is seen once it is applied: etcd's second check.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::Api;
 use super::auth::Caller;
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{
-    AlarmRequest, AlarmType, PutRequest, RequestOp, TxnRequest, alarm_request::AlarmAction,
+    AlarmMember, AlarmRequest, AlarmType, PutRequest, RequestOp, TxnRequest, alarm_request::AlarmAction,
     request_op::Request,
 };
 
@@ -22,6 +27,8 @@ const KEY_BYTES: u64 = 256;
 pub const LEASE_BYTES: u64 = 64;
 /// The exact size is looked up once this many bytes were accepted since the last look, or may be missing.
 const LOOK_EVERY_BYTES: u64 = 64 << 20;
+/// How long the size of what was applied may be above the quota unseen.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The quota in force; negative: none.
 pub fn effective(configured: i64) -> i64 {
@@ -81,17 +88,46 @@ impl Api {
             self.allowance.refill(quota - used - cost);
             return Ok(());
         }
+        // The refusal stands, whether or not the others can be told.
+        self.raise_no_space(used, quota).await;
+        Err(Denied::NO_SPACE)
+    }
+
+    async fn raise_no_space(&self, used: u64, quota: u64) {
+        tracing::warn!(used, quota, "database space exceeded");
         let alarm = AlarmRequest {
             action: AlarmAction::Activate.into(),
             member_id: self.consensus.member_id(),
             alarm: AlarmType::Nospace.into(),
         };
-        tracing::warn!(used, quota, "database space exceeded");
-        // The refusal stands, whether or not the others can be told.
         if let Err(error) = self.propose(&Caller::Member, Command::Alarm(alarm)).await {
             tracing::warn!(%error, "cannot raise the alarm");
         }
-        Err(Denied::NO_SPACE)
+    }
+}
+
+/// Raises the alarm when what was applied goes beyond the quota. A size that does not grow is left alone: the operator
+/// who disarms and then deletes is not to be alarmed again.
+pub async fn watch_applied(api: Arc<Api>) {
+    let Ok(quota) = u64::try_from(effective(api.options.quota_bytes)) else {
+        return;
+    };
+    let raised = AlarmMember {
+        member_id: api.consensus.member_id(),
+        alarm: AlarmType::Nospace.into(),
+    };
+    let look = || {
+        api.consensus
+            .read(|state, _| (state.logical_bytes().0, state.alarms().contains(&raised)))
+    };
+    let (mut seen, _) = look();
+    loop {
+        api.env.sleep(LOOK_EVERY).await;
+        let (used, is_raised) = look();
+        if used > quota && used > seen && !is_raised {
+            api.raise_no_space(used, quota).await;
+        }
+        seen = used;
     }
 }
 

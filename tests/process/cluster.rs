@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
 
-use super::support::{Cluster, run};
+use super::support::{Cluster, Member, PATIENCE, run};
 
 /// Longest time that a write in flight at a follower may wait when the leader dies; etcd takes 7 s.
 const IN_FLIGHT_MAX: Duration = Duration::from_secs(3);
@@ -145,5 +146,60 @@ fn a_member_that_is_far_behind_catches_up_by_a_snapshot() {
         cluster.members[behind].start();
         assert_everywhere(&env, &cluster, &[behind], "key-0", "300").await;
         cluster.assert_equal_hashes(&env).await;
+    });
+}
+
+/// etcd's second check: what other members let in.
+#[test]
+fn a_member_with_the_smaller_quota_raises_the_alarm_for_all() {
+    run(async |env| {
+        let mut cluster = Cluster::new(3, &[]);
+        cluster.members[2]
+            .flags
+            .push("--quota-backend-bytes=1000000".into());
+        cluster.members.iter_mut().for_each(Member::spawn);
+        cluster.members.iter_mut().for_each(Member::wait_ready);
+        let mut client = cluster.members[0].connect(&env).await;
+        let small = cluster.members[2].connect(&env).await.status(&env).await;
+        let small = small.header.expect("a header").member_id;
+        let value = "v".repeat(100_000);
+        let deadline = env.now() + PATIENCE;
+        let refused = loop {
+            match client.try_put(&env, "a", &value).await {
+                Ok(_) => assert!(env.now() < deadline, "nobody raises the alarm"),
+                Err(refused) => break refused,
+            }
+            env.sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
+        let request = pb::AlarmRequest::default();
+        let alarms = client
+            .maintenance
+            .alarm(request)
+            .await
+            .expect("a list")
+            .into_inner()
+            .alarms;
+        assert_eq!(alarms.len(), 1);
+        assert_eq!(
+            (alarms[0].member_id, alarms[0].alarm()),
+            (small, pb::AlarmType::Nospace)
+        );
+
+        // Who disarms and makes room is not alarmed again.
+        let request = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Deactivate.into(),
+            member_id: small,
+            alarm: pb::AlarmType::Nospace.into(),
+        };
+        client.maintenance.alarm(request).await.expect("it is disarmed");
+        let revision = client.linearizable_revision(&env).await;
+        let request = pb::CompactionRequest {
+            revision,
+            physical: true,
+        };
+        client.kv.compact(request).await.expect("a compaction");
+        env.sleep(Duration::from_millis(2500)).await;
+        client.put(&env, "b", "1").await;
     });
 }

@@ -6,6 +6,7 @@
 //! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
 //! * `snapshot`: the way in and out, offline commands;
 //! * `members`: members that are added, promoted, removed, wiped, replaced, or left alone;
+//! * `kubeadm`: a control plane of three with kubeadm's flags and certificates, which grows and replaces a node under load;
 //! * `tls`: certificates of clients and members, unix sockets;
 //! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
@@ -21,6 +22,7 @@ mod damage;
 mod differential;
 mod etcdctl;
 mod kills;
+mod kubeadm;
 mod members;
 mod session;
 mod single;

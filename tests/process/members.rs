@@ -9,15 +9,14 @@ use rustix::process::Signal;
 
 use super::support::{Client, Cluster, PATIENCE, run};
 
-/// Puts "load-0", "load-1" … at the addresses in turn until it is told to stop; the last number that was acknowledged
-/// and those that may be missing.
-struct Load {
+/// Puts "name-0", "name-1" … at the addresses in turn until it is told to stop; then, what was acknowledged.
+pub struct Load {
     stop: tokio::sync::oneshot::Sender<()>,
     done: tokio::sync::oneshot::Receiver<Vec<String>>,
 }
 
 impl Load {
-    fn start(env: &Env, mut clients: Vec<Client>) -> Load {
+    pub fn start(env: &Env, mut clients: Vec<Client>, name: &'static str) -> Load {
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let (sender, done) = tokio::sync::oneshot::channel();
         let env_of_load = env.clone();
@@ -25,7 +24,7 @@ impl Load {
             let mut acknowledged = Vec::new();
             let mut number = 0_usize;
             while stopped.try_recv().is_err() {
-                let key = format!("load-{number}");
+                let key = format!("{name}-{number}");
                 let count = clients.len();
                 let put = clients[number % count].try_put(&env_of_load, &key, "x").await;
                 if put.is_ok() {
@@ -39,14 +38,14 @@ impl Load {
         Load { stop, done }
     }
 
-    async fn end(self) -> Vec<String> {
+    pub async fn end(self) -> Vec<String> {
         let _ = self.stop.send(());
         self.done.await.expect("the load tells what it has done")
     }
 }
 
 /// Repeats a change until the cluster takes it: members have to have been connected for a while.
-async fn eventually<T>(env: &Env, mut change: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T {
+pub async fn eventually<T>(env: &Env, mut change: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T {
     let deadline = env.now() + PATIENCE;
     loop {
         match change().await {
@@ -57,7 +56,7 @@ async fn eventually<T>(env: &Env, mut change: impl AsyncFnMut() -> Result<T, ton
     }
 }
 
-fn add(url: &str, is_learner: bool) -> pb::MemberAddRequest {
+pub fn add(url: &str, is_learner: bool) -> pb::MemberAddRequest {
     pb::MemberAddRequest {
         peer_ur_ls: vec![url.to_owned()],
         is_learner,
@@ -81,7 +80,7 @@ fn a_learner_joins_is_promoted_and_takes_over_under_load() {
         let mut cluster = Cluster::start(3, &["--snapshot-count=50", "--snapshot-catchup-entries=20"]);
         let mut one = cluster.members[1].connect(&env).await;
         let two = cluster.members[2].connect(&env).await;
-        let load = Load::start(&env, vec![one.clone(), two.clone()]);
+        let load = Load::start(&env, vec![one.clone(), two.clone()], "load");
 
         let url = cluster.prepare_joiner();
         let added = eventually(&env, async || one.cluster.member_add(add(&url, true)).await).await;

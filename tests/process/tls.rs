@@ -23,13 +23,13 @@ use tempfile::TempDir;
 use super::support::{Client, Cluster, Member, PATIENCE, free_port, http_get, run, wait_for};
 
 /// Makes certificates, in a directory of its own.
-struct Authority {
+pub struct Authority {
     dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -48,11 +48,11 @@ impl Authority {
     }
 
     /// Writes `name`.pem and `name`.key: a certificate for loopback with that common name.
-    fn issue(&self, name: &str, serial: u64) {
+    pub fn issue(&self, name: &str, serial: u64) {
         self.issue_for(name, serial, &["localhost", "127.0.0.1"]);
     }
 
-    fn issue_for(&self, name: &str, serial: u64, hosts: &[&str]) {
+    pub fn issue_for(&self, name: &str, serial: u64, hosts: &[&str]) {
         let hosts = hosts.iter().map(|host| host.to_string()).collect::<Vec<_>>();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -84,13 +84,13 @@ impl Authority {
     }
 
     /// Flags with a "@" where the directory belongs.
-    fn flags(&self, flags: &[&str]) -> Vec<String> {
+    pub fn flags(&self, flags: &[&str]) -> Vec<String> {
         let dir = self.dir.path().display().to_string();
         flags.iter().map(|flag| flag.replace('@', &dir)).collect()
     }
 
     /// A client that trusts this authority and shows the named certificate, if any.
-    fn client(&self, name: Option<&str>) -> ClientConfig {
+    pub fn client(&self, name: Option<&str>) -> ClientConfig {
         self.client_of(name, rustls::ALL_VERSIONS)
     }
 
@@ -117,12 +117,12 @@ fn certificate(path: &Path) -> CertificateDer<'static> {
 }
 
 /// What the server showed, and the client of a connection that serves.
-struct Connected {
+pub struct Connected {
     shown: CertificateDer<'static>,
-    client: Client,
+    pub client: Client,
 }
 
-async fn connect(env: &Env, address: &str, config: ClientConfig) -> Result<Connected, String> {
+pub async fn connect(env: &Env, address: &str, config: ClientConfig) -> Result<Connected, String> {
     let attempt = async {
         let stream = env.connect(address).await.map_err(|error| error.to_string())?;
         let name = ServerName::try_from("127.0.0.1").unwrap();

@@ -5,9 +5,14 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::errors::Error;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+};
+use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Validation};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Denied;
@@ -129,8 +134,40 @@ fn private_key(algorithm: Algorithm, key: &[u8]) -> Result<EncodingKey, Error> {
     match algorithm.family() {
         AlgorithmFamily::Hmac => Ok(EncodingKey::from_secret(key)),
         AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(key),
-        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(key),
-        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(key),
+        AlgorithmFamily::Ec => match PrivateKeyDer::from_pem_slice(key) {
+            Ok(PrivateKeyDer::Sec1(key)) => sec1_key(algorithm, key.secret_sec1_der()),
+            _ => EncodingKey::from_ec_pem(key),
+        },
+        AlgorithmFamily::Ed => match PrivateKeyDer::from_pem_slice(key) {
+            Ok(PrivateKeyDer::Pkcs8(key)) => ed25519_key(key.secret_pkcs8_der()),
+            _ => Err(ErrorKind::InvalidEddsaKey.into()),
+        },
+    }
+}
+
+/// The newer form may hold the public key too; jsonwebtoken takes the private one alone.
+fn ed25519_key(key: &[u8]) -> Result<EncodingKey, Error> {
+    let alone = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key)
+        .map_err(|_| ())
+        .and_then(|pair| pair.to_pkcs8v1().map_err(|_| ()));
+    match alone {
+        Ok(alone) => Ok(EncodingKey::from_ed_der(alone.as_ref())),
+        Err(()) => Err(ErrorKind::InvalidEddsaKey.into()),
+    }
+}
+
+/// "EC PRIVATE KEY", which says less of the key than the newer form.
+fn sec1_key(algorithm: Algorithm, key: &[u8]) -> Result<EncodingKey, Error> {
+    let curve = match algorithm {
+        Algorithm::ES384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
+        _ => &ECDSA_P256_SHA256_FIXED_SIGNING,
+    };
+    let newer = EcdsaKeyPair::from_private_key_der(curve, key)
+        .map_err(|_| ())
+        .and_then(|pair| pair.to_pkcs8v1().map_err(|_| ()));
+    match newer {
+        Ok(newer) => Ok(EncodingKey::from_ec_der(newer.as_ref())),
+        Err(()) => Err(ErrorKind::InvalidEcdsaKey.into()),
     }
 }
 
@@ -190,6 +227,100 @@ mod tests {
         for garbage in ["", ".", "..", "a.b.c", "abcdefghijklmnop.7"] {
             assert_eq!(header(&jwt, garbage, NOW), None, "{garbage:?}");
         }
+    }
+
+    fn pem(algorithm: &'static rcgen::SignatureAlgorithm) -> (Vec<u8>, Vec<u8>) {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        (
+            key.serialize_pem().into_bytes(),
+            key.public_key_pem().into_bytes(),
+        )
+    }
+
+    #[test]
+    fn every_family_signs_with_its_private_key_and_verifies_with_the_public_one() {
+        let rsa = pem(&rcgen::PKCS_RSA_SHA256);
+        let (p256, p384) = (
+            pem(&rcgen::PKCS_ECDSA_P256_SHA256),
+            pem(&rcgen::PKCS_ECDSA_P384_SHA384),
+        );
+        let ed25519 = pem(&rcgen::PKCS_ED25519);
+        let mut methods = vec![("ES256", &p256), ("ES384", &p384), ("EdDSA", &ed25519)];
+        methods.extend(["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"].map(|method| (method, &rsa)));
+        for (method, (private, public)) in methods {
+            let made = |private: &[u8], public: &[u8]| {
+                Jwt::new(&JwtOptions {
+                    sign_method: method.to_owned(),
+                    public_key: public.to_vec(),
+                    private_key: private.to_vec(),
+                    ttl: Duration::from_secs(300),
+                })
+            };
+            let (both, alone) = (made(private, public).unwrap(), made(private, b"").unwrap());
+            let verifier = made(b"", public).unwrap();
+            let token = both.sign("alice", 7, NOW).unwrap();
+            for jwt in [&both, &alone, &verifier] {
+                assert_eq!(
+                    header(jwt, &token, NOW),
+                    Some(("alice".to_owned(), 7)),
+                    "{method}"
+                );
+            }
+            assert_eq!(
+                verifier.sign("alice", 7, NOW),
+                Err(Denied::TOKEN_VERIFY_ONLY),
+                "{method}"
+            );
+            // What everybody knows is no secret to sign with.
+            let public_as_secret = String::from_utf8(public.clone()).unwrap();
+            let forged = secret("HS256", &public_as_secret)
+                .unwrap()
+                .sign("root", 7, NOW)
+                .unwrap();
+            assert_eq!(header(&both, &forged, NOW), None, "{method}");
+            let other = if method.starts_with("ES") || method == "EdDSA" {
+                &rsa
+            } else {
+                &p256
+            };
+            assert!(made(&other.0, b"").is_err(), "{method}: a key of another family");
+        }
+        let strangers = JwtOptions {
+            sign_method: "ES256".to_owned(),
+            private_key: p256.0,
+            public_key: pem(&rcgen::PKCS_ECDSA_P256_SHA256).1,
+            ttl: Duration::from_secs(300),
+        };
+        assert_eq!(
+            Jwt::new(&strangers).err().unwrap(),
+            "auth: public and private keys don't match"
+        );
+    }
+
+    /// As `openssl ecparam -genkey` writes them.
+    #[test]
+    fn elliptic_keys_of_the_older_form_are_read() {
+        const PRIVATE: &str = "-----BEGIN EC PRIVATE KEY-----\n\
+MHcCAQEEIOexDHlgCB1wXCjzPWiXYj1hAJHSRdjl1h+ajRsxN3JdoAoGCCqGSM49\n\
+AwEHoUQDQgAE+qZBYd+Ekg2GBy8GsGHvewAJ50eP3H+fZW7O8DJ2pvmD8HvAuLlo\n\
+RFEXsswqObd8WbWdkxktFuzPjWrqaMVl+A==\n\
+-----END EC PRIVATE KEY-----\n";
+        const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE+qZBYd+Ekg2GBy8GsGHvewAJ50eP\n\
+3H+fZW7O8DJ2pvmD8HvAuLloRFEXsswqObd8WbWdkxktFuzPjWrqaMVl+A==\n\
+-----END PUBLIC KEY-----\n";
+        let made = |method: &str| {
+            Jwt::new(&JwtOptions {
+                sign_method: method.to_owned(),
+                public_key: PUBLIC.as_bytes().to_vec(),
+                private_key: PRIVATE.as_bytes().to_vec(),
+                ttl: Duration::from_secs(300),
+            })
+        };
+        let jwt = made("ES256").unwrap();
+        let token = jwt.sign("alice", 7, NOW).unwrap();
+        assert_eq!(header(&jwt, &token, NOW), Some(("alice".to_owned(), 7)));
+        assert!(made("ES384").is_err(), "the key is on another curve");
     }
 
     #[test]
