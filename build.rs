@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "health.proto",
         "membership.proto",
         "command.proto",
+        "otlp.proto",
     ];
     let descriptors = protox::compile(files, ["src/proto"])?;
     // The JSON gateway reads names and types at run time.

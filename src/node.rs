@@ -16,7 +16,7 @@ use crate::proto::membershippb;
 pub use crate::runtime::tls::TlsOptions;
 use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
-pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions, Keepalive};
+pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions, Keepalive, TracingOptions};
 use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_own_version};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
@@ -119,6 +119,8 @@ pub struct Config {
     pub slow: Slow,
     /// Measure how long the calls of each method take.
     pub extensive_metrics: bool,
+    /// Send spans of calls to a collector.
+    pub tracing: Option<TracingOptions>,
     /// The leader writes down what is left of long leases, for the next.
     pub lease_checkpoints: bool,
     pub unsafe_no_fsync: bool,
@@ -178,6 +180,7 @@ impl Default for Config {
             watch_progress_interval: Duration::from_secs(600),
             slow: Slow::default(),
             extensive_metrics: false,
+            tracing: None,
             lease_checkpoints: false,
             unsafe_no_fsync: false,
             auto_compaction: None,

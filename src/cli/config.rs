@@ -22,7 +22,7 @@ use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::tls;
 use crate::base::limits;
 use crate::base::urls::{self, Url};
-use crate::node::{AutoCompaction, Config, CorruptionChecks, Keepalive, Listen, Slow};
+use crate::node::{AutoCompaction, Config, CorruptionChecks, Keepalive, Listen, Slow, TracingOptions};
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
 pub const UNSET_ADVERTISE: &str =
@@ -93,6 +93,7 @@ pub fn verify(flags: &Flags) -> Result<(), String> {
         let shown = value::format_duration(check_time);
         return Err(format!("--compact-hash-check-time must be >0 (set to {shown})"));
     }
+    verify_tracing(flags)?;
     tls::verify(flags)
 }
 
@@ -232,6 +233,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
             apply: span(flags, "warning-apply-duration"),
         },
         lease_checkpoints: gates::is_on(&gates_of(flags), "LeaseCheckpoint"),
+        tracing: tracing_options(flags),
         extensive_metrics: flags.text("metrics") == "extensive",
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
         auto_compaction: auto_compaction(flags)?,
@@ -246,6 +248,28 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         // What no flag decides.
         ..Config::default()
     })
+}
+
+fn tracing_options(flags: &Flags) -> Option<TracingOptions> {
+    let rate = flags.signed("distributed-tracing-sampling-rate");
+    flags
+        .boolean("enable-distributed-tracing")
+        .then(|| TracingOptions {
+            address: flags.text("distributed-tracing-address"),
+            service_name: flags.text("distributed-tracing-service-name"),
+            instance_id: flags.text("distributed-tracing-instance-id"),
+            sampled_per_million: u32::try_from(rate).expect("it is verified"),
+        })
+}
+
+fn verify_tracing(flags: &Flags) -> Result<(), String> {
+    let why = match flags.signed("distributed-tracing-sampling-rate") {
+        _ if !flags.boolean("enable-distributed-tracing") => return Ok(()),
+        ..0 => "tracing sampling rate must be positive",
+        0..=1_000_000 => return Ok(()),
+        _ => "tracing sampling rate must be less than 1000000",
+    };
+    Err(format!("distributed tracing configurition is not valid: ({why})"))
 }
 
 fn gates_of(flags: &Flags) -> Vec<(String, bool)> {

@@ -21,6 +21,12 @@ package!(v3lockpb, "v3lockpb");
 package!(v3electionpb, "v3electionpb");
 package!(command, "command");
 
+/// OpenTelemetry's collector.
+#[allow(clippy::all, missing_docs)]
+pub mod otlp {
+    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
+}
+
 /// The standard gRPC health service.
 #[allow(clippy::all, missing_docs)]
 pub mod health {

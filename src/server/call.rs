@@ -4,6 +4,7 @@
 //! where grpc-go's interceptors would be. Handlers know nothing of metadata; they return
 //! [`Denied`] and leave codes to [`super::status`].
 
+use std::any::Any;
 use std::future::Future;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::Api;
 use super::auth::Caller;
 use super::rpc::Rpc;
+use super::spans::Span;
 use super::status::status;
 use super::streams::Guarded;
 use crate::base::Denied;
@@ -31,12 +33,16 @@ struct Counted<'a> {
     rpc: Rpc,
     code: tonic::Code,
     begun: Instant,
+    span: Option<Span>,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let took = self.api.env.now() - self.begun;
         self.api.metrics.rpc(self.rpc).handled(self.code, took);
+        if let Some(span) = self.span.take() {
+            span.end(self.code);
+        }
         if took > self.api.options.slow.call {
             let (service, method, _) = self.rpc.describe();
             tracing::warn!(
@@ -51,7 +57,7 @@ impl Drop for Counted<'_> {
 
 impl Api {
     /// Runs a unary call. `on_learner`: whether a learner serves this very request.
-    pub(super) async fn unary<Req, Res, F>(
+    pub(super) async fn unary<Req: Any, Res, F>(
         &self,
         rpc: Rpc,
         on_learner: bool,
@@ -69,6 +75,7 @@ impl Api {
             rpc,
             code: tonic::Code::Cancelled,
             begun: self.env.now(),
+            span: self.span(rpc, &request),
         };
         let admitted = self.admit(rpc, on_learner, request.metadata());
         let call = |request: Request<Req>| async {
@@ -102,7 +109,7 @@ impl Api {
     }
 
     /// Opens a stream of answers.
-    pub(super) async fn stream<Req, T, S>(
+    pub(super) async fn stream<Req: Any, T, S>(
         &self,
         rpc: Rpc,
         on_learner: bool,
@@ -115,6 +122,7 @@ impl Api {
         let counters = self.metrics.rpc(rpc);
         counters.started.inc();
         let begun = self.env.now();
+        let span = self.span(rpc, &request);
         let opened = async {
             let admission = self.admit(rpc, on_learner, request.metadata())?;
             let who = self.caller(request.metadata(), request.extensions());
@@ -133,6 +141,7 @@ impl Api {
                     rpc,
                     needs_leader,
                     (self.env.clone(), begun),
+                    span,
                     deadline,
                     stream,
                 )))
@@ -140,9 +149,17 @@ impl Api {
             Err(denied) => {
                 let status = status(denied);
                 counters.handled(status.code(), self.env.now() - begun);
+                if let Some(span) = span {
+                    span.end(status.code());
+                }
                 Err(status)
             }
         }
+    }
+
+    fn span<Req: Any>(&self, rpc: Rpc, request: &Request<Req>) -> Option<Span> {
+        let spans = self.spans.as_ref()?;
+        spans.begin(rpc, request.metadata(), request.get_ref())
     }
 
     /// In etcd's order: learner, client version, leader.

@@ -39,6 +39,7 @@ mod quota;
 mod range;
 mod rpc;
 mod snapshot;
+mod spans;
 mod standing;
 mod status;
 mod streams;
@@ -47,7 +48,7 @@ mod versions;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -70,6 +71,8 @@ use front::Front;
 pub use front::Role;
 use metrics::{Metrics, Sample};
 use quota::Allowance;
+use spans::Spans;
+pub use spans::TracingOptions;
 use standing::Standing;
 use streams::Streams;
 pub use versions::check_own as check_own_version;
@@ -81,6 +84,8 @@ pub const VERSION: &str = "3.7.1";
 const READY_RETRY: Duration = Duration::from_millis(20);
 /// How long clients may take to finish when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long a stopping server waits for its last spans to be taken.
+const LAST_SPANS: Duration = Duration::from_millis(500);
 
 /// Everything a request may use; one per server.
 struct Api {
@@ -97,6 +102,8 @@ struct Api {
     passwords: Passwords,
     /// With `--auth-token=jwt`; else tokens are simple.
     jwt: Option<Jwt>,
+    /// With `--enable-distributed-tracing`.
+    spans: Option<Arc<Spans>>,
     stopping: AtomicBool,
 }
 
@@ -115,6 +122,8 @@ pub struct Server {
     addresses: Vec<String>,
     accepting: Vec<Task<()>>,
     background: Vec<Task<()>>,
+    /// Sends the last spans when all calls are over.
+    sending: Mutex<Option<Task<()>>>,
 }
 
 impl Server {
@@ -130,6 +139,12 @@ impl Server {
     ) -> Server {
         // Under the state's lock nothing is applied meanwhile: the hub misses no revision.
         consensus.read(|state, _| hub.attach(state.revision()));
+        let (spans, sending) = config
+            .tracing
+            .clone()
+            .map(|options| Spans::new(env.clone(), options))
+            .unzip();
+        let sending = sending.map(|sending| env.spawn(sending));
         let api = Arc::new_cyclic(|me| Api {
             me: me.clone(),
             env: env.clone(),
@@ -142,6 +157,7 @@ impl Server {
             allowance: Allowance::default(),
             passwords: Passwords::new(env.clone(), config.bcrypt_cost),
             jwt,
+            spans,
             stopping: AtomicBool::new(false),
         });
         api.standing.set(&api.consensus.status());
@@ -200,6 +216,7 @@ impl Server {
             addresses,
             accepting,
             background,
+            sending: Mutex::new(sending),
         }
     }
 
@@ -226,6 +243,14 @@ impl Server {
         self.api.streams.end_all(Denied::STOPPED);
         self.connections.stop(DRAIN).await;
         self.background.iter().for_each(Task::abort);
+        if let Some(spans) = &self.api.spans {
+            spans.close();
+        }
+        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sending) = sending {
+            // A collector that is away must not hold up the stop.
+            let _ = self.api.env.timeout(LAST_SPANS, sending).await;
+        }
     }
 }
 
@@ -250,8 +275,6 @@ fn mismatch(answer: &Answer) -> ! {
     unreachable!("the state answers each request with its own kind, not {answer:?}")
 }
 
-/// A member is ready when it can read what is committed and finds itself published there. Before, a client
-/// could meet a state that lags behind an earlier life of this very member.
 /// In etcd's words, which scripts wait for.
 fn log_serving(listener: &dyn Listener, security: &Security, role: Role) {
     let address = listener.local_address();
@@ -275,6 +298,8 @@ fn log_serving(listener: &dyn Listener, security: &Security, role: Role) {
     }
 }
 
+/// A member is ready when it can read what is committed and finds itself published there. Before, a client
+/// could meet a state that lags behind an earlier life of this very member.
 async fn become_ready(api: Arc<Api>, ready: signal::Sender<bool>) {
     let member = api.consensus.member_id();
     while api.consensus.status().fatal.is_none() {

@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::metrics::Metrics;
 use super::rpc::Rpc;
+use super::spans::Span;
 use super::status::status;
 use crate::base::Denied;
 use crate::runtime::{BoxFuture, Env, Instant};
@@ -94,6 +95,7 @@ pub struct Guarded<S> {
     rpc: Rpc,
     env: Env,
     begun: Instant,
+    span: Option<Span>,
 }
 
 impl<S> Guarded<S> {
@@ -103,6 +105,7 @@ impl<S> Guarded<S> {
         rpc: Rpc,
         needs_leader: bool,
         (env, begun): (Env, Instant),
+        span: Option<Span>,
         deadline: Option<BoxFuture<'static, ()>>,
         stream: S,
     ) -> Self {
@@ -117,6 +120,7 @@ impl<S> Guarded<S> {
             rpc,
             env,
             begun,
+            span,
         }
     }
 
@@ -126,6 +130,9 @@ impl<S> Guarded<S> {
             self.streams.lock().remove(&self.number);
             let took = self.env.now() - self.begun;
             self.metrics.rpc(self.rpc).handled(code, took);
+            if let Some(span) = self.span.take() {
+                span.end(code);
+            }
         }
     }
 }
@@ -194,6 +201,7 @@ mod tests {
                 Rpc::Watch,
                 needs_leader,
                 (env, begun),
+                None,
                 deadline,
                 stream,
             ),

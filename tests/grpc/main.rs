@@ -15,6 +15,7 @@ mod limits;
 mod locks;
 mod maintenance;
 mod noise;
+mod spans;
 mod streams;
 
 use std::future::Future;

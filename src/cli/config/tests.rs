@@ -41,6 +41,14 @@ fn checks_are_etcds() {
         ),
         ("--logger=foo", "unknown logger option \"foo\""),
         (
+            "--enable-distributed-tracing --distributed-tracing-sampling-rate=-1",
+            "distributed tracing configurition is not valid: (tracing sampling rate must be positive)",
+        ),
+        (
+            "--enable-distributed-tracing --distributed-tracing-sampling-rate=1000001",
+            "distributed tracing configurition is not valid: (tracing sampling rate must be less than 1000000)",
+        ),
+        (
             "--enable-log-rotation",
             "--log-outputs requires a single file path when --log-rotate-config-json is defined",
         ),

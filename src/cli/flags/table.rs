@@ -254,11 +254,11 @@ const MONITORING: &[Flag] = &[
     flag("metrics", Text, "basic", Built, "'extensive' adds latencies of each gRPC method."),
     flag("listen-metrics-urls", Urls, "", Built, "URLs on which to listen for /metrics and health alone."),
     flag("enable-pprof", Bool, "false", Inert, "Go's profiles, which a Rust program does not have."),
-    flag("enable-distributed-tracing", Bool, "false", NotYet, "Send spans to an OpenTelemetry collector."),
-    flag("distributed-tracing-address", Text, "localhost:4317", NotYet, "Address of the collector."),
-    flag("distributed-tracing-service-name", Text, "etcd", NotYet, "Name of the service in spans."),
-    flag("distributed-tracing-instance-id", Text, "", NotYet, "Name of this member in spans."),
-    flag("distributed-tracing-sampling-rate", Int, "0", NotYet, "Spans kept of each million."),
+    flag("enable-distributed-tracing", Bool, "false", Built, "Send spans to an OpenTelemetry collector."),
+    flag("distributed-tracing-address", Text, "localhost:4317", Built, "Address of the collector."),
+    flag("distributed-tracing-service-name", Text, "etcd", Built, "Name of the service in spans."),
+    flag("distributed-tracing-instance-id", Text, "", Built, "Name of this member in spans."),
+    flag("distributed-tracing-sampling-rate", Int, "0", Built, "Calls traced of each million whose client does not say; 0: only those whose client traces them."),
 ];
 
 #[rustfmt::skip]
