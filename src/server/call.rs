@@ -17,7 +17,7 @@ use super::auth::Caller;
 use super::rpc::Rpc;
 use super::spans::Span;
 use super::status::status;
-use super::streams::Guarded;
+use super::streams::{Guarded, Record};
 use crate::base::Denied;
 use crate::runtime::Instant;
 
@@ -133,18 +133,16 @@ impl Api {
         match opened.await {
             Ok((admission, stream)) => {
                 let deadline = admission.timeout.map(|timeout| self.env.sleep(timeout));
-                let metrics = self.metrics.clone();
-                let needs_leader = admission.needs_leader;
-                Ok(Response::new(Guarded::new(
-                    &self.streams,
-                    metrics,
+                let record = Record {
+                    metrics: self.metrics.clone(),
                     rpc,
-                    needs_leader,
-                    (self.env.clone(), begun),
+                    env: self.env.clone(),
+                    begun,
                     span,
-                    deadline,
-                    stream,
-                )))
+                };
+                let needs_leader = admission.needs_leader;
+                let guarded = Guarded::new(&self.streams, record, needs_leader, deadline, stream);
+                Ok(Response::new(guarded))
             }
             Err(denied) => {
                 let status = status(denied);

@@ -91,21 +91,33 @@ pub struct Guarded<S> {
     number: u64,
     streams: Arc<Streams>,
     deadline: Option<BoxFuture<'static, ()>>,
-    metrics: Arc<Metrics>,
-    rpc: Rpc,
-    env: Env,
-    begun: Instant,
-    span: Option<Span>,
+    record: Record,
+}
+
+/// What is written down of a call when it ends.
+pub struct Record {
+    pub metrics: Arc<Metrics>,
+    pub rpc: Rpc,
+    pub env: Env,
+    pub begun: Instant,
+    pub span: Option<Span>,
+}
+
+impl Record {
+    fn end(&mut self, code: tonic::Code) {
+        let took = self.env.now() - self.begun;
+        self.metrics.rpc(self.rpc).handled(code, took);
+        if let Some(span) = self.span.take() {
+            span.end(code);
+        }
+    }
 }
 
 impl<S> Guarded<S> {
     pub fn new(
         streams: &Arc<Streams>,
-        metrics: Arc<Metrics>,
-        rpc: Rpc,
+        record: Record,
         needs_leader: bool,
-        (env, begun): (Env, Instant),
-        span: Option<Span>,
         deadline: Option<BoxFuture<'static, ()>>,
         stream: S,
     ) -> Self {
@@ -116,11 +128,7 @@ impl<S> Guarded<S> {
             number,
             streams: streams.clone(),
             deadline,
-            metrics,
-            rpc,
-            env,
-            begun,
-            span,
+            record,
         }
     }
 
@@ -128,11 +136,7 @@ impl<S> Guarded<S> {
     fn finish(&mut self, code: tonic::Code) {
         if self.stream.take().is_some() {
             self.streams.lock().remove(&self.number);
-            let took = self.env.now() - self.begun;
-            self.metrics.rpc(self.rpc).handled(code, took);
-            if let Some(span) = self.span.take() {
-                span.end(code);
-            }
+            self.record.end(code);
         }
     }
 }
@@ -159,7 +163,7 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
         }
         let next = std::task::ready!(stream.as_mut().poll_next(cx));
         match &next {
-            Some(Ok(_)) => this.metrics.rpc(this.rpc).msg_sent.inc(),
+            Some(Ok(_)) => this.record.metrics.rpc(this.record.rpc).msg_sent.inc(),
             Some(Err(status)) => {
                 let code = status.code();
                 this.finish(code);
@@ -193,18 +197,15 @@ mod tests {
     ) -> (Guarded<S>, Arc<Metrics>) {
         let metrics = Metrics::new();
         let env = crate::runtime::tokio::env();
-        let begun = env.now();
+        let record = Record {
+            metrics: metrics.clone(),
+            rpc: Rpc::Watch,
+            begun: env.now(),
+            env,
+            span: None,
+        };
         (
-            Guarded::new(
-                streams,
-                metrics.clone(),
-                Rpc::Watch,
-                needs_leader,
-                (env, begun),
-                None,
-                deadline,
-                stream,
-            ),
+            Guarded::new(streams, record, needs_leader, deadline, stream),
             metrics,
         )
     }
