@@ -295,8 +295,10 @@ impl Cluster {
         }
         self.world().event(&name(index), format_args!("{how}"));
         let asked = *member.stop.borrow();
-        // Who joins needs the others, and they may be out of reach.
-        let cannot_join = member.joins && how.starts_with("did not start: cannot fetch cluster info");
+        // Who joins needs the others, and they may be out of reach, or not know of it yet.
+        let cannot_join = member.joins
+            && (how.starts_with("did not start: cannot fetch cluster info")
+                || how.starts_with("did not start: error validating peerURLs"));
         if !asked && !member.excused && !cannot_join {
             let text = format!(
                 "a member whose disk works does not stop by itself: {} {how}",
@@ -393,6 +395,7 @@ impl Cluster {
             member: index,
             life: member.life,
             id: probe.member,
+            is_voter: probe.status.is_voter,
             term: probe.status.term,
             leader: probe.status.leader,
             committed: probe.status.committed,

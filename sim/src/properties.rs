@@ -22,6 +22,8 @@ pub struct Observation {
     pub life: u64,
     /// Its member id.
     pub id: u64,
+    /// It counts in elections, as far as it knows.
+    pub is_voter: bool,
     pub term: u64,
     /// The leader of that term as the member knows it: a member id.
     pub leader: Option<u64>,
@@ -176,6 +178,7 @@ mod tests {
             member,
             life: 1,
             id: 7 + member as u64,
+            is_voter: true,
             term: 3,
             leader: Some(7),
             committed: 10,

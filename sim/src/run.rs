@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use quorate::runtime::{Env, Task};
 use quorate_jepsen::history::{History, Recorder, WatchEvent};
 use quorate_jepsen::lease::LeaseTimes;
@@ -216,12 +216,11 @@ impl Run {
         self.world.spawn(self.probes());
         let (envs, users) = self.start_clients();
         let watchers = self.start_watchers(&envs);
-        self.faults(&envs).await;
+        if !self.faults(&envs).await {
+            return;
+        }
         self.world.event("world", format_args!("heal"));
         self.stop.stop_clients();
-        for member in 0..self.plan.members {
-            self.cluster.start(member);
-        }
         // A call that is answered after the members were asked what they hold would look lost.
         self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(users))
             .await;
@@ -299,8 +298,9 @@ impl Run {
         (0..self.plan.watchers).map(start).collect()
     }
 
-    /// Carries out the schedule, to the end of its last fault.
-    async fn faults(&self, envs: &[Env]) {
+    /// Carries out the schedule. When its time is over all members run, and what a replacement still needs has to come
+    /// about under load.
+    async fn faults(&self, envs: &[Env]) -> bool {
         let hosts: Vec<usize> = (self.plan.members..self.plan.members + self.plan.client_hosts).collect();
         let mut under_way = Vec::new();
         for (number, fault) in self.plan.schedule.faults.iter().enumerate() {
@@ -313,9 +313,17 @@ impl Run {
         self.world
             .sleep_until(self.plan.chaos_end.as_nanos() as u64)
             .await;
-        for strike in under_way {
-            strike.await.expect("the world's own tasks are not killed");
+        for member in 0..self.plan.members {
+            self.cluster.start(member);
         }
+        let ended = self
+            .within(self.plan.settle_timeout, join_all(under_way).map(drop))
+            .await;
+        if !ended {
+            let text = "when all is healed a replacement comes to its end, also under load".to_owned();
+            self.violate("liveness", text);
+        }
+        ended
     }
 
     /// Looks at all members again and again.
@@ -396,5 +404,5 @@ fn trace_observation(world: &World, now: &Observation) {
 }
 
 async fn join(tasks: Vec<Task<()>>) {
-    futures_util::future::join_all(tasks).map(drop).await;
+    join_all(tasks).map(drop).await;
 }

@@ -36,6 +36,8 @@ pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub const LOG_GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Purged segments kept for reuse.
 pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
+/// Log entries, each of many commands, that are kept at most for a follower that is being sent a snapshot.
+pub const LOG_HELD_ENTRIES_MAX: u64 = 100_000;
 /// One read of old log entries.
 pub const LOG_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Unwanted bytes between two log entries that are read rather than skipped.

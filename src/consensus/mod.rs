@@ -23,6 +23,7 @@ mod network;
 mod peer;
 mod propose;
 mod proposer;
+mod purge;
 mod read;
 mod restore;
 mod runtime;
@@ -225,6 +226,7 @@ impl Consensus {
             env.spawn(self.clone().run_reads(reader_woken)),
             env.spawn(self.clone().run_heartbeats()),
             env.spawn(self.clone().run_status()),
+            env.spawn(self.clone().run_purge()),
             env.spawn(self.clone().run_lease_expiry()),
             env.spawn(self.clone().run_membership()),
             env.spawn(self.clone().run_compaction_hashes(compacted)),
@@ -382,7 +384,8 @@ fn raft_config(options: &Options) -> Result<openraft::Config, Broken> {
         election_timeout_max: election * 7 / 10,
         install_snapshot_timeout: millis(options.request_timeout),
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(options.snapshot_count),
-        max_in_snapshot_log_to_keep: options.snapshot_catchup_entries,
+        // See `purge`.
+        max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: options.snapshot_catchup_entries.max(1),
         purge_batch_size: 1,
         enable_pre_vote: Some(options.pre_vote),

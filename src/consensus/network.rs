@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::machine::SnapshotData;
 use super::message::{PeerRequest, PeerResponse, SnapshotReply};
+use super::purge::Holds;
 use super::types::{
     AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig,
     Vote, VoteRequest, VoteResponse,
@@ -51,6 +52,7 @@ pub struct Network {
     book: AddressBook,
     /// A peer has said that this member was removed.
     removed: Arc<AtomicBool>,
+    holds: Holds,
     /// Connections for requests, which outlive the question for which they were opened.
     clients: Arc<Mutex<BTreeMap<(MemberId, Purpose), RpcClient>>>,
 }
@@ -64,6 +66,7 @@ impl Network {
             timeout,
             book,
             removed: Arc::default(),
+            holds: Holds::default(),
             clients: Arc::default(),
         }
     }
@@ -78,6 +81,11 @@ impl Network {
         client
             .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose))
             .clone()
+    }
+
+    /// Who needs the log because of a snapshot.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     /// Whether a peer has said that this member was removed for good.
@@ -132,6 +140,7 @@ pub fn addresses(urls: &[String]) -> Vec<Address> {
 pub struct PeerClient {
     dialer: Dialer,
     control: RpcClient,
+    holds: Holds,
     /// Entries go out as they come; else one request at a time, on the control connection (heartbeats).
     pipelined: bool,
 }
@@ -144,6 +153,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         PeerClient {
             control: self.client(target, Purpose::Control),
             dialer: self.dialer(target),
+            holds: self.holds.clone(),
             pipelined: true,
         }
     }
@@ -260,6 +270,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse, StreamingError<TypeConfig>> {
+        let last = snapshot.meta.last_log_id.as_ref().map_or(0, |last| last.index);
+        let _held = self.holds.sending(self.dialer.peer, last, self.dialer.env.now());
         let sent = pin!(send_snapshot(&self.dialer, vote, snapshot));
         match select(sent, pin!(cancel)).await {
             Either::Left((Ok(response), _)) => Ok(response),

@@ -23,6 +23,8 @@ pub struct Status {
     pub committed: u64,
     pub applied: u64,
     pub is_learner: bool,
+    /// Whether raft counts this member's vote: a new member's only once it has caught up.
+    pub is_voter: bool,
     /// Set when raft stopped, or damage was read: the member must not serve any more.
     pub fatal: Option<String>,
 }
@@ -59,6 +61,10 @@ impl Consensus {
             committed: metrics.local_committed.map_or(0, |committed| committed.index),
             applied: self.0.core.applied().map_or(0, |applied| applied.index),
             is_learner: self.0.core.is_learner(),
+            is_voter: metrics
+                .membership_config
+                .voter_ids()
+                .any(|voter| voter == self.member_id()),
             fatal: removed
                 .then(|| REMOVED.to_owned())
                 .or(stopped)

@@ -67,19 +67,27 @@ impl Founding {
         let others = others(config);
         let asked = others.iter().map(|urls| ask(env, tls.clone(), urls, ASK_TIMEOUT));
         let answers = join_all(asked).await;
-        let found = answers
+        // A member that has not heard of the newest change yet is not the one to ask.
+        let mut refused = None;
+        let mut joined = None;
+        for found in answers
             .into_iter()
             .flatten()
-            .find(|found| !found.members.is_empty());
-        let Some(found) = found else {
-            return Err(NodeError(
-                "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
-                 given URLs"
-                    .into(),
-            ));
+            .filter(|found| !found.members.is_empty())
+        {
+            match own_member(config, &found) {
+                Ok(member) => joined = joined.or(Some((member, found))),
+                Err(why) => {
+                    let text = format!("error validating peerURLs {}: {why}", described(&found));
+                    refused = refused.or(Some(text));
+                }
+            }
+        }
+        let Some((member, found)) = joined else {
+            let nobody = "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
+                          given URLs";
+            return Err(NodeError(refused.unwrap_or_else(|| nobody.to_owned())));
         };
-        let member = own_member(config, &found)
-            .map_err(|why| NodeError(format!("error validating peerURLs {}: {why}", described(&found))))?;
         Ok(Founding {
             identity: Identity {
                 cluster: found.cluster,

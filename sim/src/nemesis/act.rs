@@ -423,6 +423,10 @@ impl Blow<'_> {
         self.cluster.wipe(member);
         self.cluster.release(member);
         self.until_done(Step::Promote, &url).await;
+        // Until it votes, the loss of another member can be the loss of the quorum.
+        while !self.cluster.probe(member).is_some_and(|probe| probe.is_voter) {
+            self.world.sleep(ASK_PAUSE).await;
+        }
         self.cluster.end_replacement();
         true
     }
