@@ -1,6 +1,8 @@
 //! Command lines to configurations and refusals. The texts are what etcd 3.7.1 logs as the `error` of
 //! `failed to verify flags` (or of `discovery failed`); `tests/flags.rs` compares with the real one.
 
+use proptest::prelude::*;
+
 use super::super::flags::{Parsed, parse};
 use super::*;
 
@@ -228,4 +230,56 @@ fn a_member_of_three() {
 fn localhost_is_an_address() {
     let line = "--initial-advertise-peer-urls=http://127.0.0.1:2380";
     assert!(configure(line).is_ok());
+}
+
+/// Values that are at the edge of something.
+fn edge() -> impl Strategy<Value = String> {
+    let some = [
+        "",
+        "0",
+        "-1",
+        "1",
+        "true",
+        "18446744073709551615",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "99999999999999999999999",
+        "0x7fffffff",
+        "1e9",
+        "2562047h47m16.854775807s",
+        "-1ns",
+        "3h",
+        "http://localhost:2380",
+        "https://[::1]:0,unix://a:1",
+        "http://[::1",
+        "//:",
+        "a=http://127.0.0.1:1,a=http://127.0.0.1:1,b=",
+        "*",
+        ",,,",
+        "jwt,sign-method=HS256,ttl=-1s",
+        "periodic",
+        "CompactHashCheck=true,AllBeta=false",
+        "{\"maxsize\": -1}",
+        "TLS1.3",
+        "/dev/null",
+        "\u{0}",
+        "é\u{301}\u{202e}",
+    ];
+    prop_oneof![3 => prop::sample::select(some.to_vec()).prop_map(str::to_owned), 1 => ".{0,40}"]
+}
+
+proptest! {
+    #[test]
+    fn any_values_of_any_flags_are_taken_or_refused(
+        values in prop::collection::vec((any::<prop::sample::Index>(), edge()), 1..8),
+    ) {
+        let all: Vec<_> = crate::cli::flags::table::all().collect();
+        let arguments: Vec<String> = values
+            .iter()
+            .map(|(flag, value)| format!("--{}={value}", flag.get(&all).name))
+            .collect();
+        if let Parsed::Flags(flags) = parse(&arguments) {
+            let _ = verify_early(&flags).and_then(|()| verify(&flags)).and_then(|()| build(&flags));
+        }
+    }
 }

@@ -250,5 +250,41 @@ discovery-config: {token: t, client: {endpoints: ['http://a:1'], secure: {cert: 
         fn noise_never_panics(text in ".{0,200}") {
             let _ = read(&text);
         }
+
+        #[test]
+        fn any_values_of_any_keys_are_taken_or_refused(
+            keys in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), "[-0-9]{1,21}|[a-z:/,=]{0,12}|[\\[{'\"&*!|>~#?%@ -][ -~\n]{0,20}", 0..3u8), 0..8),
+        ) {
+            let all: Vec<_> = table::all().map(|flag| flag.name).collect();
+            let sections: Vec<_> = NESTED.iter().collect();
+            let lines = keys.iter().map(|(which, value, shape)| {
+                let (section, keys) = which.get(&sections);
+                match shape {
+                    0 => format!("{}: {value}\n", which.get(&all)),
+                    1 => format!("{section}: {value}\n"),
+                    _ => format!("{section}:\n  {}: {value}\n", which.get(keys).0),
+                }
+            });
+            let _ = read(&lines.collect::<String>());
+        }
+    }
+
+    #[test]
+    fn a_small_file_is_not_a_large_configuration() {
+        let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for (name, last) in ('b'..='z').zip('a'..='y') {
+            bomb += &format!("{name}: &{name} [{}]\n", vec![format!("*{last}"); 9].join(", "));
+        }
+        assert!(read(&bomb).unwrap_err().contains("error converting YAML"));
+        assert!(
+            read(&"[".repeat(100_000))
+                .unwrap_err()
+                .contains("error converting YAML")
+        );
+        assert!(
+            read(&"a: {".repeat(100_000))
+                .unwrap_err()
+                .contains("error converting YAML")
+        );
     }
 }
