@@ -153,3 +153,21 @@ proptest::proptest! {
         let _ = parse(&arguments);
     }
 }
+
+#[test]
+fn the_readme_says_how_far_each_flag_is_honoured() {
+    let readme = include_str!("../../../README.md");
+    for flag in table::all().filter(|flag| flag.support != Support::Gone) {
+        let name = format!("`--{}`", flag.name);
+        let rows: Vec<&str> = readme
+            .lines()
+            .filter(|line| line.starts_with('|') && line.contains(&name))
+            .collect();
+        let mark = if flag.support == Support::Inert {
+            "| ~ |"
+        } else {
+            " |"
+        };
+        assert!(rows.iter().any(|row| row.contains(mark)), "{name}: {rows:?}");
+    }
+}
