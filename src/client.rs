@@ -1,7 +1,7 @@
 //! A gRPC channel over one stream of an [`Env`]: what the generated clients of [`crate::proto`] need.
 //!
-//! Used by the simulator's clients, the black-box suite, the benchmarks and the tests, so that all of
-//! them speak the same bytes. One channel is one HTTP/2 connection; it does not reconnect.
+//! Used by discovery, the simulator's clients, the black-box suite, the benchmarks and the tests, so that all
+//! of them speak the same bytes. One channel is one HTTP/2 connection; it does not reconnect.
 
 use std::future::Future;
 use std::io;
@@ -14,6 +14,7 @@ use hyper::client::conn::http2;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, Uri, uri};
 
+use crate::runtime::timer::EnvTimer;
 use crate::runtime::{Env, Stream};
 
 /// Runs hyper's background work as tasks of the environment.
@@ -28,6 +29,13 @@ where
     fn execute(&self, future: F) {
         self.0.spawn(future);
     }
+}
+
+/// How often the other side is asked whether it is still there, and how long it may take to answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pings {
+    pub interval: Duration,
+    pub timeout: Duration,
 }
 
 /// A connected gRPC channel. Clones share the connection.
@@ -46,12 +54,28 @@ impl Channel {
 
     /// A channel over a stream that is connected already.
     pub async fn over(env: &Env, stream: Stream, address: &str) -> io::Result<Channel> {
+        Self::alive_over(env, stream, address, None).await
+    }
+
+    /// The same; while calls are under way the other side has to answer pings.
+    pub async fn alive_over(
+        env: &Env,
+        stream: Stream,
+        address: &str,
+        pings: Option<Pings>,
+    ) -> io::Result<Channel> {
         let authority = address.parse().map_err(io::Error::other)?;
         let io = hyper_util::rt::TokioIo::new(stream);
         let mut builder = http2::Builder::new(EnvExecutor(env.clone()));
         builder
             .initial_stream_window_size(Some(1 << 20))
             .initial_connection_window_size(Some(4 << 20));
+        if let Some(Pings { interval, timeout }) = pings {
+            builder
+                .timer(EnvTimer::new(env.clone()))
+                .keep_alive_interval(interval)
+                .keep_alive_timeout(timeout);
+        }
         let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
         // An error of the connection reaches every call that waits on it.
         env.spawn(async move { connection.await.is_ok() });

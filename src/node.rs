@@ -2,28 +2,34 @@
 //!
 //! The production binary and the simulator both call it; there is no second way to build a server.
 
+mod discovery;
 mod founding;
 mod inspect;
 mod restore;
+mod srv;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::{Broken, MemberId, Revision, limits};
+pub use crate::client::Pings;
 use crate::consensus::{self, Consensus, Door};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
-pub use crate::runtime::tls::TlsOptions;
+pub use crate::runtime::tls::{ClientOptions, TlsOptions};
 use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
 pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions, Keepalive, TracingOptions};
 use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_own_version};
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{EngineKind, Store};
-use crate::transport::Identity;
+use crate::transport::{Identity, Way};
+pub use discovery::{Credentials, DiscoveryOptions};
 use founding::Founding;
 pub use inspect::{Inspected, inspect, inspect_file};
 pub use restore::{Origin, has_member, restore};
+pub use srv::SrvOptions;
 
 /// How long a stopping leader waits for its successor: etcd's own tests ask for 1.5 s.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -86,9 +92,15 @@ pub struct Config {
     /// URLs told to clients and peers.
     pub advertise_client_urls: Vec<String>,
     pub advertise_peer_urls: Vec<String>,
+    /// The address from which other members are called, if the system is not to choose it.
+    pub peer_local_address: Option<IpAddr>,
     /// Member names and their peer URLs, as `--initial-cluster` lists them.
     pub initial_cluster: Vec<(String, Vec<String>)>,
     pub initial_cluster_token: String,
+    /// Where the members of a new cluster find one another; `initial_cluster` then lists this one alone.
+    pub discovery: Option<DiscoveryOptions>,
+    /// The domain that lists the members, in place of `initial_cluster`.
+    pub discovery_srv: Option<SrvOptions>,
     /// Members are neither added nor removed if the quorum could be lost.
     pub strict_reconfig: bool,
     pub max_learners: u32,
@@ -158,8 +170,11 @@ impl Default for Config {
             client_cert_auth: false,
             advertise_client_urls: vec!["http://localhost:2379".into()],
             advertise_peer_urls: vec!["http://localhost:2380".into()],
+            peer_local_address: None,
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
             initial_cluster_token: "etcd-cluster".into(),
+            discovery: None,
+            discovery_srv: None,
             strict_reconfig: true,
             max_learners: 1,
             corruption: CorruptionChecks::default(),
@@ -211,6 +226,11 @@ impl NodeError {
     /// The member was removed from its cluster: there is nothing to repair.
     pub fn is_removal(&self) -> bool {
         self.0 == consensus::REMOVED
+    }
+
+    /// A discovery service did not take the member.
+    pub fn is_discovery(&self) -> bool {
+        self.0.starts_with(founding::DISCOVERY_FAILED)
     }
 }
 
@@ -276,10 +296,16 @@ impl Node {
         }
         let (lock, dirs) = lock(&env, &config).await?;
         refuse_lost_log(&*env.disk(), &dirs.member, &dirs.wal).await?;
-        let founding = Founding::find(&env, &config, stored_identity(&env, &dirs).await?, &peer_tls).await?;
+        let stored = stored_identity(&env, &dirs).await?;
+        let config = founding::discover(&env, config, stored.is_some()).await?;
+        let way = Way {
+            tls: peer_tls,
+            from: config.peer_local_address,
+        };
+        let founding = Founding::find(&env, &config, stored, &way).await?;
         let identity = founding.identity;
         let door = Door::open(&env, identity, peers);
-        founding.check_not_wiped(&env, &config, &peer_tls).await?;
+        founding.check_not_wiped(&env, &config, &way).await?;
         let (wal, store) = open(&env, &config, &dirs, identity).await?;
         if config.force_new_cluster {
             consensus::force_alone(&wal, &store, identity.member, &config.advertise_peer_urls).await?;
@@ -305,16 +331,8 @@ impl Node {
             lease_checkpoints: config.lease_checkpoints,
             slow_apply: config.slow.apply,
         };
-        let consensus = Consensus::start(
-            env.clone(),
-            options,
-            wal.clone(),
-            store,
-            door,
-            peer_tls,
-            hub.clone(),
-        )
-        .await?;
+        let consensus =
+            Consensus::start(env.clone(), options, wal.clone(), store, door, way, hub.clone()).await?;
         if let Some(owner) = foreign_owner(&config, &consensus) {
             consensus.stop().await;
             wal.close().await;
@@ -526,8 +544,11 @@ async fn refuse_lost_log(disk: &dyn Disk, dir: &Path, wal_dir: &Path) -> Result<
 }
 
 /// Whose data these are, if they are hardly this member's: it was known by another name and other peer URLs. Either
-/// alone may change between two starts.
+/// alone may change between two starts, and by service records a member begins under another name.
 fn foreign_owner(config: &Config, consensus: &Consensus) -> Option<String> {
+    if config.discovery_srv.is_some() {
+        return None;
+    }
     let own = consensus.member_id();
     let mut members = consensus.members().into_iter();
     let recorded = members.find(|member| member.id == own && !member.name.is_empty())?;

@@ -15,7 +15,7 @@ use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
 use quorate::storage::wal::{Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
-use quorate::transport::Identity;
+use quorate::transport::{Identity, Way};
 
 struct Cluster {
     env: Env,
@@ -103,7 +103,7 @@ impl Cluster {
             wal,
             store,
             Door::open(&self.env, identity, vec![(listener, Security::plain())]),
-            None,
+            Way::default(),
             Arc::new(()),
         )
         .await;

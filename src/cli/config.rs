@@ -12,12 +12,14 @@
 //! it has to be given.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::auth_token;
+use super::discovery;
 use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::tls;
 use crate::base::limits;
@@ -98,11 +100,8 @@ pub fn verify(flags: &Flags) -> Result<(), String> {
 }
 
 fn verify_bootstrap_method(flags: &Flags) -> Result<(), String> {
-    let discovery = ["discovery-srv", "discovery-srv-name", "discovery-endpoints"];
-    let discovers = discovery.iter().any(|name| !flags.text(name).is_empty());
-    let cluster = flags.is_given("initial-cluster") || !discovers;
     let methods = [
-        cluster && !flags.text("initial-cluster").is_empty(),
+        !initial_cluster(flags).is_empty(),
         !flags.text("discovery-srv").is_empty(),
         !flags.text("discovery-endpoints").is_empty(),
     ];
@@ -113,10 +112,24 @@ fn verify_bootstrap_method(flags: &Flags) -> Result<(), String> {
                 .to_owned(),
         );
     }
-    if flags.text("discovery-token").is_empty() != flags.text("discovery-endpoints").is_empty() {
+    let endpoints = flags.text("discovery-endpoints");
+    if flags.text("discovery-token").is_empty() != endpoints.is_empty() {
         return Err("both --discovery-token and --discovery-endpoints must be set".to_owned());
     }
+    if !endpoints.is_empty() && endpoints.split(',').any(|endpoint| endpoint.trim().is_empty()) {
+        return Err("--discovery-endpoints must not contain empty endpoints".to_owned());
+    }
     Ok(())
+}
+
+/// `--initial-cluster`, whose default counts only where nothing is discovered.
+fn initial_cluster(flags: &Flags) -> String {
+    let discovery = ["discovery-srv", "discovery-srv-name", "discovery-endpoints"];
+    let discovers = discovery.iter().any(|name| !flags.text(name).is_empty());
+    match discovers && !flags.is_given("initial-cluster") {
+        true => String::new(),
+        false => flags.text("initial-cluster"),
+    }
 }
 
 fn verify_times(flags: &Flags) -> Result<(), String> {
@@ -150,19 +163,6 @@ fn verify_compaction(flags: &Flags) -> Result<(), String> {
     auto_compaction(flags).map(drop)
 }
 
-/// What the flags ask for that is not there yet; `None` if nothing.
-pub fn unsupported(flags: &Flags) -> Option<String> {
-    let missing = flags
-        .changed()
-        .filter(|(flag, _)| flag.support == Support::NotYet);
-    let names: Vec<String> = missing.map(|(flag, _)| format!("--{}", flag.name)).collect();
-    match names.as_slice() {
-        [] => None,
-        [name] => Some(format!("{name} is not supported yet")),
-        _ => Some(format!("not supported yet: {}", names.join(", "))),
-    }
-}
-
 /// etcd's words about flags that it will give up.
 pub fn deprecated(flags: &Flags) -> Vec<&'static str> {
     let words = |name| match name {
@@ -193,6 +193,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
     });
     let wal_dir = Some(flags.text("wal-dir")).filter(|dir| !dir.is_empty());
     let (initial_cluster, advertise_peer) = cluster(flags, &name)?;
+    let discovery = discovery::options(flags)?;
     let milliseconds = |name| Duration::from_millis(flags.unsigned(name));
     Ok(Config {
         wal_dir: wal_dir.map(PathBuf::from),
@@ -204,12 +205,18 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         peer_tls: tls::of_peers(flags, &data_dir)?,
         client_cert_auth: flags.boolean("client-cert-auth"),
         advertise_client_urls: texts(&url_list(flags, "advertise-client-urls")),
+        peer_local_address: peer_local_address(flags, &advertise_peer),
         advertise_peer_urls: texts(&advertise_peer),
         initial_cluster: initial_cluster
             .into_iter()
             .map(|(name, urls)| (name, texts(&urls)))
             .collect(),
-        initial_cluster_token: flags.text("initial-cluster-token"),
+        initial_cluster_token: match &discovery {
+            Some(discovery) => discovery.token.clone(),
+            None => flags.text("initial-cluster-token"),
+        },
+        discovery,
+        discovery_srv: discovery::srv_options(flags),
         strict_reconfig: flags.boolean("strict-reconfig-check"),
         max_learners: u32::try_from(size(flags, "max-learners")?).unwrap_or(u32::MAX),
         trace_http2: std::env::var("GODEBUG").is_ok_and(|debug| debug.contains("http2debug=")),
@@ -272,12 +279,34 @@ fn verify_tracing(flags: &Flags) -> Result<(), String> {
     Err(format!("distributed tracing configurition is not valid: ({why})"))
 }
 
+/// With the gate `SetMemberLocalAddr`, others are called from the first address at which they reach this member: it is the one
+/// that its certificate is for.
+fn peer_local_address(flags: &Flags, advertised: &[Url]) -> Option<IpAddr> {
+    if !gates::is_on(&gates_of(flags), "SetMemberLocalAddr") {
+        return None;
+    }
+    let addresses = advertised
+        .iter()
+        .filter_map(|url| url.host().parse::<IpAddr>().ok());
+    let found = addresses
+        .into_iter()
+        .find(|address| !address.is_loopback() && !address.is_unspecified());
+    match found {
+        Some(address) => info!(LocalAddr = %address, "setting member local address"),
+        None => warn!(
+            "advertise-peer-urls" = ?texts(advertised),
+            "unable to set a member local address due to lack of suitable local addresses"
+        ),
+    }
+    found
+}
+
 fn gates_of(flags: &Flags) -> Vec<(String, bool)> {
     gates::parse(&flags.text("feature-gates")).expect("values are checked when they are set")
 }
 
 /// A duration; none if it is negative.
-fn span(flags: &Flags, name: &str) -> Duration {
+pub(super) fn span(flags: &Flags, name: &str) -> Duration {
     Duration::from_nanos(u64::try_from(flags.duration(name)).unwrap_or(0))
 }
 
@@ -312,7 +341,16 @@ type Members = BTreeMap<String, Vec<Url>>;
 /// The first members, and this member's own URLs, which have to be the ones listed for its name.
 fn cluster(flags: &Flags, name: &str) -> Result<(Members, Vec<Url>), String> {
     let advertised = url_list(flags, "initial-advertise-peer-urls");
-    let mut text = flags.text("initial-cluster");
+    if !flags.text("discovery-endpoints").is_empty() {
+        // Until the service tells the others.
+        let alone = BTreeMap::from([(name.to_owned(), advertised.clone())]);
+        return Ok((alone, advertised));
+    }
+    if !flags.text("discovery-srv").is_empty() {
+        // Until DNS tells them.
+        return Ok((BTreeMap::new(), advertised));
+    }
+    let mut text = initial_cluster(flags);
     if !matches!(name, "default" | "") && text == DEFAULT_INITIAL_CLUSTER {
         // `--name a` alone means a cluster of one with that name.
         let own = advertised.iter().map(|url| format!("{name}={url}"));
@@ -404,7 +442,7 @@ fn auto_compaction(flags: &Flags) -> Result<Option<AutoCompaction>, String> {
 }
 
 /// Comma-separated texts.
-fn list(flags: &Flags, name: &str) -> Vec<String> {
+pub(super) fn list(flags: &Flags, name: &str) -> Vec<String> {
     let text = flags.text(name);
     text.split(',')
         .map(str::trim)

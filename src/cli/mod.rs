@@ -11,6 +11,7 @@
 
 mod auth_token;
 pub mod config;
+mod discovery;
 pub mod flags;
 pub mod log_file;
 mod logging;
@@ -135,7 +136,6 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<(Config, bool), Refusal>
         rotation.as_ref(),
     )?;
     config::verify(&flags)?;
-    config::unsupported(&flags).map_or(Ok(()), Err)?;
     for message in config::deprecated(&flags) {
         warn!("{message}");
     }

@@ -39,10 +39,24 @@ pub async fn run(env: Env, config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let discovery = config.discovery.clone();
     let (name, data_dir) = (config.name.clone(), config.data_dir.display().to_string());
     let node = match first(signals.next(), Node::start(env.clone(), config)).await {
         Either::Left(number) => return raise_again(number),
         Either::Right(Ok(node)) => node,
+        Either::Right(Err(why)) if why.is_discovery() => {
+            let (token, endpoints) = discovery
+                .map(|asked| (asked.token, asked.endpoints.join(",")))
+                .unwrap_or_default();
+            warn!(
+                "discovery-token" = token,
+                "discovery-endpoints" = endpoints,
+                error = why.0,
+                "failed to bootstrap; discovery token was already used"
+            );
+            warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
+            return ExitCode::FAILURE;
+        }
         Either::Right(Err(NodeError(reason))) => {
             error!(target: FATAL, error = reason, "failed to start");
             return ExitCode::FAILURE;

@@ -129,6 +129,9 @@ pub fn of_peers(flags: &Flags, data_dir: &Path) -> Result<Option<TlsOptions>, St
     let tls = options(flags, &PEERS, data_dir)?;
     Ok(tls.map(|tls| TlsOptions {
         check_address: !flags.boolean("peer-skip-client-san-verification"),
+        // Members that DNS lists vouch for the domain, unless there is an authority of the cluster's own.
+        server_name: Some(flags.text("discovery-srv"))
+            .filter(|domain| !domain.is_empty() && tls.trusted_ca_file.is_none()),
         ..tls
     }))
 }
@@ -209,5 +212,6 @@ fn options(flags: &Flags, side: &Side, data_dir: &Path) -> Result<Option<TlsOpti
         tls13: most != "TLS1.2" && list(flags, "cipher-suites").is_empty() || most == "TLS1.3",
         cipher_suites: list(flags, "cipher-suites"),
         self_signed,
+        server_name: None,
     }))
 }

@@ -11,8 +11,7 @@ use super::message::Description;
 use super::network::addresses;
 use crate::base::{ClusterId, MemberId};
 use crate::runtime::Env;
-use crate::runtime::tls::Tls;
-use crate::transport::{AddressBook, Dialer, Identity, Purpose, decode};
+use crate::transport::{AddressBook, Dialer, Identity, Purpose, Way, decode};
 
 /// A cluster, as one of its members sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,7 +41,7 @@ impl Found {
 }
 
 /// Asks whoever listens at these peer URLs.
-pub async fn ask(env: &Env, tls: Option<Tls>, urls: &[String], timeout: Duration) -> io::Result<Found> {
+pub async fn ask(env: &Env, way: Way, urls: &[String], timeout: Duration) -> io::Result<Found> {
     let book = AddressBook::default();
     let nobody = Identity::default();
     book.set(nobody.member, addresses(urls));
@@ -50,7 +49,7 @@ pub async fn ask(env: &Env, tls: Option<Tls>, urls: &[String], timeout: Duration
         env: env.clone(),
         identity: nobody,
         peer: nobody.member,
-        tls,
+        way,
         book,
         timeout,
         removed: Arc::default(),

@@ -55,13 +55,12 @@ use crate::base::kv::Read;
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
 use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
-use crate::runtime::tls::Tls;
 use crate::runtime::{Env, Task, signal};
 use crate::state::State;
 use crate::state::exchange::Export;
 use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
-use crate::transport::{self, AddressBook, Identity, Purpose};
+use crate::transport::{self, AddressBook, Identity, Purpose, Way};
 use machine::{Core, Followers, Machine, SlowApplies};
 use message::{PeerRequest, PeerResponse};
 use network::Network;
@@ -139,7 +138,7 @@ impl Consensus {
         wal: Wal,
         store: Store,
         door: Door,
-        tls: Option<Tls>,
+        way: Way,
         observer: SharedObserver,
     ) -> Result<Consensus, Broken> {
         let member = options.identity.member;
@@ -166,7 +165,8 @@ impl Consensus {
         let network = Network::new(
             env.clone(),
             options.identity,
-            tls,
+            way,
+            door.way_back(),
             book,
             2 * options.election_timeout,
         );

@@ -29,11 +29,11 @@ use super::types::{
     Vote, VoteRequest, VoteResponse,
 };
 use crate::base::{Broken, MemberId};
-use crate::runtime::tls::Tls;
 use crate::runtime::{BoxFuture, Env, Task};
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{
-    Address, AddressBook, Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, decode, encode,
+    Address, AddressBook, Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, Way, WayBack,
+    decode, encode,
 };
 
 /// Requests of entries that may be under way to one follower.
@@ -46,7 +46,9 @@ type RpcError = RPCError<TypeConfig>;
 pub struct Network {
     env: Env,
     identity: Identity,
-    tls: Option<Tls>,
+    way: Way,
+    /// With TLS alone: see its module.
+    back: Option<WayBack>,
     /// How long a connection attempt, and a silence while an answer is due, may take.
     timeout: Duration,
     book: AddressBook,
@@ -58,11 +60,19 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(env: Env, identity: Identity, tls: Option<Tls>, book: AddressBook, timeout: Duration) -> Self {
+    pub fn new(
+        env: Env,
+        identity: Identity,
+        way: Way,
+        back: WayBack,
+        book: AddressBook,
+        timeout: Duration,
+    ) -> Self {
         Network {
             env,
             identity,
-            tls,
+            back: way.tls.is_some().then_some(back),
+            way,
             timeout,
             book,
             removed: Arc::default(),
@@ -79,7 +89,7 @@ impl Network {
             .expect("no code that panics runs under this lock");
         let client = clients.entry((peer, purpose));
         client
-            .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose))
+            .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose, self.back_for(purpose)))
             .clone()
     }
 
@@ -101,11 +111,16 @@ impl Network {
             .clear();
     }
 
+    /// Votes and heartbeats are for those who reach everybody: a leader has to.
+    fn back_for(&self, purpose: Purpose) -> Option<WayBack> {
+        self.back.clone().filter(|_| purpose == Purpose::Request)
+    }
+
     fn dialer(&self, peer: MemberId) -> Dialer {
         Dialer {
             env: self.env.clone(),
             identity: self.identity,
-            tls: self.tls.clone(),
+            way: self.way.clone(),
             peer,
             book: self.book.clone(),
             timeout: self.timeout,

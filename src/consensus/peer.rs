@@ -19,12 +19,15 @@ use crate::base::MemberId;
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Task};
 use crate::storage::snapshot::SnapshotDecoder;
-use crate::transport::{self, FrameReader, FrameWriter, Identity, PeerHandler, decode, encode};
+use crate::transport::{
+    self, Callers, FrameReader, FrameWriter, Identity, PeerHandler, WayBack, decode, encode,
+};
 
 /// Where peers knock: open before this member takes part, so that members which start together can see that
 /// none of them has been here before.
 pub struct Door {
     inner: Arc<Behind>,
+    callers: Callers,
     tasks: Vec<Task<()>>,
 }
 
@@ -40,6 +43,7 @@ impl Door {
             identity,
             consensus: OnceLock::new(),
         });
+        let callers = Callers::default();
         let accept = |(listener, security)| {
             let handler: Arc<dyn PeerHandler> = inner.clone();
             env.spawn(transport::accept(
@@ -48,10 +52,23 @@ impl Door {
                 listener,
                 security,
                 handler,
+                callers.clone(),
             ))
         };
         let tasks = listeners.into_iter().map(accept).collect();
-        Door { inner, tasks }
+        Door {
+            inner,
+            callers,
+            tasks,
+        }
+    }
+
+    /// How peers may be asked that have come through this door.
+    pub(super) fn way_back(&self) -> WayBack {
+        WayBack {
+            handler: self.inner.clone(),
+            callers: self.callers.clone(),
+        }
     }
 
     /// From now on peers are served. The tasks are the caller's to end.

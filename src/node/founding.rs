@@ -1,20 +1,92 @@
-//! Who a member is when it starts: from its data, from `--initial-cluster`, or from the cluster that it joins.
+//! Who a member is when it starts: from its data, from `--initial-cluster`, from a discovery service, or from the cluster
+//! that it joins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
 
-use super::{Config, NodeError};
+use super::{Config, DiscoveryOptions, NodeError, discovery, srv};
+use crate::base::urls::{Url, format_cluster, parse_cluster};
 use crate::base::{MemberId, ids};
 use crate::consensus::{Found, Peer, ask};
 use crate::runtime::Env;
-use crate::runtime::tls::Tls;
-use crate::transport::Identity;
+use crate::transport::{Identity, Way};
 
 /// How long the others are asked who they are.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the reason begins with if a discovery service did not take a member.
+pub const DISCOVERY_FAILED: &str = "failed to join discovery cluster";
+
+/// The configuration with the members that discovery finds, if it is asked for. Data make it unnecessary.
+pub async fn discover(env: &Env, mut config: Config, has_data: bool) -> Result<Config, NodeError> {
+    if has_data {
+        if config.discovery.is_some() {
+            tracing::warn!(
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
+        return Ok(config);
+    }
+    let found = if let Some(options) = &config.discovery {
+        discover_by_token(env, &config, options).await?
+    } else if let Some(options) = &config.discovery_srv {
+        let found = srv::members(env, options, &config.name, &config.advertise_peer_urls).await;
+        found.map_err(NodeError)?
+    } else {
+        return Ok(config);
+    };
+    let shown = format_cluster(&found);
+    let mut urls: Vec<&Url> = found.values().flatten().collect();
+    let count = urls.len();
+    urls.sort();
+    urls.dedup();
+    if urls.len() != count {
+        return Err(NodeError(format!("discovery cluster {shown} has duplicate url")));
+    }
+    let own = config.discovery.is_some().then(|| listed(&config)).transpose()?;
+    let texts = |urls: Vec<Url>| urls.into_iter().map(|url| url.text).collect();
+    config.initial_cluster = found
+        .into_iter()
+        .map(|(name, urls)| (name, texts(urls)))
+        .collect();
+    // Two members of one name would each take themselves for a member with the URLs of both.
+    match own {
+        Some((own, _)) if listed(&config)?.0.member != own.member => Err(NodeError(format!(
+            "discovery cluster {shown} has more than one member with the name {:?}",
+            config.name
+        ))),
+        _ => Ok(config),
+    }
+}
+
+/// Registers this member, and waits for the others.
+async fn discover_by_token(
+    env: &Env,
+    config: &Config,
+    options: &DiscoveryOptions,
+) -> Result<BTreeMap<String, Vec<Url>>, NodeError> {
+    if config.join {
+        let text = "discovery URL should not be set when joining existing initial cluster";
+        return Err(NodeError(text.into()));
+    }
+    tracing::info!("Bootstrapping cluster using v3 discovery.");
+    let own = listed(config)?.0.member;
+    let pairs = config.advertise_peer_urls.iter();
+    let pairs: Vec<String> = pairs.map(|url| format!("{}={url}", config.name)).collect();
+    match discovery::join(env, options, own, &pairs.join(",")).await {
+        Ok(found) => {
+            tracing::info!(cluster = found, "discovery joined cluster successfully");
+            parse_cluster(&found).map_err(NodeError)
+        }
+        Err(error) => {
+            tracing::error!(error, "discovery failed to join cluster");
+            Err(NodeError(format!("{DISCOVERY_FAILED} ({error})")))
+        }
+    }
+}
 
 /// Who this member is, and whom it starts with.
 pub struct Founding {
@@ -31,13 +103,18 @@ impl Founding {
         env: &Env,
         config: &Config,
         stored: Option<Identity>,
-        tls: &Option<Tls>,
+        way: &Way,
     ) -> Result<Founding, NodeError> {
         match stored {
             Some(identity) => Founding::recorded(config, identity),
-            None if config.join => Founding::joined(env, config, tls).await,
+            None if config.join => Founding::joined(env, config, way).await,
             None => {
-                let (identity, initial_members) = listed(config)?;
+                let (identity, mut initial_members) = listed(config)?;
+                if config.discovery_srv.is_some() {
+                    // Each member counts the others in its own way, and all have to begin with the same.
+                    let members = initial_members.values_mut().zip(0..);
+                    members.for_each(|(member, n): (_, u32)| member.name = n.to_string());
+                }
                 Ok(Founding {
                     identity,
                     initial_members,
@@ -63,9 +140,9 @@ impl Founding {
     }
 
     /// Asks the members of the cluster, which has to be the one that `--initial-cluster` lists.
-    async fn joined(env: &Env, config: &Config, tls: &Option<Tls>) -> Result<Founding, NodeError> {
+    async fn joined(env: &Env, config: &Config, way: &Way) -> Result<Founding, NodeError> {
         let others = others(config);
-        let asked = others.iter().map(|urls| ask(env, tls.clone(), urls, ASK_TIMEOUT));
+        let asked = others.iter().map(|urls| ask(env, way.clone(), urls, ASK_TIMEOUT));
         let answers = join_all(asked).await;
         // A member that has not heard of the newest change yet is not the one to ask.
         let mut refused = None;
@@ -106,12 +183,7 @@ impl Founding {
     /// A member whose data are gone must not take part again as if it had never voted: the others know it. They are
     /// asked for as long as it takes to hear from so many that a leader could be elected, but not for ever, since
     /// the others of a new cluster may start later.
-    pub async fn check_not_wiped(
-        &self,
-        env: &Env,
-        config: &Config,
-        tls: &Option<Tls>,
-    ) -> Result<(), NodeError> {
+    pub async fn check_not_wiped(&self, env: &Env, config: &Config, way: &Way) -> Result<(), NodeError> {
         let others = others(config);
         if self.has_data || self.initial_members.len() <= 1 {
             return Ok(());
@@ -120,7 +192,7 @@ impl Founding {
         let enough = self.initial_members.len() / 2;
         let mut asked: Vec<_> = others
             .iter()
-            .map(|urls| Box::pin(ask_until_answered(env, tls.clone(), urls)))
+            .map(|urls| Box::pin(ask_until_answered(env, way.clone(), urls)))
             .collect();
         let look = async {
             let mut heard = 0;
@@ -142,9 +214,9 @@ impl Founding {
     }
 }
 
-async fn ask_until_answered(env: &Env, tls: Option<Tls>, urls: &[String]) -> Found {
+async fn ask_until_answered(env: &Env, way: Way, urls: &[String]) -> Found {
     loop {
-        match ask(env, tls.clone(), urls, ASK_TIMEOUT).await {
+        match ask(env, way.clone(), urls, ASK_TIMEOUT).await {
             Ok(found) => return found,
             Err(_) => env.sleep(ASK_PAUSE).await,
         }

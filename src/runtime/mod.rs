@@ -16,14 +16,17 @@
 //!   waiters in an order drawn from a process-global counter: use [`signal`] instead.
 
 pub mod disk;
+pub mod dns;
 pub mod net;
 pub mod signal;
 pub mod time;
+pub mod timer;
 pub mod tls;
 pub mod tokio;
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -54,6 +57,18 @@ pub trait Runtime: Send + Sync + 'static {
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
     /// Connects to `address` ("host:port"). May take as long as TCP does: bound it with a time-out.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>>;
+    /// The same, from an address of this machine.
+    fn connect_from<'a>(&'a self, _from: IpAddr, _address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+    /// The addresses behind "host:port".
+    fn resolve<'a>(&'a self, _address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+    /// The services that stand behind a name (SRV records), best first.
+    fn lookup_services<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, io::Result<Vec<dns::Service>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
     fn disk(&self) -> Arc<dyn Disk>;
 }
 
@@ -159,6 +174,24 @@ impl Env {
 
     pub async fn connect(&self, address: &str) -> io::Result<Stream> {
         self.0.connect(address).await
+    }
+
+    /// Connects from an address of this machine's own, if one is named. Unix sockets have none.
+    pub async fn connect_from(&self, from: Option<IpAddr>, address: &str) -> io::Result<Stream> {
+        match from {
+            Some(from) if !address.starts_with("unix:") => self.0.connect_from(from, address).await,
+            _ => self.0.connect(address).await,
+        }
+    }
+
+    /// The addresses behind "host:port". Not in the simulator.
+    pub async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
+        self.0.resolve(address).await
+    }
+
+    /// The services that stand behind a name (SRV records), best first. Not in the simulator.
+    pub async fn lookup_services(&self, name: &str) -> io::Result<Vec<dns::Service>> {
+        self.0.lookup_services(name).await
     }
 
     pub fn disk(&self) -> Arc<dyn Disk> {

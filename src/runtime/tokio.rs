@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +16,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use rand::Rng;
 
-use super::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream, install};
+use super::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream, dns, install};
 
 /// The environment of a production process. Used inside a tokio runtime only.
 pub struct TokioRuntime {
     start: tokio::time::Instant,
 }
 
+/// Where the system says which name servers there are, and the variable that names another file.
+const RESOLVER_FILE: &str = "/etc/resolv.conf";
+const RESOLVER_VARIABLE: &str = "QUORATE_RESOLV_CONF";
 /// Connections that may wait to be accepted, as tokio's own.
 const BACKLOG: u32 = 1024;
 /// `--socket-reuse-port`: ports are bound with SO_REUSEPORT.
@@ -112,6 +116,41 @@ impl Runtime for TokioRuntime {
             let stream = tokio::net::TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             Ok(Stream::new(stream, address))
+        })
+    }
+
+    fn connect_from<'a>(&'a self, from: IpAddr, address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
+        Box::pin(async move {
+            let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+            let found = tokio::net::lookup_host(address).await?;
+            for to in found.filter(|to| to.is_ipv4() == from.is_ipv4()) {
+                let socket = match from {
+                    IpAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+                    IpAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+                };
+                socket.bind(SocketAddr::new(from, 0))?;
+                match socket.connect(to).await {
+                    Ok(stream) => {
+                        stream.set_nodelay(true)?;
+                        return Ok(Stream::new(stream, address));
+                    }
+                    Err(error) => refused = error,
+                }
+            }
+            Err(refused)
+        })
+    }
+
+    fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host(address).await?.collect()) })
+    }
+
+    fn lookup_services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<dns::Service>>> {
+        Box::pin(async move {
+            let path = std::env::var_os(RESOLVER_VARIABLE).unwrap_or(RESOLVER_FILE.into());
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let [high, low, ..] = self.random_u64().to_be_bytes();
+            dns::lookup(&dns::Config::parse(&text), u16::from_be_bytes([high, low]), name).await
         })
     }
 

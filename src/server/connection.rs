@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::authority::AnyAuthority;
 use super::front::Front;
 use super::gather::Gather;
-use super::timer::EnvTimer;
+use crate::runtime::timer::EnvTimer;
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Stream, signal};
 

@@ -43,7 +43,6 @@ mod spans;
 mod standing;
 mod status;
 mod streams;
-mod timer;
 mod versions;
 mod watch;
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -96,14 +97,22 @@ impl AddressBook {
     }
 }
 
+/// How peers are dialled.
+#[derive(Clone, Default)]
+pub struct Way {
+    /// For addresses that are secure.
+    pub tls: Option<Tls>,
+    /// The address of this machine from which peers are called, where it matters to them.
+    pub from: Option<IpAddr>,
+}
+
 /// Opens connections to one peer.
 #[derive(Clone)]
 pub struct Dialer {
     pub env: Env,
     pub identity: Identity,
     pub peer: MemberId,
-    /// For addresses that are secure.
-    pub tls: Option<Tls>,
+    pub way: Way,
     /// A peer's addresses are tried in turn.
     pub book: AddressBook,
     pub timeout: Duration,
@@ -157,8 +166,8 @@ impl Dialer {
     }
 
     async fn connect(&self, address: &Address) -> io::Result<Stream> {
-        let stream = self.env.connect(&address.address).await?;
-        match &self.tls {
+        let stream = self.env.connect_from(self.way.from, &address.address).await?;
+        match &self.way.tls {
             Some(tls) if address.secure => tls.connect(stream, address.host()).await,
             None if address.secure => Err(io::Error::other(format!(
                 "no certificate for a TLS connection to {}",

@@ -12,9 +12,10 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::sync::{mpsc, oneshot};
 
+use super::back::{BACK, WayBack};
 use super::handshake::{Dialer, Purpose};
 use super::{FrameReader, FrameWriter, malformed};
-use crate::runtime::{Env, Task};
+use crate::runtime::Task;
 
 /// Requests that may wait for the connection's writer.
 const QUEUED_REQUESTS_MAX: usize = 1024;
@@ -26,6 +27,7 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 pub struct RpcClient {
     dialer: Arc<Dialer>,
     purpose: Purpose,
+    back: Option<WayBack>,
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
@@ -36,8 +38,9 @@ struct Connection {
     task: Task<()>,
 }
 
+/// Calls of one connection that wait for their answers.
 #[derive(Default)]
-struct Calls {
+pub(super) struct Calls {
     last_id: u64,
     waiting: BTreeMap<u64, Call>,
     /// Frames that came back so far.
@@ -45,15 +48,50 @@ struct Calls {
     closed: bool,
 }
 
-struct Call {
+pub(super) struct Call {
     answer: oneshot::Sender<io::Result<Bytes>>,
     /// Set when the request was handed to the network: what had been heard by then.
     sent: Option<u64>,
 }
 
 impl Calls {
+    /// Takes a call out, to be made in another way.
+    pub fn take(&mut self, id: u64) -> Option<Call> {
+        self.waiting.remove(&id)
+    }
+
+    /// Adds a call that is about to be sent; its id.
+    pub fn begin(&mut self, call: Call) -> u64 {
+        // Who gave up does not say so here.
+        self.waiting.retain(|_, call| !call.answer.is_closed());
+        self.last_id += 1;
+        let sent = Some(self.heard);
+        self.waiting.insert(self.last_id, Call { sent, ..call });
+        if self.closed {
+            self.refuse(self.last_id, &io::ErrorKind::ConnectionReset.into());
+        }
+        self.last_id
+    }
+
+    /// A call that was not sent after all.
+    pub fn refuse(&mut self, id: u64, why: &io::Error) {
+        if let Some(call) = self.waiting.remove(&id) {
+            // The caller may have given up.
+            let _ = call.answer.send(Err(never_sent(why)));
+        }
+    }
+
+    /// An answer has come.
+    pub fn finish(&mut self, id: u64, body: Bytes) {
+        self.heard += 1;
+        if let Some(call) = self.waiting.remove(&id) {
+            // The caller may have given up.
+            let _ = call.answer.send(Ok(body));
+        }
+    }
+
     /// Marks the connection as gone; every waiting call fails.
-    fn close(&mut self, why: &io::Error) {
+    pub fn close(&mut self, why: &io::Error) {
         self.closed = true;
         for call in std::mem::take(&mut self.waiting).into_values() {
             let error = match call.sent {
@@ -66,7 +104,7 @@ impl Calls {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no code that panics runs under this lock")
 }
 
@@ -81,10 +119,12 @@ impl Drop for Connection {
 }
 
 impl RpcClient {
-    pub fn new(dialer: Dialer, purpose: Purpose) -> Self {
+    /// `back` is for peers that cannot be dialled, or cannot dial.
+    pub fn new(dialer: Dialer, purpose: Purpose, back: Option<WayBack>) -> Self {
         RpcClient {
             dialer: Arc::new(dialer),
             purpose,
+            back,
             connection: Arc::default(),
         }
     }
@@ -144,41 +184,86 @@ impl RpcClient {
     fn open(&self) -> Connection {
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS_MAX);
         let calls = Arc::new(Mutex::new(Calls::default()));
-        let serve = serve(self.dialer.clone(), self.purpose, queue, calls.clone());
+        let serve = Serve {
+            dialer: self.dialer.clone(),
+            purpose: self.purpose,
+            back: self.back.clone(),
+            frames: requests.clone(),
+            calls: calls.clone(),
+        };
         Connection {
             requests,
             calls,
-            task: self.dialer.env.spawn(serve),
+            task: self.dialer.env.spawn(serve.run(queue)),
         }
     }
 }
 
-/// Dials, then writes requests and reads responses until either fails.
-async fn serve(
+/// What one connection's task knows.
+struct Serve {
     dialer: Arc<Dialer>,
     purpose: Purpose,
-    queue: mpsc::Receiver<(u64, Bytes)>,
+    back: Option<WayBack>,
+    /// Where frames that go out wait.
+    frames: mpsc::Sender<(u64, Bytes)>,
     calls: Arc<Mutex<Calls>>,
-) {
-    let over = match dialer.dial(purpose).await {
-        Ok((reader, writer)) => exchange(&dialer.env, reader, writer, queue, &calls).await,
-        Err(error) => error,
-    };
-    lock(&calls).close(&over);
 }
 
-async fn exchange(
-    env: &Env,
-    reader: FrameReader,
-    writer: FrameWriter,
-    queue: mpsc::Receiver<(u64, Bytes)>,
-    calls: &Arc<Mutex<Calls>>,
-) -> io::Error {
-    // A task of its own: a peer that reads slowly must not keep its answers from being heard.
-    let write = AbortOnDrop(env.spawn(write_requests(writer, queue, calls.clone())));
-    let over = read_responses(reader, calls).await;
-    drop(write);
-    over
+impl Serve {
+    /// Dials, then writes requests and reads responses until either fails.
+    async fn run(self, mut queue: mpsc::Receiver<(u64, Bytes)>) {
+        let over = match (self.dialer.dial(self.purpose).await, &self.back) {
+            (Ok((reader, writer)), _) => self.exchange(reader, writer, queue).await,
+            (Err(error), Some(back)) => back.relay(self.dialer.peer, &mut queue, &self.calls, error).await,
+            (Err(error), None) => error,
+        };
+        lock(&self.calls).close(&over);
+    }
+
+    async fn exchange(
+        &self,
+        reader: FrameReader,
+        writer: FrameWriter,
+        queue: mpsc::Receiver<(u64, Bytes)>,
+    ) -> io::Error {
+        // A task of its own: a peer that reads slowly must not keep its answers from being heard.
+        let write = write_requests(writer, queue, self.calls.clone());
+        let write = AbortOnDrop(self.dialer.env.spawn(write));
+        let over = self.read_responses(reader).await;
+        drop(write);
+        over
+    }
+
+    async fn read_responses(&self, mut reader: FrameReader) -> io::Error {
+        loop {
+            let (id, body) = match reader
+                .next()
+                .await
+                .and_then(|frame| frame.map(split_id).transpose())
+            {
+                Ok(Some(response)) => response,
+                Ok(None) => return io::ErrorKind::ConnectionReset.into(),
+                Err(error) => return error,
+            };
+            match id & BACK {
+                0 => lock(&self.calls).finish(id, body),
+                _ => self.answer(id, body),
+            }
+        }
+    }
+
+    /// Answers what the peer asks over this connection.
+    fn answer(&self, id: u64, request: Bytes) {
+        let peer = self.dialer.peer;
+        let Some(back) = self.back.as_ref().filter(|back| !back.handler.is_removed(peer)) else {
+            return;
+        };
+        let (response, frames) = (back.handler.request(peer, request), self.frames.clone());
+        self.dialer.env.spawn_detached(async move {
+            // The connection may be gone.
+            let _ = frames.send((id, response.await)).await;
+        });
+    }
 }
 
 struct AbortOnDrop(Task<()>);
@@ -195,6 +280,9 @@ async fn write_requests(
     calls: Arc<Mutex<Calls>>,
 ) {
     let push = |writer: &mut FrameWriter, (id, request): (u64, Bytes)| {
+        if id & BACK != 0 {
+            return writer.push(&id.to_le_bytes(), &request);
+        }
         let mut calls = lock(&calls);
         let heard = calls.heard;
         // Its caller may have been told that it was never sent.
@@ -216,26 +304,6 @@ async fn write_requests(
     }
 }
 
-async fn read_responses(mut reader: FrameReader, calls: &Mutex<Calls>) -> io::Error {
-    loop {
-        let (id, body) = match reader
-            .next()
-            .await
-            .and_then(|frame| frame.map(split_id).transpose())
-        {
-            Ok(Some(response)) => response,
-            Ok(None) => return io::ErrorKind::ConnectionReset.into(),
-            Err(error) => return error,
-        };
-        let mut calls = lock(calls);
-        calls.heard += 1;
-        if let Some(call) = calls.waiting.remove(&id) {
-            // The caller may have given up.
-            let _ = call.answer.send(Ok(body));
-        }
-    }
-}
-
 /// Takes the id off a frame.
 pub(super) fn split_id(mut frame: Bytes) -> io::Result<(u64, Bytes)> {
     if frame.len() < 8 {
@@ -249,7 +317,7 @@ mod tests {
     use super::super::handshake::{Address, AddressBook, Identity, welcome};
     use super::*;
     use crate::base::{ClusterId, MemberId};
-    use crate::runtime::Listener;
+    use crate::runtime::{Env, Listener};
 
     const PATIENCE: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(50);
@@ -273,12 +341,12 @@ mod tests {
             identity: identity(1),
             peer: 2,
             book,
-            tls: None,
+            way: Default::default(),
             timeout: PATIENCE,
             removed: Arc::default(),
             trouble: Arc::default(),
         };
-        (env, RpcClient::new(dialer, Purpose::Request), listener)
+        (env, RpcClient::new(dialer, Purpose::Request, None), listener)
     }
 
     /// The next connection, with the handshake done.

@@ -1,15 +1,16 @@
 //! The accepting side: a handshake, then the handler's work, one task per connection.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
+use super::back::{BACK, Caller, Callers};
 use super::handshake::{self, Identity, Purpose};
-use super::rpc::split_id;
+use super::rpc::{Calls, lock, split_id};
 use super::{FrameReader, FrameWriter};
 use crate::base::MemberId;
 use crate::runtime::tls::Security;
@@ -76,12 +77,14 @@ pub async fn accept(
     listener: Box<dyn Listener>,
     security: Security,
     handler: Arc<dyn PeerHandler>,
+    callers: Callers,
 ) {
     let mut connections = Connections::default();
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                let (task_env, security, handler) = (env.clone(), security.clone(), handler.clone());
+                let (task_env, security) = (env.clone(), security.clone());
+                let (handler, callers) = (handler.clone(), callers.clone());
                 connections.add(env.spawn(async move {
                     let peer = stream.peer.clone();
                     let stream = match security.accept(&task_env, stream).await {
@@ -97,7 +100,7 @@ pub async fn accept(
                             return;
                         }
                     };
-                    if let Err(error) = serve(task_env, identity, stream, handler).await {
+                    if let Err(error) = serve(task_env, identity, stream, handler, callers).await {
                         tracing::debug!(%peer, %error, "peer connection ended");
                     }
                 }));
@@ -115,6 +118,7 @@ async fn serve(
     identity: Identity,
     stream: Stream,
     handler: Arc<dyn PeerHandler>,
+    callers: Callers,
 ) -> io::Result<()> {
     let hello = env
         .timeout(
@@ -124,7 +128,8 @@ async fn serve(
         .await?;
     let (from, purpose, reader, writer) = hello?;
     match purpose {
-        Purpose::Control | Purpose::Request => answer(env, from, reader, writer, handler).await,
+        Purpose::Control => answer(env, from, reader, writer, handler, None).await,
+        Purpose::Request => answer(env, from, reader, writer, handler, Some(callers)).await,
         Purpose::Discover => {
             let mut writer = writer;
             writer.send(&handler.discover().await).await?;
@@ -135,13 +140,15 @@ async fn serve(
     }
 }
 
-/// Reads requests, works on them side by side, writes responses as they come.
+/// Reads requests, works on them side by side, writes responses as they come. Meanwhile the peer may be asked over the
+/// connection, too.
 async fn answer(
     env: Env,
     from: MemberId,
     mut reader: FrameReader,
     mut writer: FrameWriter,
     handler: Arc<dyn PeerHandler>,
+    callers: Option<Callers>,
 ) -> io::Result<()> {
     let (responses, mut finished) = mpsc::channel::<(u64, Bytes)>(REQUESTS_UNDER_WAY_MAX);
     let write = env.spawn(async move {
@@ -155,6 +162,8 @@ async fn answer(
             }
         }
     });
+    let calls = Arc::new(Mutex::new(Calls::default()));
+    let _entry = callers.map(|callers| Entry::new(callers, from, responses.clone(), calls.clone()));
     let result = loop {
         let frame = match reader.next().await {
             Ok(Some(frame)) => frame,
@@ -162,6 +171,10 @@ async fn answer(
             Err(error) => break Err(error),
         };
         let (id, request) = split_id(frame)?;
+        if id & BACK != 0 {
+            lock(&calls).finish(id & !BACK, request);
+            continue;
+        }
         if handler.is_removed(from) {
             break Ok(());
         }
@@ -176,4 +189,35 @@ async fn answer(
     };
     write.abort();
     result
+}
+
+/// A caller among those that may be asked, as long as its connection lasts.
+struct Entry {
+    callers: Callers,
+    peer: MemberId,
+    caller: Caller,
+}
+
+impl Entry {
+    fn new(
+        callers: Callers,
+        peer: MemberId,
+        frames: mpsc::Sender<(u64, Bytes)>,
+        calls: Arc<Mutex<Calls>>,
+    ) -> Entry {
+        let caller = Caller { frames, calls };
+        callers.enter(peer, caller.clone());
+        Entry {
+            callers,
+            peer,
+            caller,
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.callers.leave(self.peer, &self.caller);
+        lock(&self.caller.calls).close(&io::ErrorKind::ConnectionReset.into());
+    }
 }

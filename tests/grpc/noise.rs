@@ -253,7 +253,7 @@ async fn greeting(env: &Env) -> Vec<u8> {
     let asking = env.clone();
     env.spawn_detached(async move {
         // Nobody answers: only the question is wanted.
-        let _ = ask(&asking, None, &urls, ANSWER * 100).await;
+        let _ = ask(&asking, Default::default(), &urls, ANSWER * 100).await;
     });
     let mut stream = listener.accept().await.unwrap();
     let mut bytes = vec![0; 4096];

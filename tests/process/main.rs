@@ -5,9 +5,11 @@
 //! * `kills`: `kill -9` of one member after the other under load;
 //! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
 //! * `snapshot`: the way in and out, offline commands;
+//! * `discovery`: members that find one another through a service, or through DNS;
 //! * `members`: members that are added, promoted, removed, wiped, replaced, or left alone;
 //! * `kubeadm`: a control plane of three with kubeadm's flags and certificates, which grows and replaces a node under load;
 //! * `tls`: certificates of clients and members, unix sockets;
+//! * `local_address`: from which address members call;
 //! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
 //! * `differential`: generated requests of every shape, answer by answer with a real etcd (skipped without it).
@@ -20,9 +22,11 @@
 mod cluster;
 mod damage;
 mod differential;
+mod discovery;
 mod etcdctl;
 mod kills;
 mod kubeadm;
+mod local_address;
 mod members;
 mod session;
 mod single;

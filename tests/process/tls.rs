@@ -43,7 +43,7 @@ impl Authority {
         }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
 
@@ -142,7 +142,7 @@ pub async fn connect(env: &Env, address: &str, config: ClientConfig) -> Result<C
 }
 
 /// Members that serve clients, and one another, by https alone.
-fn secure(size: usize, scheme: &str, flags: &[String]) -> Cluster {
+pub fn secure(size: usize, scheme: &str, flags: &[String]) -> Cluster {
     let flags = flags.iter().map(String::as_str).collect::<Vec<_>>();
     let mut cluster = Cluster::new(size, &flags);
     for member in &mut cluster.members {
@@ -156,13 +156,13 @@ fn secure(size: usize, scheme: &str, flags: &[String]) -> Cluster {
     cluster
 }
 
-fn start(mut cluster: Cluster) -> Cluster {
+pub fn start(mut cluster: Cluster) -> Cluster {
     cluster.members.iter_mut().for_each(Member::spawn);
     cluster.members.iter_mut().for_each(Member::wait_ready);
     cluster
 }
 
-const SERVER: [&str; 2] = ["--cert-file=@/server.pem", "--key-file=@/server.key"];
+pub const SERVER: [&str; 2] = ["--cert-file=@/server.pem", "--key-file=@/server.key"];
 
 #[test]
 fn clients_show_a_certificate_where_an_authority_is_named() {

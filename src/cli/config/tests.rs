@@ -18,7 +18,6 @@ fn configure(line: &str) -> Result<Config, String> {
     let flags = flags(line);
     verify_early(&flags)?;
     verify(&flags)?;
-    unsupported(&flags).map_or(Ok(()), Err)?;
     build(&flags)
 }
 
@@ -109,6 +108,14 @@ fn checks_are_etcds() {
             "both --discovery-token and --discovery-endpoints must be set",
         ),
         (
+            "--discovery-token=t --discovery-endpoints=a,,b",
+            "--discovery-endpoints must not contain empty endpoints",
+        ),
+        (
+            "--discovery-token=t --discovery-endpoints=a --discovery-srv=b",
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+        ),
+        (
             "--discovery-srv=a --initial-cluster=a=http://localhost:2380",
             "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
         ),
@@ -154,7 +161,10 @@ fn what_is_missing_stops_the_start() {
             "--peer-cert-file=/x --peer-key-file=/y --peer-client-cert-file=/z",
             "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /z]",
         ),
-        ("--discovery-srv=/x", "--discovery-srv is not supported yet"),
+        (
+            "--discovery-srv-name=x",
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
         (
             "--listen-client-urls=http://127.0.0.1:99999 --advertise-client-urls=http://127.0.0.1:1",
             "--listen-client-urls: address 99999: invalid port",
@@ -195,6 +205,48 @@ fn a_name_alone_is_a_cluster_of_that_name() {
         config.initial_cluster,
         [("a".to_owned(), vec!["http://localhost:2380".to_owned()])]
     );
+}
+
+#[test]
+fn who_discovers_knows_itself_alone() {
+    let config = configure(
+        "--name a --discovery-token=t --discovery-endpoints=b:1,c:1 --initial-cluster-token=u \
+         --initial-advertise-peer-urls=http://127.0.0.1:2,http://127.0.0.1:1 --listen-peer-urls=http://127.0.0.1:1",
+    )
+    .unwrap();
+    let own = ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(str::to_owned);
+    assert_eq!(config.initial_cluster, [("a".to_owned(), own.to_vec())]);
+    assert_eq!(config.initial_cluster_token, "t");
+    assert_eq!(config.discovery.unwrap().endpoints, ["b:1", "c:1"]);
+}
+
+#[test]
+fn others_are_called_from_the_first_address_that_is_one() {
+    let check = |urls: &str, expected: Option<&str>| {
+        let line = format!(
+            "--feature-gates=SetMemberLocalAddr=true --initial-advertise-peer-urls={urls} \
+             --initial-cluster={}",
+            urls.split(',')
+                .map(|url| format!("default={url}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        );
+        let found = configure(&line).unwrap().peer_local_address;
+        assert_eq!(found, expected.map(|address| address.parse().unwrap()), "{urls}");
+    };
+    check("http://localhost:2380", None);
+    check(
+        "http://127.0.0.1:2380,http://a.example:2380,http://0.0.0.0:2380",
+        None,
+    );
+    check(
+        "http://a.example:2380,http://10.0.0.1:2380,http://10.0.0.2:2380",
+        Some("10.0.0.1"),
+    );
+    check("https://[fd00::2]:2380", Some("fd00::2"));
+    let without =
+        "--initial-advertise-peer-urls=http://10.0.0.1:2380 --initial-cluster=default=http://10.0.0.1:2380";
+    assert_eq!(configure(without).unwrap().peer_local_address, None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Feature gates: `--feature-gates Name=true,Name=false`.
 //!
-//! The names and defaults are etcd's. The checks for corruption and the checkpoints of leases (always persistent) are
-//! built. The others choose between ways of etcd's inner life that have no counterpart here: they are accepted with a
+//! The names and defaults are etcd's. The checks for corruption, the checkpoints of leases (always persistent) and the
+//! local address of members are built. The others choose between ways of etcd's inner life that have no counterpart here: they are accepted with a
 //! warning.
 
 use super::value;
@@ -79,6 +79,7 @@ pub fn inert(set: &[(String, bool)]) -> Vec<&'static str> {
         "CompactHashCheck",
         "LeaseCheckpoint",
         "LeaseCheckpointPersist",
+        "SetMemberLocalAddr",
     ];
     let changed = effective(set).into_iter().filter(|gate| gate.1 != gate.2);
     changed

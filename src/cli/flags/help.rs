@@ -52,7 +52,6 @@ pub fn all_flags() -> String {
             let note = match flag.support {
                 Support::Built | Support::Gone => "",
                 Support::Inert => " Accepted, without effect.",
-                Support::NotYet => " Not supported yet.",
             };
             let _ = writeln!(text, "  --{} '{default}'\n    {}{note}", flag.name, flag.help);
         }

@@ -6,8 +6,6 @@
 //! * [`Support::Built`]: it works as in etcd.
 //! * [`Support::Inert`]: it tunes a mechanism that this server does not have (bbolt's pages, the number
 //!   of snapshot files). A value other than the default is accepted with a warning.
-//! * [`Support::NotYet`]: it asks for something that is missing here. A value other than the default
-//!   stops the start.
 //! * [`Support::Gone`]: etcd itself accepts and ignores it.
 
 /// What a flag's value looks like. The parsers are in [`super::value`].
@@ -42,7 +40,6 @@ pub enum Kind {
 pub enum Support {
     Built,
     Inert,
-    NotYet,
     Gone,
 }
 
@@ -174,22 +171,22 @@ const CLUSTERING: &[Flag] = &[
     flag("pre-vote", Bool, "true", Built, "Ask whether an election could be won before starting it."),
     flag("strict-reconfig-check", Bool, "true", Built, "Refuse changes of membership that would lose the quorum."),
     flag("max-learners", Int, "1", Built, "Most learners in the cluster."),
-    flag("discovery-srv", Text, "", NotYet, "Domain whose SRV records list the members."),
-    flag("discovery-srv-name", Text, "", NotYet, "Suffix of the SRV records' service name."),
+    flag("discovery-srv", Text, "", Built, "Domain whose SRV records list the members."),
+    flag("discovery-srv-name", Text, "", Built, "Suffix of the SRV records' service name."),
     flag("discovery-fallback", Choice(&["exit", "proxy"]), "exit", Built, "What to do when discovery fails: 'exit'."),
-    flag("discovery-token", Text, "", NotYet, "Discovery service: token of the cluster."),
-    flag("discovery-endpoints", Texts, "", NotYet, "Discovery service: its endpoints."),
-    flag("discovery-dial-timeout", Duration, "2s", NotYet, "Discovery service: time to connect."),
-    flag("discovery-request-timeout", Duration, "5s", NotYet, "Discovery service: time for a request."),
-    flag("discovery-keepalive-time", Duration, "2s", NotYet, "Discovery service: interval of pings."),
-    flag("discovery-keepalive-timeout", Duration, "6s", NotYet, "Discovery service: time for a ping's answer."),
-    flag("discovery-insecure-transport", Bool, "true", NotYet, "Discovery service: without TLS."),
-    flag("discovery-insecure-skip-tls-verify", Bool, "false", NotYet, "Discovery service: do not verify it."),
-    flag("discovery-cert", Text, "", NotYet, "Discovery service: client certificate."),
-    flag("discovery-key", Text, "", NotYet, "Discovery service: client key."),
-    flag("discovery-cacert", Text, "", NotYet, "Discovery service: certificate authority."),
-    flag("discovery-user", Text, "", NotYet, "Discovery service: user[:password]."),
-    flag("discovery-password", Text, "", NotYet, "Discovery service: password."),
+    flag("discovery-token", Text, "", Built, "Discovery service: token of the cluster."),
+    flag("discovery-endpoints", Texts, "", Built, "Discovery service: its endpoints."),
+    flag("discovery-dial-timeout", Duration, "2s", Built, "Discovery service: time to connect."),
+    flag("discovery-request-timeout", Duration, "5s", Built, "Discovery service: time for a request."),
+    flag("discovery-keepalive-time", Duration, "2s", Built, "Discovery service: interval of pings."),
+    flag("discovery-keepalive-timeout", Duration, "6s", Built, "Discovery service: time for a ping's answer."),
+    flag("discovery-insecure-transport", Bool, "true", Built, "Discovery service: without TLS."),
+    flag("discovery-insecure-skip-tls-verify", Bool, "false", Built, "Discovery service: do not verify it."),
+    flag("discovery-cert", Text, "", Built, "Discovery service: client certificate."),
+    flag("discovery-key", Text, "", Built, "Discovery service: client key."),
+    flag("discovery-cacert", Text, "", Built, "Discovery service: certificate authority."),
+    flag("discovery-user", Text, "", Built, "Discovery service: user[:password]."),
+    flag("discovery-password", Text, "", Built, "Discovery service: password."),
 ];
 
 #[rustfmt::skip]

@@ -63,6 +63,12 @@ impl Names {
             .is_ok_and(|(_, certificate)| time.is_some_and(|time| certificate.validity().is_valid_at(time)))
     }
 
+    /// Go's words for a certificate that names other addresses.
+    pub fn not_for(&self, address: IpAddr) -> String {
+        let own: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
+        format!("x509: certificate is valid for {}, not {address}", own.join(", "))
+    }
+
     /// Whether the certificate is valid for a host: an address exactly, a name by RFC 6125's rules.
     pub fn cover(&self, host: &str) -> bool {
         match host.parse::<IpAddr>() {

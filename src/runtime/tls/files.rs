@@ -19,6 +19,7 @@ use rustls::{
 
 use super::anchor::{Allowed, OrItself};
 use super::certificate::revoked;
+use super::client::system_authorities;
 use super::{TlsOptions, versions};
 
 /// The contents of every file that matters, in a fixed order.
@@ -74,9 +75,9 @@ impl Files {
     }
 }
 
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn identity(cert: &[u8], key: &[u8], path: &Path) -> Result<Identity, String> {
+pub(super) fn identity(cert: &[u8], key: &[u8], path: &Path) -> Result<Identity, String> {
     let unreadable = |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display());
     let chain = CertificateDer::pem_slice_iter(cert)
         .collect::<Result<Vec<_>, _>>()
@@ -88,13 +89,13 @@ fn identity(cert: &[u8], key: &[u8], path: &Path) -> Result<Identity, String> {
 }
 
 /// Who is trusted: as what others are signed with, and as itself.
-struct Authorities {
+pub(super) struct Authorities {
     roots: Arc<RootCertStore>,
     certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Authorities {
-    fn read(ca: &[u8]) -> Result<Authorities, String> {
+    pub fn read(ca: &[u8]) -> Result<Authorities, String> {
         let mut roots = RootCertStore::empty();
         let mut certificates = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(ca) {
@@ -110,6 +111,18 @@ impl Authorities {
             roots: Arc::new(roots),
             certificates,
         })
+    }
+
+    /// Believes servers whose certificates these have signed, if there are any.
+    pub fn verifier_of_servers(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        allowed: Allowed,
+    ) -> Result<Arc<dyn ServerCertVerifier>, String> {
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider.clone()).build();
+        let verifier: Arc<dyn ServerCertVerifier> = verifier.map_err(|error| error.to_string())?;
+        Ok(self.or_itself(verifier, allowed))
     }
 
     fn or_itself<V: ?Sized>(&self, inner: Arc<V>, allowed: Allowed) -> Arc<OrItself<V>> {
@@ -231,20 +244,19 @@ fn client(
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
     let builder = if options.self_signed {
-        let anyone = Anyone(provider.signature_verification_algorithms);
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(anyone))
+            .with_custom_certificate_verifier(Arc::new(Anyone::of(provider)))
     } else if roots.certificates.is_empty() {
-        // Nobody is believed.
-        builder.with_root_certificates(roots.roots.clone())
+        // Nobody is believed, or who is listed under a name of a domain that the system's authorities vouch for.
+        match &options.server_name {
+            Some(_) => builder.with_root_certificates(system_authorities()),
+            None => builder.with_root_certificates(roots.roots.clone()),
+        }
     } else {
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots.roots.clone(), provider.clone()).build();
-        let verifier: Arc<dyn ServerCertVerifier> = verifier.map_err(|error| error.to_string())?;
         builder
             .dangerous()
-            .with_custom_certificate_verifier(roots.or_itself(verifier, options.allowed()))
+            .with_custom_certificate_verifier(roots.verifier_of_servers(provider, options.allowed())?)
     };
     let config = builder.with_client_auth_cert(chain, key);
     config.map(Arc::new).map_err(|error| error.to_string())
@@ -252,7 +264,13 @@ fn client(
 
 /// With `--peer-auto-tls` nobody can know the others' certificates: the connection is secret, the peer is anyone.
 #[derive(Debug)]
-struct Anyone(WebPkiSupportedAlgorithms);
+pub(super) struct Anyone(WebPkiSupportedAlgorithms);
+
+impl Anyone {
+    pub fn of(provider: &CryptoProvider) -> Anyone {
+        Anyone(provider.signature_verification_algorithms)
+    }
+}
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(

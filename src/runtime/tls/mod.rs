@@ -10,6 +10,7 @@
 
 mod anchor;
 mod certificate;
+mod client;
 mod files;
 mod self_signed;
 
@@ -29,6 +30,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 use super::{Env, Stream};
 use anchor::Allowed;
 use certificate::Names;
+pub use client::{ClientOptions, TlsClient};
 pub use files::known_suite;
 use files::{Files, Ready};
 pub use self_signed::ensure as ensure_self_signed;
@@ -65,6 +67,9 @@ pub struct TlsOptions {
     pub cipher_suites: Vec<String>,
     /// Made by this server: others cannot be verified.
     pub self_signed: bool,
+    /// For which name servers' certificates have to be valid, in place of their own; the system's authorities then count,
+    /// if none are named.
+    pub server_name: Option<String>,
 }
 
 impl TlsOptions {
@@ -246,6 +251,7 @@ impl Tls {
 
     /// The client's side of a handshake with a host: a name or an address.
     pub async fn connect(&self, stream: Stream, host: &str) -> io::Result<Stream> {
+        let host = self.0.options.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let ready = self.ready().await.map_err(io::Error::other)?;
         let peer = stream.peer.clone();
@@ -294,6 +300,9 @@ impl Tls {
         };
         if names.addresses.contains(&address) {
             return Ok(());
+        }
+        if names.dns_names.is_empty() {
+            return Err(names.not_for(address));
         }
         let dns_names = names.dns_names.clone();
         let matches = self.0.env.run_blocking(move || resolves(&dns_names, address));

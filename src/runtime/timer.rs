@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::runtime::{BoxFuture, Env, Instant};
+use super::{BoxFuture, Env, Instant};
 
 /// hyper's clock: the environment's, on a scale that begins at one reading of the system's.
 #[derive(Clone)]

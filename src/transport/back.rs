@@ -1,0 +1,210 @@
+//! The way back: asking a member over the connection on which it asks this one.
+//!
+//! ```text
+//!   they dial us ──── id, request ───► answered here
+//!               ◄──── id, answer  ────
+//!               ◄─ BACK|id, request ──  only if our own dialling failed
+//!               ── BACK|id, answer  ─►
+//! ```
+//!
+//! Where certificates are checked against addresses, a member may be refused at every door although it is reached at
+//! its own: its calls come from another of its addresses. etcd's members speak over connections of either side, so
+//! there such a member takes part; here it does by this. Only members with TLS do it: without it nobody is refused for where
+//! it comes from, and whoever cannot be dialled is most likely gone.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::rpc::{Calls, lock};
+use super::serve::PeerHandler;
+use crate::base::MemberId;
+
+/// Marks what the called side asks, and the answer to it.
+pub(super) const BACK: u64 = 1 << 63;
+
+/// A connection that a peer has opened.
+#[derive(Clone)]
+pub(super) struct Caller {
+    /// Frames that go out on it.
+    pub frames: mpsc::Sender<(u64, Bytes)>,
+    pub calls: Arc<Mutex<Calls>>,
+}
+
+/// Who has opened a connection for requests, and it is open still. Clones share it.
+#[derive(Clone, Default)]
+pub struct Callers(Arc<Mutex<BTreeMap<MemberId, Caller>>>);
+
+impl Callers {
+    /// The youngest connection of a peer is the one that is used.
+    pub(super) fn enter(&self, peer: MemberId, caller: Caller) {
+        lock(&self.0).insert(peer, caller);
+    }
+
+    pub(super) fn leave(&self, peer: MemberId, caller: &Caller) {
+        let mut callers = lock(&self.0);
+        if callers
+            .get(&peer)
+            .is_some_and(|known| Arc::ptr_eq(&known.calls, &caller.calls))
+        {
+            callers.remove(&peer);
+        }
+    }
+
+    fn get(&self, peer: MemberId) -> Option<Caller> {
+        lock(&self.0).get(&peer).cloned()
+    }
+}
+
+/// What it takes to ask, and be asked, the other way.
+#[derive(Clone)]
+pub struct WayBack {
+    /// Answers what comes back on a connection of ours.
+    pub handler: Arc<dyn PeerHandler>,
+    pub callers: Callers,
+}
+
+impl WayBack {
+    /// Sends requests over the peer's own connection as long as it has one; the error is `why` it was not dialled.
+    pub(super) async fn relay(
+        &self,
+        peer: MemberId,
+        queue: &mut mpsc::Receiver<(u64, Bytes)>,
+        calls: &Mutex<Calls>,
+        why: io::Error,
+    ) -> io::Error {
+        if self.callers.get(peer).is_some() {
+            tracing::info!(
+                "remote-peer-id" = format!("{peer:x}"),
+                error = %why,
+                "a peer that cannot be reached is asked over its own connection"
+            );
+        }
+        while let Some(caller) = self.callers.get(peer) {
+            let Some((id, request)) = queue.recv().await else {
+                break;
+            };
+            // It may have waited for long.
+            let caller = self.callers.get(peer).unwrap_or(caller);
+            let Some(call) = lock(calls).take(id) else {
+                continue;
+            };
+            let id = lock(&caller.calls).begin(call) | BACK;
+            if caller.frames.try_send((id, request)).is_err() {
+                lock(&caller.calls).refuse(id & !BACK, &why);
+            }
+        }
+        why
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::handshake::{Address, AddressBook, Dialer, Identity, Purpose, Way};
+    use super::super::rpc::RpcClient;
+    use super::super::{FrameReader, FrameWriter, accept};
+    use super::*;
+    use crate::runtime::tls::Security;
+    use crate::runtime::{BoxFuture, Env};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Says who was asked what.
+    struct Echo(MemberId);
+
+    impl PeerHandler for Echo {
+        fn request(&self, from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes> {
+            let text = format!("{} to {}: {}", from, self.0, String::from_utf8_lossy(&request));
+            Box::pin(async { text.into() })
+        }
+
+        fn append(&self, _: MemberId, _: FrameReader, _: FrameWriter) -> BoxFuture<'static, io::Result<()>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn is_removed(&self, _: MemberId) -> bool {
+            false
+        }
+
+        fn discover(&self) -> BoxFuture<'static, Bytes> {
+            Box::pin(async { Bytes::new() })
+        }
+
+        fn snapshot(
+            &self,
+            _: MemberId,
+            _: FrameReader,
+            _: FrameWriter,
+        ) -> BoxFuture<'static, io::Result<()>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    /// Member `member`, which calls the other one at `address`.
+    fn client(env: &Env, member: MemberId, address: String, callers: &Callers) -> RpcClient {
+        let (peer, book) = (3 - member, AddressBook::default());
+        let secure = false;
+        book.set(peer, vec![Address { address, secure }]);
+        let dialer = Dialer {
+            env: env.clone(),
+            identity: Identity { cluster: 7, member },
+            peer,
+            way: Way::default(),
+            book,
+            timeout: PATIENCE,
+            removed: Arc::default(),
+            trouble: Arc::default(),
+        };
+        let back = WayBack {
+            handler: Arc::new(Echo(member)),
+            callers: callers.clone(),
+        };
+        RpcClient::new(dialer, Purpose::Request, Some(back))
+    }
+
+    #[tokio::test]
+    async fn who_cannot_dial_asks_over_the_connection_of_who_can() {
+        let env = crate::runtime::tokio::env();
+        let listener = env.listen("127.0.0.1:0").await.unwrap();
+        let nowhere = env.listen("127.0.0.1:0").await.unwrap().local_address();
+        let (address, callers) = (listener.local_address(), Callers::default());
+        let identity = Identity {
+            cluster: 7,
+            member: 2,
+        };
+        let serving = env.spawn(accept(
+            env.clone(),
+            identity,
+            listener,
+            Security::plain(),
+            Arc::new(Echo(2)),
+            callers.clone(),
+        ));
+        let one = client(&env, 1, address, &Callers::default());
+        let two = client(&env, 2, nowhere, &callers);
+        let error = two.call("a", PATIENCE).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected, "nobody has called yet");
+
+        assert_eq!(one.call("b", PATIENCE).await.unwrap(), "1 to 2: b");
+        assert_eq!(two.call("c", PATIENCE).await.unwrap(), "2 to 1: c");
+        let (there, back) = futures_util::join!(one.call("d", PATIENCE), two.call("e", PATIENCE));
+        assert_eq!(
+            (there.unwrap(), back.unwrap()),
+            ("1 to 2: d".into(), "2 to 1: e".into())
+        );
+
+        // The connection is gone, and with it the way back.
+        drop(one);
+        while callers.get(1).is_some() {
+            env.sleep(Duration::from_millis(1)).await;
+        }
+        let error = two.call("f", PATIENCE).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
+        serving.abort();
+    }
+}
