@@ -23,6 +23,8 @@ use crate::seed::{FNV_OFFSET, fnv1a};
 
 /// CPU time after which a run is given up, in seconds.
 pub const CPU_SECONDS_MAX: u64 = 180;
+/// Memory that one run may use: a member that grows without end is a failure like others.
+pub const MEMORY_BYTES_MAX: u64 = 3 << 30;
 /// Failures that are shown in full.
 const FAILURES_SHOWN: usize = 10;
 

@@ -199,6 +199,11 @@ fn child(seed: u64, level: Option<String>) -> std::io::Result<bool> {
         campaign::CPU_SECONDS_MAX,
         campaign::CPU_SECONDS_MAX,
     )?;
+    setrlimit(
+        Resource::RLIMIT_AS,
+        campaign::MEMORY_BYTES_MAX,
+        campaign::MEMORY_BYTES_MAX,
+    )?;
     let mut report = quorate_sim::run::run(Plan::draw(Seed(seed)), level);
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;

@@ -94,6 +94,12 @@ impl Consensus {
             while self.core().proposals.flights() < FLIGHTS_MAX {
                 let status = self.status();
                 let Some(leader) = status.leader else { break };
+                // What is applied may be ahead of what raft has told of itself. An offer in a term that is over would
+                // come back at once, without end; when raft has told, this is woken.
+                let settled = self.core().applied().map_or(0, |last| last.leader_id.term);
+                if status.term < settled {
+                    break;
+                }
                 let Some(batch) = self.core().proposals.next_batch(status.term, self.env().now()) else {
                     break;
                 };
