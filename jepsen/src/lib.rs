@@ -12,6 +12,8 @@
 //! no task and depends on no hash order, so a verdict is a function of the history alone and the
 //! simulator can call it in mid-run.
 
+pub mod alarm;
+pub mod claim;
 pub mod compaction;
 pub mod durability;
 pub mod edn;
@@ -22,6 +24,7 @@ pub mod identity;
 pub mod lease;
 pub mod linearizability;
 pub mod model;
+pub mod permission;
 pub mod property;
 pub mod report;
 pub mod watch;

@@ -76,6 +76,12 @@ properties! {
         "A key with a lease does not vanish before the lease's time to live is over, unless somebody removes it.";
     LeaseExpires "lease-expires"
         "A key whose lease was revoked, or ran out long ago, is gone.";
+    OldestHolds "oldest-holds"
+        "Whoever is told that it holds a lock, or who leads, has the oldest key below the name at the answer's revision.";
+    Permission "permission"
+        "A limited user's call is carried out where a permission allows it and refused where none does, from the moment that the change was acknowledged.";
+    NoSpace "no-space"
+        "From the moment that the alarm for lack of space is seen until it is switched off nothing that needs space is carried out; what needs none is never refused for lack of it.";
 }
 
 /// A property that does not hold, and where it shows.

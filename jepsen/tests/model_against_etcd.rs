@@ -10,14 +10,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::compare::TargetUnion;
 use quorate::proto::etcdserverpb::request_op::Request as Op;
 use quorate::runtime::Env;
 use quorate_jepsen::history::{Outcome, Request};
 use quorate_jepsen::model::{Model, same_answer};
-use quorate_jepsen::workload::call;
+use quorate_jepsen::workload::{Connection, call};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -90,16 +89,16 @@ async fn start(env: &Env, binary: &PathBuf) -> Etcd {
     }
 }
 
-async fn connect(env: &Env, address: &str) -> Channel {
+async fn connect(env: &Env, address: &str) -> Connection {
     let probe = pb::RangeRequest {
         key: "probe".into(),
         ..Default::default()
     };
     for _ in 0..300 {
-        if let Ok(channel) = Channel::connect(env, address, TIMEOUT).await
-            && let Outcome::Ok(_) = call(env, &channel, &probe.clone().into(), TIMEOUT).await
+        if let Some(connection) = Connection::open(env, address, TIMEOUT, None).await
+            && let Outcome::Ok(_) = call(env, &connection, &probe.clone().into(), TIMEOUT).await
         {
-            return channel;
+            return connection;
         }
         env.sleep(Duration::from_millis(100)).await;
     }
@@ -325,7 +324,7 @@ async fn compare_with_etcd(seed: u64) {
     };
     let env = quorate::runtime::tokio::env();
     let etcd = start(&env, &binary).await;
-    let channel = connect(&env, &etcd.address).await;
+    let connection = connect(&env, &etcd.address).await;
     let mut model = Model::strict();
     let mut draw = Draw {
         rng: ChaCha8Rng::seed_from_u64(seed),
@@ -336,7 +335,7 @@ async fn compare_with_etcd(seed: u64) {
     let (mut answered, mut refused) = (0, 0);
     for number in 0..REQUESTS {
         let request = draw.request();
-        let outcome = call(&env, &channel, &request, TIMEOUT).await;
+        let outcome = call(&env, &connection, &request, TIMEOUT).await;
         let applied = model.apply(&request, outcome.answer());
         draw.revision = model.revision();
         let same = match (&outcome, &applied.result) {

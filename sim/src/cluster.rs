@@ -25,6 +25,8 @@ const RESTART_DELAY: Duration = Duration::from_millis(500);
 /// How long raft may take to say in which term it woke up.
 const RECOVERED_TERM_WAIT: Duration = Duration::from_millis(20);
 
+/// The least: it is the work of a login, not its strength, that costs the simulator.
+const BCRYPT_COST: u32 = 4;
 /// The port for clients, and the one for peers.
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
@@ -126,6 +128,10 @@ impl Cluster {
         self.len() == 0
     }
 
+    pub fn plan(&self) -> &Plan {
+        &self.shared.plan
+    }
+
     /// Where clients connect to, by member.
     pub fn addresses(&self) -> Vec<String> {
         let address = |member| format!("{}:{CLIENT_PORT}", name(member));
@@ -216,6 +222,8 @@ impl Cluster {
             snapshot_count: plan.snapshot_count,
             snapshot_catchup_entries: plan.snapshot_catchup_entries,
             log_segment_bytes: plan.log_segment_bytes,
+            quota_bytes: plan.quota_bytes,
+            bcrypt_cost: BCRYPT_COST,
             watch_progress_interval: Duration::from_secs(5),
             name: own,
             ..Config::default()

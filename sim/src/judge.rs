@@ -32,6 +32,11 @@ fn counters(counts: &Counts) -> BTreeMap<String, u64> {
         ("watch events", counts.watch_events),
         ("watch progress", counts.watch_progress),
         ("watches overtaken", counts.watch_compacted),
+        ("limited users' calls carried out", counts.permitted),
+        ("limited users' calls refused", counts.not_permitted),
+        ("alarms for lack of space", counts.alarms),
+        ("refused for lack of space", counts.refused_for_space),
+        ("answers who holds or leads", counts.claims),
     ];
     let kinds = counts
         .by_kind

@@ -157,36 +157,45 @@ fn try_mutant(options: &Options, mutant: Mutant) -> Outcome {
     outcome
 }
 
-/// Runs seeds until one fails, and that one again.
+/// Runs seeds until one fails as expected, and that one again. Whatever else fires meanwhile, such as an assertion of a
+/// library, counts as luck and ends nothing.
 fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Result<()> {
-    let campaign = Campaign {
-        executable: executable.to_owned(),
-        start: options.start,
-        seeds: options.seeds,
-        jobs: options.jobs,
-        twice_every: 0,
-        stop_at_failure: true,
-        budget: Some(options.budget),
-        quiet: false,
-    };
-    let summary = campaign.carry_out(&|_| {})?;
-    outcome.seeds = summary.runs;
-    outcome.cpu_seconds = summary.cpu_seconds;
-    let Some(report) = summary.failures.into_values().next() else {
-        return Ok(());
-    };
-    let expected = &outcome.mutant.expected;
-    let as_expected = |report: &Report| {
-        let first = report.violations.first();
-        first.is_some_and(|violation| expected.contains(&violation.property))
-    };
-    if !as_expected(&report) {
-        outcome.verdict = Verdict::ByLuck { report };
+    let begun = Instant::now();
+    let mut start = options.start;
+    let end = options.start + options.seeds;
+    while start < end && begun.elapsed() < options.budget {
+        let campaign = Campaign {
+            executable: executable.to_owned(),
+            start,
+            seeds: end - start,
+            jobs: options.jobs,
+            twice_every: 0,
+            stop_at_failure: true,
+            budget: Some(options.budget.saturating_sub(begun.elapsed())),
+            quiet: false,
+        };
+        let summary = campaign.carry_out(&|_| {})?;
+        outcome.seeds += summary.runs;
+        outcome.cpu_seconds += summary.cpu_seconds;
+        let expected = &outcome.mutant.expected;
+        let as_expected = |report: &Report| {
+            let first = report.violations.first();
+            first.is_some_and(|violation| expected.contains(&violation.property))
+        };
+        let failures: Vec<Report> = summary.failures.into_values().collect();
+        let Some(last) = failures.last() else {
+            return Ok(());
+        };
+        start = last.seed + 1;
+        let Some(report) = failures.iter().find(|report| as_expected(report)).cloned() else {
+            outcome.verdict = Verdict::ByLuck { report: last.clone() };
+            continue;
+        };
+        let again = run_child(executable, report.seed)?;
+        let replayed = again.trace_hash == report.trace_hash && again.violations == report.violations;
+        outcome.verdict = Verdict::Killed { report, replayed };
         return Ok(());
     }
-    let again = run_child(executable, report.seed)?;
-    let replayed = again.trace_hash == report.trace_hash && again.violations == report.violations;
-    outcome.verdict = Verdict::Killed { report, replayed };
     Ok(())
 }
 

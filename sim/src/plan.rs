@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use quorate_jepsen::workload::Shape;
+use quorate_jepsen::workload::{Shape, User};
 
 use crate::nemesis::Schedule;
 use crate::seed::Seed;
@@ -14,6 +14,11 @@ use crate::world::{disk, net};
 
 /// Before the first fault.
 const CALM: Duration = Duration::from_secs(2);
+
+/// What the members count for a store without keys, for a pair besides its value, and the keys besides the workload's.
+const EMPTY_STORE_BYTES: i64 = 20_480;
+const PAIR_BYTES: i64 = 100;
+const OTHER_KEYS_MAX: u32 = 20;
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -28,6 +33,12 @@ pub struct Plan {
     pub snapshot_catchup_entries: u64,
     pub log_segment_bytes: u64,
     pub shape: Shape,
+    /// Everybody has to log in, and there is a user with limited rights.
+    pub auth: bool,
+    /// Small enough to be reached; 0: the default, which is not.
+    pub quota_bytes: i64,
+    /// Clients contend for locks and elections, instead of working on keys.
+    pub contend: bool,
     /// Hosts with clients on them, and clients on each.
     pub client_hosts: usize,
     pub clients_per_host: u32,
@@ -52,6 +63,10 @@ impl Plan {
         let election_timeout = *dice.pick(&[millis(500), millis(1000), millis(1000), millis(2000)]);
         let chaos_end = Duration::from_secs(dice.range(15..45));
         let snapshot_count = *dice.pick(&[5, 30, 150, 10_000]);
+        let snapshot_catchup_entries = *dice.pick(&[0, 5, 40, 5_000]);
+        let log_segment_bytes = *dice.pick(&[64 << 10, 256 << 10, 2 << 20]);
+        let shape = Shape::drawn(dice.u64());
+        let mut kind = seed.dice("kind");
         Plan {
             seed,
             members,
@@ -60,9 +75,12 @@ impl Plan {
             heartbeat_interval: election_timeout / 10,
             election_timeout,
             snapshot_count,
-            snapshot_catchup_entries: *dice.pick(&[0, 5, 40, 5_000]),
-            log_segment_bytes: *dice.pick(&[64 << 10, 256 << 10, 2 << 20]),
-            shape: Shape::drawn(dice.u64()),
+            snapshot_catchup_entries,
+            log_segment_bytes,
+            shape,
+            auth: kind.range(0..8) == 0,
+            contend: kind.range(0..8) == 0,
+            quota_bytes: quota(&mut kind, &shape),
             client_hosts: dice.range(1..4) as usize,
             clients_per_host: dice.range(1..4) as u32,
             watchers: dice.range(1..4) as u32,
@@ -74,6 +92,21 @@ impl Plan {
             schedule: Schedule::draw(&mut seed.dice("nemesis"), members, CALM, chaos_end),
         }
     }
+
+    /// Who does everything that is not for a limited user.
+    pub fn user(&self) -> Option<User> {
+        self.auth.then(User::root)
+    }
+}
+
+/// Now and then what all keys take at once, a few times over: only compactions keep it.
+fn quota(dice: &mut crate::seed::Dice, shape: &Shape) -> i64 {
+    if dice.range(0..8) > 0 {
+        return 0;
+    }
+    let keys = i64::from(shape.keys + shape.leased_keys + OTHER_KEYS_MAX);
+    let pairs = keys * (shape.value_bytes as i64 + PAIR_BYTES);
+    EMPTY_STORE_BYTES + pairs * dice.range(1..4) as i64
 }
 
 fn network(dice: &mut crate::seed::Dice) -> net::Settings {

@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ use quorate_jepsen::history::{History, Recorder, WatchEvent};
 use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::JudgeOptions;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, Generator, SettleOptions, Stop, WatcherOptions, run_client,
-    run_watches, settle, standard_watches,
+    ClientOptions, Clock, Consistency, ContenderOptions, Generator, OperatorOptions, SettleOptions, Stop,
+    UsersOptions, WatcherOptions, found_users, run_administrator, run_client, run_contender, run_limited,
+    run_operator, run_watches, settle, standard_watches,
 };
 use tracing::Level;
 
@@ -45,7 +47,13 @@ const CONVERGE_TIMEOUT: Duration = Duration::from_secs(30);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a lease may outlive its time: a new leader begins it anew.
 const LEASE_GRACE: Duration = Duration::from_secs(15);
-/// The client number of the quiet end.
+/// How long it may take to make the users before the first fault.
+const USERS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Client numbers besides those of the workload.
+const FIRST_WATCHER: u32 = 100;
+const ADMINISTRATOR: u32 = 200;
+const LIMITED: std::ops::Range<u32> = 201..203;
+const OPERATOR: u32 = 300;
 const SETTLING_CLIENT: u32 = 1_000;
 
 /// What is left of a run, however it ended.
@@ -129,6 +137,7 @@ fn judge_options(plan: &Plan, cluster: &Cluster) -> JudgeOptions {
     JudgeOptions {
         lease_times: Some(lease_times),
         replacements: cluster.replacements(),
+        unknown_writes: plan.contend,
         ..JudgeOptions::default()
     }
 }
@@ -214,7 +223,12 @@ impl Run {
             self.cluster.start(member);
         }
         self.world.spawn(self.probes());
-        let (envs, users) = self.start_clients();
+        let envs = self.start_hosts();
+        if self.plan.auth && !self.found_users(&envs[0]).await {
+            return;
+        }
+        let clients = self.start_clients(&envs);
+        self.start_operator(&envs[0]);
         let watchers = self.start_watchers(&envs);
         if !self.faults(&envs).await {
             return;
@@ -222,7 +236,7 @@ impl Run {
         self.world.event("world", format_args!("heal"));
         self.stop.stop_clients();
         // A call that is answered after the members were asked what they hold would look lost.
-        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(users))
+        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(clients))
             .await;
         let Some(revision) = self.settle(&envs[0]).await else {
             return;
@@ -251,38 +265,128 @@ impl Run {
         Clock::new(move || world.now())
     }
 
-    fn start_clients(&self) -> (Vec<Env>, Vec<Task<()>>) {
-        let plan = &self.plan;
-        let (mut envs, mut tasks) = (Vec::new(), Vec::new());
-        for host in 0..plan.client_hosts {
+    /// The clients' machines.
+    fn start_hosts(&self) -> Vec<Env> {
+        let start = |host| {
             let id = self.world.add_host(&format!("c{}", host + 1));
-            let env = self.world.start(id, |_| std::future::pending());
-            for number in 0..plan.clients_per_host {
-                let client = host as u32 * plan.clients_per_host + number;
-                let options = ClientOptions {
-                    client,
-                    addresses: self.cluster.addresses(),
-                    call_timeout: plan.call_timeout,
-                    connect_timeout: Duration::from_secs(1),
-                    pause: plan.pause,
-                    consistency: Consistency::Linearizable,
-                    calls_per_member: plan.calls_per_member,
-                };
-                let generator = Generator::new(plan.seed.0, client, plan.shape);
-                let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
-                let user = run_client(env.clone(), self.clock(), recorder, generator, options, stop);
-                tasks.push(env.spawn(user));
-            }
-            envs.push(env);
+            self.world.start(id, |_| std::future::pending())
+        };
+        (0..self.plan.client_hosts).map(start).collect()
+    }
+
+    fn users_options(&self, client: u32, round: &Arc<AtomicU64>) -> UsersOptions {
+        UsersOptions {
+            seed: self.plan.seed.0,
+            client,
+            addresses: self.cluster.addresses(),
+            call_timeout: self.plan.call_timeout,
+            pause: self.plan.pause,
+            round: round.clone(),
         }
-        (envs, tasks)
+    }
+
+    async fn found_users(&self, env: &Env) -> bool {
+        let options = self.users_options(ADMINISTRATOR, &Arc::default());
+        let clock = self.clock();
+        let founding = found_users(env, &clock, &self.recorder, &options, &self.stop).map(drop);
+        let founded = self.within(USERS_TIMEOUT, founding).await;
+        if !founded {
+            let text = "without a fault users are made, and auth is switched on, in bounded time";
+            self.violate("liveness", text.to_owned());
+        }
+        founded
+    }
+
+    fn start_clients(&self, envs: &[Env]) -> Vec<Task<()>> {
+        let mut tasks = Vec::new();
+        let clients = self.plan.clients_per_host;
+        for (env, host) in envs.iter().zip(0..) {
+            for client in host * clients..(host + 1) * clients {
+                tasks.push(if self.plan.contend {
+                    self.start_contender(env, client)
+                } else {
+                    self.start_client(env, client)
+                });
+            }
+        }
+        if self.plan.auth {
+            let round = Arc::default();
+            let (clock, stop) = (self.clock(), self.stop.clone());
+            let options = self.users_options(ADMINISTRATOR, &round);
+            let administrator =
+                run_administrator(envs[0].clone(), clock, self.recorder.clone(), options, stop);
+            tasks.push(envs[0].spawn(administrator));
+            for (client, env) in LIMITED.zip(envs.iter().cycle()) {
+                let (clock, stop) = (self.clock(), self.stop.clone());
+                let options = self.users_options(client, &round);
+                let limited = run_limited(env.clone(), clock, self.recorder.clone(), options, stop);
+                tasks.push(env.spawn(limited));
+            }
+        }
+        tasks
+    }
+
+    fn start_client(&self, env: &Env, client: u32) -> Task<()> {
+        let plan = &self.plan;
+        let options = ClientOptions {
+            client,
+            user: plan.user(),
+            addresses: self.cluster.addresses(),
+            call_timeout: plan.call_timeout,
+            connect_timeout: Duration::from_secs(1),
+            pause: plan.pause,
+            consistency: Consistency::Linearizable,
+            calls_per_member: plan.calls_per_member,
+        };
+        let generator = Generator::new(plan.seed.0, client, plan.shape);
+        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+        env.spawn(run_client(
+            env.clone(),
+            self.clock(),
+            recorder,
+            generator,
+            options,
+            stop,
+        ))
+    }
+
+    fn start_contender(&self, env: &Env, client: u32) -> Task<()> {
+        let plan = &self.plan;
+        let options = ContenderOptions {
+            seed: plan.seed.0,
+            client,
+            user: plan.user(),
+            addresses: self.cluster.addresses(),
+            call_timeout: plan.call_timeout,
+            pause: plan.pause,
+            lease_ttl_seconds: plan.shape.lease_ttl_seconds,
+        };
+        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+        env.spawn(run_contender(env.clone(), self.clock(), recorder, options, stop))
+    }
+
+    /// Somebody has to make space where that can run out. Works to the end of the run.
+    fn start_operator(&self, env: &Env) {
+        if self.plan.quota_bytes == 0 {
+            return;
+        }
+        let options = OperatorOptions {
+            seed: self.plan.seed.0,
+            client: OPERATOR,
+            user: self.plan.user(),
+            addresses: self.cluster.addresses(),
+            call_timeout: self.plan.call_timeout,
+        };
+        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+        env.spawn_detached(run_operator(env.clone(), self.clock(), recorder, options, stop));
     }
 
     fn start_watchers(&self, envs: &[Env]) -> Vec<Task<()>> {
         let start = |number: u32| {
             let env = envs[number as usize % envs.len()].clone();
             let options = WatcherOptions {
-                client: 100 + number,
+                client: FIRST_WATCHER + number,
+                user: self.plan.user(),
                 addresses: self.cluster.addresses(),
                 member: number as usize,
                 connect_timeout: Duration::from_secs(1),
@@ -356,6 +460,7 @@ impl Run {
     async fn settle(&self, env: &Env) -> Option<i64> {
         let options = SettleOptions {
             client: SETTLING_CLIENT,
+            user: self.plan.user(),
             addresses: self.cluster.addresses(),
             timeout: self.plan.settle_timeout,
             call_timeout: Duration::from_secs(5),

@@ -218,7 +218,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         discovery,
         discovery_srv: discovery::srv_options(flags),
         strict_reconfig: flags.boolean("strict-reconfig-check"),
-        max_learners: u32::try_from(size(flags, "max-learners")?).unwrap_or(u32::MAX),
+        max_learners: max_learners(flags)?,
         trace_http2: std::env::var("GODEBUG").is_ok_and(|debug| debug.contains("http2debug=")),
         corruption: corruption(flags),
         downgrade_check_interval: span(flags, "downgrade-check-time"),
@@ -453,6 +453,14 @@ pub(super) fn list(flags: &Flags, name: &str) -> Vec<String> {
 
 fn size(flags: &Flags, name: &str) -> Result<usize, String> {
     usize::try_from(flags.unsigned(name)).map_err(|_| format!("--{name} is too large"))
+}
+
+/// A negative one ends etcd, too: there are too many learners then.
+fn max_learners(flags: &Flags) -> Result<u32, String> {
+    match flags.signed("max-learners") {
+        count if count < 0 => Err(format!("--max-learners[{count}] must not be negative")),
+        count => Ok(u32::try_from(count).unwrap_or(u32::MAX)),
+    }
 }
 
 /// A count of which 0 means the default.

@@ -23,9 +23,6 @@ pub struct TokioRuntime {
     start: tokio::time::Instant,
 }
 
-/// Where the system says which name servers there are, and the variable that names another file.
-const RESOLVER_FILE: &str = "/etc/resolv.conf";
-const RESOLVER_VARIABLE: &str = "QUORATE_RESOLV_CONF";
 /// Connections that may wait to be accepted, as tokio's own.
 const BACKLOG: u32 = 1024;
 /// `--socket-reuse-port`: ports are bound with SO_REUSEPORT.
@@ -146,12 +143,7 @@ impl Runtime for TokioRuntime {
     }
 
     fn lookup_services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<dns::Service>>> {
-        Box::pin(async move {
-            let path = std::env::var_os(RESOLVER_VARIABLE).unwrap_or(RESOLVER_FILE.into());
-            let text = fs::read_to_string(path).unwrap_or_default();
-            let [high, low, ..] = self.random_u64().to_be_bytes();
-            dns::lookup(&dns::Config::parse(&text), u16::from_be_bytes([high, low]), name).await
-        })
+        Box::pin(dns::lookup(name))
     }
 
     fn disk(&self) -> Arc<dyn Disk> {

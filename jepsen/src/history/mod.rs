@@ -32,6 +32,10 @@ pub type WatchId = usize;
 /// Nanoseconds on the recorder's one clock.
 pub type Nanos = u64;
 
+/// How long a member may go on working at a call whose client has given up: etcd's request time-out
+/// is 7 s by default.
+pub const ABANDONED_CALL_MAX: Nanos = 10_000_000_000;
+
 /// When something happened, as the recording process saw it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Moment {
@@ -60,8 +64,59 @@ pub struct History {
     pub watches: Vec<WatchRecord>,
     /// What each member held at the end, when all was healed and quiet.
     pub finals: Vec<FinalState>,
+    /// Clients who may do only what a [`Permission`] says.
+    pub limited: Vec<u32>,
+    pub permissions: Vec<Permission>,
+    pub claims: Vec<Claim>,
+    pub alarms: Vec<Alarm>,
     /// Faults and other remarks, for people.
     pub notes: Vec<Note>,
+}
+
+/// A call that changes something for all: repeated until it is acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The first attempt.
+    pub invoked: Moment,
+    /// The newest attempt of unknown outcome, which may still take effect.
+    pub unknown: Option<Moment>,
+    /// The acknowledgement.
+    pub returned: Option<Moment>,
+}
+
+/// What the limited clients may do with the keys of a prefix, from one change to another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Permission {
+    pub prefix: Vec<u8>,
+    pub reads: bool,
+    pub writes: bool,
+    pub given: Change,
+    pub taken: Option<Change>,
+}
+
+/// A client was told that it holds a lock, or who leads an election: a key is the oldest below a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    pub client: u32,
+    pub at: Moment,
+    /// The method that said so.
+    pub by: &'static str,
+    /// Keys below it contend with one another; it ends with a slash.
+    pub prefix: Vec<u8>,
+    pub key: Vec<u8>,
+    /// When it is so: the revision of the answer's header.
+    pub revision: i64,
+    /// The key's value then, if the answer told it.
+    pub value: Option<Vec<u8>>,
+}
+
+/// An alarm for lack of space, as the operator saw it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alarm {
+    /// The answer that showed it.
+    pub seen: Moment,
+    /// The first attempt to switch it off.
+    pub disarmed: Option<Moment>,
 }
 
 /// One call of one client.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use quorate::proto::etcdserverpb as pb;
 
 use super::{
-    FinalState, History, Moment, Nanos, Note, OpId, Operation, Outcome, Request, WatchEntry, WatchEvent,
-    WatchId, WatchRecord,
+    Alarm, Claim, FinalState, History, Moment, Nanos, Note, OpId, Operation, Outcome, Permission, Request,
+    WatchEntry, WatchEvent, WatchId, WatchRecord,
 };
 
 /// A shared, growing history. Clones record into the same one.
@@ -121,6 +121,48 @@ impl Recorder {
             hash_kv,
             digest,
         });
+    }
+
+    /// The moment of now.
+    pub fn moment(&self, now: Nanos) -> Moment {
+        self.lock().moment(now)
+    }
+
+    /// From now on a client may do only what permissions say.
+    pub fn limited(&self, client: u32) {
+        self.lock().history.limited.push(client);
+    }
+
+    /// A permission is about to be given.
+    pub fn permission(&self, permission: Permission) -> usize {
+        let mut inner = self.lock();
+        inner.history.permissions.push(permission);
+        inner.history.permissions.len() - 1
+    }
+
+    /// What has become of a permission.
+    pub fn change_permission(&self, number: usize, change: impl FnOnce(&mut Permission)) {
+        change(&mut self.lock().history.permissions[number]);
+    }
+
+    pub fn claim(&self, claim: Claim) {
+        self.lock().history.claims.push(claim);
+    }
+
+    /// An alarm was seen.
+    pub fn alarm(&self, now: Nanos) -> usize {
+        let mut inner = self.lock();
+        let seen = inner.moment(now);
+        let disarmed = None;
+        inner.history.alarms.push(Alarm { seen, disarmed });
+        inner.history.alarms.len() - 1
+    }
+
+    /// An alarm is about to be switched off.
+    pub fn disarm(&self, number: usize, now: Nanos) {
+        let mut inner = self.lock();
+        let at = inner.moment(now);
+        inner.history.alarms[number].disarmed = Some(at);
     }
 
     /// A remark on the timeline, such as a fault.

@@ -26,6 +26,9 @@ pub fn is_definite_refusal(code: Code, text: &str) -> bool {
         | Code::Unimplemented => from_the_store,
         // Refused at the apply step, before it changed anything.
         Code::DataLoss => text == "etcdserver: corrupt cluster",
+        // Refused before it was proposed, or at the apply step. (etcd carries out the write that crosses the quota, and
+        // refuses it all the same; Quorate does one or the other.)
+        Code::ResourceExhausted => text == "etcdserver: mvcc: database space exceeded",
         // Refused before it was proposed; etcd sends this one without a code of its own.
         Code::Unknown => text == "etcdserver: too many requests",
         _ => false,

@@ -27,13 +27,18 @@ fn only_refusals_of_the_store_itself_are_definite() {
         true,
     );
     check(Code::Unknown, "etcdserver: too many requests", true);
-    check(Code::DataLoss, "etcdserver: corrupt cluster", true);
-    check(Code::OutOfRange, "Error, decoded message length too large", false);
     check(
         Code::ResourceExhausted,
         "etcdserver: mvcc: database space exceeded",
+        true,
+    );
+    check(
+        Code::ResourceExhausted,
+        "grpc: received message larger than max",
         false,
     );
+    check(Code::DataLoss, "etcdserver: corrupt cluster", true);
+    check(Code::OutOfRange, "Error, decoded message length too large", false);
     check(Code::Unavailable, "etcdserver: request timed out", false);
     check(Code::Unavailable, "etcdserver: no leader", false);
     check(Code::DeadlineExceeded, "context deadline exceeded", false);

@@ -11,7 +11,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::history::{Answer, History, Nanos, OpId, Operation, Outcome, Request, WatchEvent, show_kv};
+use crate::history::{
+    ABANDONED_CALL_MAX, Answer, History, Nanos, OpId, Operation, Outcome, Request, WatchEvent, show_kv,
+};
 use crate::linearizability::{Author, Timeline};
 use crate::property::{Property, Violation};
 
@@ -38,10 +40,6 @@ struct Lease<'a> {
     /// The last moment at which it may have been granted or renewed.
     renewable_until: Nanos,
 }
-
-/// How long a member may go on working at a call whose client has given up: etcd's request time-out
-/// is 7 s by default.
-const ABANDONED_CALL_MAX: Nanos = 10 * SECOND;
 
 /// Checks leases against the rebuilt write history.
 pub fn check(history: &History, timeline: &Timeline, times: &LeaseTimes) -> Vec<Violation> {

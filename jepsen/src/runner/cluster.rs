@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
 use quorate_jepsen::history::{Outcome, Request};
-use quorate_jepsen::workload::call;
+use quorate_jepsen::workload::{Connection, call};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// One member.
@@ -204,8 +203,8 @@ impl Cluster {
         .into();
         for (number, address) in self.addresses().iter().enumerate() {
             loop {
-                if let Ok(channel) = Channel::connect(env, address, super::CONNECT_TIMEOUT).await
-                    && let Outcome::Ok(_) = call(env, &channel, &request, super::CALL_TIMEOUT).await
+                if let Some(connection) = Connection::open(env, address, super::CONNECT_TIMEOUT, None).await
+                    && let Outcome::Ok(_) = call(env, &connection, &request, super::CALL_TIMEOUT).await
                 {
                     break;
                 }

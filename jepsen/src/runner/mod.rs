@@ -134,6 +134,7 @@ impl<'a> Run<'a> {
             let generator = Generator::new(self.options.seed, client, Shape::default());
             let options = ClientOptions {
                 client,
+                user: None,
                 addresses: self.cluster.addresses(),
                 call_timeout: CALL_TIMEOUT,
                 connect_timeout: CONNECT_TIMEOUT,
@@ -152,6 +153,7 @@ impl<'a> Run<'a> {
         for member in 0..self.options.nodes {
             let options = WatcherOptions {
                 client: FIRST_WATCHER + member,
+                user: None,
                 addresses: self.cluster.addresses(),
                 member: member as usize,
                 connect_timeout: CONNECT_TIMEOUT,
@@ -200,6 +202,7 @@ impl<'a> Run<'a> {
             crashes: self.cluster.deaths().to_vec(),
             skip_per_key: false,
             replacements: 0,
+            unknown_writes: false,
         };
         Ok((self.recorder.take(), options))
     }
@@ -208,6 +211,7 @@ impl<'a> Run<'a> {
     async fn settle(&mut self) -> Option<String> {
         let options = SettleOptions {
             client: FIRST_WATCHER - 1,
+            user: None,
             addresses: self.cluster.addresses(),
             timeout: SETTLE_TIMEOUT,
             call_timeout: CALL_TIMEOUT,

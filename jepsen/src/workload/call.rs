@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::kv_client::KvClient;
 use quorate::proto::etcdserverpb::lease_client::LeaseClient;
@@ -10,7 +9,7 @@ use quorate::proto::etcdserverpb::request_op::Request as Op;
 use quorate::runtime::Env;
 use tonic::Status;
 
-use super::Consistency;
+use super::{Calls, Connection, Consistency};
 use crate::history::{Outcome, Request};
 
 /// Largest answer a client accepts.
@@ -18,16 +17,16 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Sends `request` and waits at most `timeout`. The call is abandoned on time-out: its outcome is
 /// unknown then.
-pub async fn call(env: &Env, channel: &Channel, request: &Request, timeout: Duration) -> Outcome {
-    match env.timeout(timeout, send(channel, request)).await {
+pub async fn call(env: &Env, connection: &Connection, request: &Request, timeout: Duration) -> Outcome {
+    match env.timeout(timeout, send(connection.calls(), request)).await {
         Ok(outcome) => outcome,
         Err(_) => Outcome::unknown(format!("no answer within {timeout:?}")),
     }
 }
 
-async fn send(channel: &Channel, request: &Request) -> Outcome {
-    let mut kv = KvClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
-    let mut lease = LeaseClient::new(channel.clone());
+async fn send(calls: Calls, request: &Request) -> Outcome {
+    let mut kv = KvClient::new(calls.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let mut lease = LeaseClient::new(calls);
     match request {
         Request::Range(r) => kv.range(r.clone()).await.into(),
         Request::Put(r) => kv.put(r.clone()).await.into(),
@@ -42,7 +41,7 @@ async fn send(channel: &Channel, request: &Request) -> Outcome {
 }
 
 /// One renewal on a stream of its own.
-async fn keep_alive(mut lease: LeaseClient<Channel>, request: pb::LeaseKeepAliveRequest) -> Outcome {
+async fn keep_alive(mut lease: LeaseClient<Calls>, request: pb::LeaseKeepAliveRequest) -> Outcome {
     let requests = futures_util::stream::iter([request]);
     let mut responses = match lease.lease_keep_alive(requests).await {
         Ok(response) => response.into_inner(),

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use quorate::client::Channel;
 use quorate::runtime::Env;
 
-use super::{Clock, Consistency, Generator, Stop, call, wire_form};
+use super::{Clock, Connection, Consistency, Generator, Stop, User, call, is_stranger, wire_form};
 use crate::history::{Outcome, Recorder};
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     pub client: u32,
+    pub user: Option<User>,
     /// The members' client addresses ("host:port"), by member number.
     pub addresses: Vec<String>,
     pub call_timeout: Duration,
@@ -36,20 +36,20 @@ pub async fn run_client(
     let mut member = generator.pick(options.addresses.len());
     while !stop.clients_stopped() {
         let address = &options.addresses[member];
-        match Channel::connect(&env, address, options.connect_timeout).await {
-            Ok(channel) => {
+        match Connection::open(&env, address, options.connect_timeout, options.user.as_ref()).await {
+            Some(connection) => {
                 let session = Session {
                     env: &env,
                     clock: &clock,
                     recorder: &recorder,
                     options: &options,
-                    channel,
+                    connection,
                     member,
                 };
                 session.run(&mut generator, &stop).await;
             }
             // Nothing was sent, so nothing is recorded.
-            Err(_) => env.sleep(Duration::from_millis(50)).await,
+            None => env.sleep(Duration::from_millis(50)).await,
         }
         member = generator.pick(options.addresses.len());
     }
@@ -61,15 +61,16 @@ struct Session<'a> {
     clock: &'a Clock,
     recorder: &'a Recorder,
     options: &'a ClientOptions,
-    channel: Channel,
+    connection: Connection,
     member: usize,
 }
 
 impl Session<'_> {
     async fn run(&self, generator: &mut Generator, stop: &Stop) {
         let mut calls = 0;
-        while !stop.clients_stopped() && !self.channel.is_closed() {
-            if self.one_call(generator).await.is_unknown() {
+        while !stop.clients_stopped() && !self.connection.is_closed() {
+            let outcome = self.one_call(generator).await;
+            if outcome.is_unknown() || is_stranger(&outcome) {
                 return;
             }
             calls += 1;
@@ -88,7 +89,7 @@ impl Session<'_> {
         let id = self
             .recorder
             .invoke(self.options.client, member, self.clock.now(), request.clone());
-        let outcome = call(self.env, &self.channel, &wire, self.options.call_timeout).await;
+        let outcome = call(self.env, &self.connection, &wire, self.options.call_timeout).await;
         generator.observe(&request, &outcome);
         self.recorder.complete(id, self.clock.now(), outcome.clone());
         outcome

@@ -14,10 +14,14 @@
 
 mod call;
 mod client;
+mod connection;
+mod contender;
 mod generator;
+mod operator;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod users;
 mod watcher;
 
 use std::sync::Arc;
@@ -27,8 +31,12 @@ use quorate::runtime::Env;
 
 pub use call::{call, wire_form};
 pub use client::{ClientOptions, run_client};
+pub use connection::{Calls, Connection, User, is_stranger};
+pub use contender::{ContenderOptions, run_contender};
 pub use generator::{Generator, Shape, Weights};
+pub use operator::{OperatorOptions, run_operator};
 pub use settle::{SettleOptions, settle};
+pub use users::{UsersOptions, found_users, run_administrator, run_limited};
 pub use watcher::{WatchPlan, WatcherOptions, run_watches, standard_watches};
 
 use crate::history::Nanos;

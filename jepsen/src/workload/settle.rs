@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate::runtime::{Env, Instant};
 
-use super::{Clock, call};
+use super::{Clock, Connection, User, call};
 use crate::history::{Answer, Outcome, Recorder, Request};
 
 /// How long the quiet end may take, and who asks.
@@ -19,6 +18,7 @@ use crate::history::{Answer, Outcome, Recorder, Request};
 pub struct SettleOptions {
     /// The client number under which the last operations are recorded.
     pub client: u32,
+    pub user: Option<User>,
     /// The members' client addresses ("host:port"), by member number.
     pub addresses: Vec<String>,
     /// Time for everything together.
@@ -79,13 +79,14 @@ struct Settling<'a> {
 }
 
 impl Settling<'_> {
-    async fn connect(&self, member: usize) -> Option<Channel> {
+    async fn connect(&self, member: usize) -> Option<Connection> {
         let address = &self.options.addresses[member];
-        let connected = Channel::connect(self.env, address, self.options.call_timeout).await;
-        if connected.is_err() {
+        let (timeout, user) = (self.options.call_timeout, self.options.user.as_ref());
+        let connected = Connection::open(self.env, address, timeout, user).await;
+        if connected.is_none() {
             self.env.sleep(Duration::from_millis(100)).await;
         }
-        connected.ok()
+        connected
     }
 
     fn late(&self, member: usize, what: &str) -> Result<(), String> {
@@ -104,7 +105,7 @@ impl Settling<'_> {
         let mut attempt = 0;
         loop {
             self.late(member, &format!("\"{request}\""))?;
-            let Some(channel) = self.connect(member).await else {
+            let Some(connection) = self.connect(member).await else {
                 continue;
             };
             let mut request = request.clone();
@@ -116,7 +117,7 @@ impl Settling<'_> {
             let id = self
                 .recorder
                 .invoke(self.options.client, member as u32, now, request.clone());
-            let outcome = call(self.env, &channel, &request, self.options.call_timeout).await;
+            let outcome = call(self.env, &connection, &request, self.options.call_timeout).await;
             self.recorder.complete(id, self.clock.now(), outcome.clone());
             if let Outcome::Ok(answer) = outcome {
                 return Ok(answer);
@@ -128,7 +129,7 @@ impl Settling<'_> {
     async fn final_state(&self, member: usize, revision: i64) -> Result<(), String> {
         loop {
             self.late(member, &format!("reaching revision {revision}"))?;
-            let Some(channel) = self.connect(member).await else {
+            let Some(connection) = self.connect(member).await else {
                 continue;
             };
             // At that revision, not now: a lease may end between one member and the next.
@@ -137,14 +138,14 @@ impl Settling<'_> {
                 ..everything(true)
             };
             let request = request.into();
-            let outcome = call(self.env, &channel, &request, self.options.call_timeout).await;
+            let outcome = call(self.env, &connection, &request, self.options.call_timeout).await;
             if let Outcome::Ok(Answer::Range(range)) = outcome
                 && range
                     .header
                     .as_ref()
                     .is_some_and(|header| header.revision >= revision)
             {
-                let hash_kv = self.hash_kv(&channel, revision).await;
+                let hash_kv = self.hash_kv(&connection, revision).await;
                 let now = self.clock.now();
                 self.recorder
                     .final_state(member as u32, now, revision, range, hash_kv, None);
@@ -155,8 +156,8 @@ impl Settling<'_> {
     }
 
     /// The member's hash of all history up to `revision`; `None` where it is not offered.
-    async fn hash_kv(&self, channel: &Channel, revision: i64) -> Option<pb::HashKvResponse> {
-        let mut client = MaintenanceClient::new(channel.clone());
+    async fn hash_kv(&self, connection: &Connection, revision: i64) -> Option<pb::HashKvResponse> {
+        let mut client = MaintenanceClient::new(connection.calls());
         let request = pb::HashKvRequest { revision };
         let hashing = client.hash_kv(request);
         let answered = self.env.timeout(self.options.call_timeout, hashing).await.ok()?;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::watch_client::WatchClient;
 use quorate::proto::etcdserverpb::watch_request::RequestUnion;
@@ -16,7 +15,7 @@ use quorate::runtime::{Env, Instant};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::{Clock, Stop};
+use super::{Clock, Connection, Stop, User};
 use crate::history::{Recorder, WatchEvent, WatchId};
 
 /// Why a healthy stream was closed.
@@ -30,6 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct WatcherOptions {
     pub client: u32,
+    pub user: Option<User>,
     /// The members' client addresses ("host:port"), by member number.
     pub addresses: Vec<String>,
     /// The member to begin with; a broken stream moves on to the next.
@@ -163,7 +163,8 @@ impl Watcher {
     async fn one_stream(&self, member: usize, watches: &mut [Watching]) -> End {
         let address = &self.options.addresses[member];
         let connect_timeout = self.options.connect_timeout;
-        let Ok(channel) = Channel::connect(&self.env, address, connect_timeout).await else {
+        let user = self.options.user.as_ref();
+        let Some(connection) = Connection::open(&self.env, address, connect_timeout, user).await else {
             return End::Resume;
         };
         let stream = self.recorder.stream();
@@ -181,7 +182,7 @@ impl Watcher {
             );
             send(&requests, create(watch));
         }
-        let (end, reason) = self.receive(channel, requests, receiver, watches).await;
+        let (end, reason) = self.receive(connection, requests, receiver, watches).await;
         let by_client = reason == CLOSED_BY_CLIENT;
         for watch in watches.iter_mut() {
             let reason = reason.clone();
@@ -195,12 +196,12 @@ impl Watcher {
 
     async fn receive(
         &self,
-        channel: Channel,
+        connection: Connection,
         requests: Requests,
         receiver: mpsc::UnboundedReceiver<pb::WatchRequest>,
         watches: &mut [Watching],
     ) -> (End, String) {
-        let mut client = WatchClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let mut client = WatchClient::new(connection.calls()).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let outgoing = stream::unfold(receiver, |mut receiver| async {
             let request = receiver.recv().await?;
             Some((request, receiver))

@@ -5,11 +5,11 @@ use std::task::Context;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate::runtime::Env;
+use quorate_jepsen::workload::{Calls, Connection};
 
 use super::{Class, Fault};
 use crate::cluster::{Cluster, name, peer_url};
@@ -32,7 +32,7 @@ enum Step {
 
 impl Step {
     /// Whether the step is done: an answer that was lost shows at the next attempt.
-    async fn attempt(self, mut client: ClusterClient<Channel>, url: &str) -> Result<bool, tonic::Status> {
+    async fn attempt(self, mut client: ClusterClient<Calls>, url: &str) -> Result<bool, tonic::Status> {
         let member = find(&mut client, url).await?;
         match (self, member) {
             (Step::Remove, Some(old)) => {
@@ -56,7 +56,7 @@ impl Step {
 }
 
 /// The member with this peer URL, if the cluster has one.
-async fn find(client: &mut ClusterClient<Channel>, url: &str) -> Result<Option<pb::Member>, tonic::Status> {
+async fn find(client: &mut ClusterClient<Calls>, url: &str) -> Result<Option<pb::Member>, tonic::Status> {
     let request = pb::MemberListRequest { linearizable: true };
     let members = client.member_list(request).await?.into_inner().members;
     Ok(members
@@ -380,6 +380,11 @@ impl Blow<'_> {
         })
     }
 
+    async fn connect(&self, address: &str, timeout: Duration) -> Option<Connection> {
+        let user = self.cluster.plan().user();
+        Connection::open(&self.env, address, timeout, user.as_ref()).await
+    }
+
     /// The administrator's call, from a client's host.
     async fn move_leader(&self, leader: usize) -> bool {
         let Some(to) = (1..self.cluster.len())
@@ -393,11 +398,11 @@ impl Blow<'_> {
         };
         let address = &self.cluster.addresses()[leader];
         let timeout = Duration::from_secs(3);
-        let Ok(channel) = Channel::connect(&self.env, address, timeout).await else {
+        let Some(connection) = self.connect(address, timeout).await else {
             return false;
         };
         let request = pb::MoveLeaderRequest { target_id: target.id };
-        let mut client = MaintenanceClient::new(channel);
+        let mut client = MaintenanceClient::new(connection.calls());
         let moved = self.env.timeout(timeout, client.move_leader(request)).await;
         let answer = match &moved {
             Ok(Ok(_)) => "done".to_owned(),
@@ -435,8 +440,8 @@ impl Blow<'_> {
     async fn until_done(&self, step: Step, url: &str) {
         let addresses = self.cluster.addresses();
         for address in addresses.iter().cycle() {
-            if let Ok(channel) = Channel::connect(&self.env, address, ASK_TIMEOUT).await {
-                let attempt = step.attempt(ClusterClient::new(channel), url);
+            if let Some(connection) = self.connect(address, ASK_TIMEOUT).await {
+                let attempt = step.attempt(ClusterClient::new(connection.calls()), url);
                 if let Ok(Ok(true)) = self.env.timeout(ASK_TIMEOUT, attempt).await {
                     return;
                 }

@@ -285,39 +285,65 @@ fn localhost_is_an_address() {
 }
 
 /// Values that are at the edge of something.
+const EDGES: &[&str] = &[
+    "",
+    "0",
+    "-1",
+    "1",
+    "true",
+    "18446744073709551615",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "99999999999999999999999",
+    "0x7fffffff",
+    "1e9",
+    "2562047h47m16.854775807s",
+    "-1ns",
+    "3h",
+    "http://localhost:2380",
+    "https://[::1]:0,unix://a:1",
+    "http://[::1",
+    "//:",
+    "a=http://127.0.0.1:1,a=http://127.0.0.1:1,b=",
+    "*",
+    ",,,",
+    "jwt,sign-method=HS256,ttl=-1s",
+    "periodic",
+    "CompactHashCheck=true,AllBeta=false",
+    "{\"maxsize\": -1}",
+    "TLS1.3",
+    "/dev/null",
+    "\u{0}",
+    "é\u{301}\u{202e}",
+];
+
 fn edge() -> impl Strategy<Value = String> {
-    let some = [
-        "",
-        "0",
-        "-1",
-        "1",
-        "true",
-        "18446744073709551615",
-        "9223372036854775807",
-        "-9223372036854775808",
-        "99999999999999999999999",
-        "0x7fffffff",
-        "1e9",
-        "2562047h47m16.854775807s",
-        "-1ns",
-        "3h",
-        "http://localhost:2380",
-        "https://[::1]:0,unix://a:1",
-        "http://[::1",
-        "//:",
-        "a=http://127.0.0.1:1,a=http://127.0.0.1:1,b=",
-        "*",
-        ",,,",
-        "jwt,sign-method=HS256,ttl=-1s",
-        "periodic",
-        "CompactHashCheck=true,AllBeta=false",
-        "{\"maxsize\": -1}",
-        "TLS1.3",
-        "/dev/null",
-        "\u{0}",
-        "é\u{301}\u{202e}",
-    ];
-    prop_oneof![3 => prop::sample::select(some.to_vec()).prop_map(str::to_owned), 1 => ".{0,40}"]
+    prop_oneof![3 => prop::sample::select(EDGES).prop_map(str::to_owned), 1 => ".{0,40}"]
+}
+
+fn take_or_refuse(arguments: &[String]) {
+    if let Parsed::Flags(flags) = parse(arguments) {
+        let _ = verify_early(&flags)
+            .and_then(|()| verify(&flags))
+            .and_then(|()| build(&flags));
+    }
+}
+
+#[test]
+fn a_negative_count_of_learners_is_refused() {
+    assert_eq!(
+        configure("--max-learners=-1 --initial-advertise-peer-urls=http://127.0.0.1:2380").unwrap_err(),
+        "--max-learners[-1] must not be negative"
+    );
+}
+
+#[test]
+fn each_edge_of_each_flag_is_taken_or_refused() {
+    for flag in crate::cli::flags::table::all() {
+        for value in EDGES {
+            take_or_refuse(&[format!("--{}={value}", flag.name)]);
+        }
+    }
 }
 
 proptest! {
@@ -330,8 +356,6 @@ proptest! {
             .iter()
             .map(|(flag, value)| format!("--{}={value}", flag.get(&all).name))
             .collect();
-        if let Parsed::Flags(flags) = parse(&arguments) {
-            let _ = verify_early(&flags).and_then(|()| verify(&flags)).and_then(|()| build(&flags));
-        }
+        take_or_refuse(&arguments);
     }
 }

@@ -1,0 +1,105 @@
+//! Does what a limited user may do follow the changes of its permissions?
+//!
+//! ```text
+//!            given.invoked   given.returned        taken.invoked   taken.returned
+//!   refused ───────┼─────── either ──┼──── allowed ─────┼───── either ────┼─────── refused
+//! ```
+//!
+//! Calls that overlap a change may go either way. An attempt to give whose outcome is unknown may take effect long after:
+//! what it lets in is not held against the members.
+
+#[cfg(test)]
+mod tests;
+
+use tonic::Code;
+
+use crate::history::{ABANDONED_CALL_MAX, History, Operation, Outcome, Permission, Request};
+use crate::property::{Property, Violation};
+
+/// Checks the calls of limited clients.
+pub fn check(history: &History) -> Vec<Violation> {
+    let limited = |operation: &&Operation| history.limited.contains(&operation.client);
+    history
+        .operations
+        .iter()
+        .filter(limited)
+        .filter_map(|operation| {
+            let what = judge(operation, &history.permissions)?;
+            let message = format!("{what}:\n  {operation}");
+            Some(Violation::of_operations(
+                Property::Permission,
+                [operation.id],
+                message,
+            ))
+        })
+        .collect()
+}
+
+/// Whether a member refused for want of a permission.
+pub fn is_refused(operation: &Operation) -> bool {
+    matches!(
+        &operation.outcome,
+        Outcome::Denied {
+            code: Code::PermissionDenied,
+            ..
+        }
+    )
+}
+
+fn judge(operation: &Operation, permissions: &[Permission]) -> Option<String> {
+    let key = match &operation.request {
+        Request::Range(range) => &range.key,
+        Request::Put(put) => &put.key,
+        _ => return None,
+    };
+    let permission = permissions.iter().find(|it| key.starts_with(&it.prefix));
+    if operation.outcome.answer().is_some() {
+        let refusal = permission.map_or(Some("nobody gave a permission for it"), |it| {
+            refused(operation, it)
+        });
+        return refusal.map(|why| format!("carried out, though {why}"));
+    }
+    if is_refused(operation) && permission.is_some_and(|it| is_allowed(operation, it)) {
+        return Some("refused, though its permission had been given and was not taken away".to_owned());
+    }
+    None
+}
+
+fn covers(operation: &Operation, permission: &Permission) -> bool {
+    match operation.request {
+        Request::Range(_) => permission.reads,
+        _ => permission.writes,
+    }
+}
+
+/// Why the call must have been refused, if it must.
+fn refused(operation: &Operation, permission: &Permission) -> Option<&'static str> {
+    if !covers(operation, permission) {
+        return Some("the permission is for something else");
+    }
+    let returned = operation.returned?;
+    if returned < permission.given.invoked {
+        return Some("the permission was given afterwards");
+    }
+    let taken = permission.taken.as_ref()?;
+    let lingers = permission
+        .given
+        .unknown
+        .is_some_and(|attempt| attempt.nanos + ABANDONED_CALL_MAX > taken.invoked.nanos);
+    let was_taken = taken.returned.is_some_and(|done| done < operation.invoked);
+    (was_taken && !lingers).then_some("the permission had been taken away")
+}
+
+/// Whether the call must not have been refused.
+fn is_allowed(operation: &Operation, permission: &Permission) -> bool {
+    let was_given = permission
+        .given
+        .returned
+        .is_some_and(|done| done < operation.invoked);
+    let still = permission.taken.as_ref().is_none_or(|taken| {
+        operation
+            .returned
+            .is_some_and(|returned| returned < taken.invoked)
+    });
+    covers(operation, permission) && was_given && still
+}
