@@ -75,7 +75,6 @@ fn with_the_gate_a_member_calls_from_the_address_that_it_advertises() {
         cluster.members[1].kill();
         cluster.members[1].flags.pop();
         cluster.members[1].spawn();
-        cluster.members[1].wait_serving();
         let mut client = cluster.members[1].connect(&env).await;
         client.try_put(&env, "a", "1").await.ok();
         let refused = format!("x509: certificate is valid for {elsewhere}, not 127.0.0.1");
