@@ -71,6 +71,8 @@ pub struct Health {
     since: BTreeMap<MemberId, Instant>,
     /// When this member first had a leader: peers were well before they were asked by this leader.
     led_since: Option<Instant>,
+    /// Since when this member leads, if it does.
+    leads_since: Option<Instant>,
 }
 
 impl Consensus {
@@ -231,12 +233,15 @@ impl Consensus {
         }
         if !leads {
             health.since.clear();
+            health.leads_since = None;
             return;
         }
+        let leads_since = *health.leads_since.get_or_insert(now);
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
-        let known = health.led_since.unwrap_or(now);
-        let fresh = health.since.is_empty();
+        // Who answers a new leader's first heartbeats, one sooner than another, was well under the one before.
+        let is_new = now - leads_since < self.election_timeout();
+        let known = health.led_since.filter(|_| is_new).unwrap_or(now);
         for (id, acked) in metrics.heartbeat.iter().flatten() {
             let answers = acked
                 .as_ref()
@@ -244,8 +249,7 @@ impl Consensus {
             if !answers {
                 health.since.remove(id);
             } else if *id != self.member_id() {
-                // A new leader's first look: its peers were well under the one before.
-                health.since.entry(*id).or_insert(if fresh { known } else { now });
+                health.since.entry(*id).or_insert(known);
             }
         }
     }

@@ -177,6 +177,30 @@ fn a_wiped_member_is_refused_until_it_is_replaced() {
     });
 }
 
+/// The members are no strangers to a new leader: it need not wait until it knows them for as long as the old one did.
+#[test]
+fn a_removed_leader_is_replaced_at_once() {
+    run(async |env| {
+        let mut cluster = Cluster::start(3, &[]);
+        let leader = cluster.leader(&env, 0).await;
+        let removed = cluster.members[leader].connect(&env).await.status(&env).await;
+        let id = removed.header.unwrap().member_id;
+        let mut client = cluster.members[(leader + 1) % 3].connect(&env).await;
+        let remove = pb::MemberRemoveRequest { id };
+        eventually(&env, async || client.cluster.member_remove(remove).await).await;
+        let (code, log) = cluster.members[leader].end();
+        assert_eq!(code, Some(0), "{log}");
+        let url = cluster.members[leader].peer_url();
+        let added = client.cluster.member_add(add(&url, false)).await;
+        added.expect("the cluster is well");
+        let member = &mut cluster.members[leader];
+        fs::remove_dir_all(&member.data_dir).unwrap();
+        member.flags.push("--initial-cluster-state=existing".into());
+        member.start();
+        cluster.assert_equal_hashes(&env).await;
+    });
+}
+
 #[test]
 fn one_member_goes_on_alone_when_the_others_are_lost() {
     run(async |env| {
