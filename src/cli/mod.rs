@@ -142,6 +142,10 @@ fn configure(parsed: Parsed, logger: &Logger) -> Result<(Config, bool), Refusal>
     for name in config::inert(&flags) {
         warn!("flag-name" = name, "the flag has no effect on this server");
     }
+    if flags.unsigned("bootstrap-defrag-threshold-megabytes") > 0 {
+        // etcd's words where nothing worth it would be freed: here space is given back all the time.
+        info!("Skipping defragmentation");
+    }
     let config = config::build(&flags)?;
     if flags.text("name") == "default" {
         warn!(
@@ -262,6 +266,8 @@ fn log_start(config: &Config) {
         "max-request-bytes" = config.max_request_bytes,
         "max-concurrent-streams" = config.max_concurrent_streams,
         "pre-vote" = config.pre_vote,
+        // Whatever the flag says, as in etcd.
+        "v2-deprecation" = "write-only",
         "starting an etcd server"
     );
     if config.unsafe_no_fsync {
