@@ -8,9 +8,9 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::personality::{self, Persona};
 
+use crate::plan::Plan;
 use crate::report::{Report, Violation, add_counters};
-use crate::seed::{FNV_OFFSET, fnv1a};
+use crate::seed::{FNV_OFFSET, Seed, fnv1a};
 
 /// CPU time after which a run is given up, in seconds.
 pub const CPU_SECONDS_MAX: u64 = 180;
@@ -70,9 +71,9 @@ pub fn fix_addresses() {
     }
 }
 
-/// Runs one seed in a process of its own.
-pub fn run_child(executable: &Path, seed: u64) -> io::Result<Report> {
-    let output = child(executable, seed).stderr(Stdio::piped()).output()?;
+/// Carries a plan out in a process of its own.
+pub fn run_child(executable: &Path, plan: &Plan) -> io::Result<Report> {
+    let output = child(executable, plan, |command| command.stderr(Stdio::piped()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if let Some(report) = text
         .lines()
@@ -82,21 +83,33 @@ pub fn run_child(executable: &Path, seed: u64) -> io::Result<Report> {
         return Ok(report);
     }
     let errors = String::from_utf8_lossy(&output.stderr);
-    let tail = errors.len() - errors.len().min(2_000);
+    let tail = errors.ceil_char_boundary(errors.len().saturating_sub(2_000));
     let tail = errors.get(tail..).unwrap_or_default();
     let text = format!("a run ends with a report: {} {tail}", output.status);
     Ok(Report {
-        seed,
+        seed: plan.seed.0,
         violations: vec![Violation::new("ends-in-time", text)],
         ..Report::default()
     })
 }
 
-/// The command that runs one seed and prints its report.
-pub fn child(executable: &Path, seed: u64) -> Command {
+/// Runs the child that carries a plan out. It gets the plan on its standard input, wherever that comes from:
+/// its memory then looks the same for a seed and for that seed's file.
+pub fn child(
+    executable: &Path,
+    plan: &Plan,
+    arrange: impl FnOnce(&mut Command) -> &mut Command,
+) -> io::Result<Output> {
     let mut command = Command::new(executable);
-    command.env_clear().arg("child").arg(seed.to_string());
-    command
+    command.env_clear().arg("child");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = arrange(&mut command).spawn()?;
+    let input = serde_json::to_vec(plan).expect("plain data");
+    let mut stdin = child.stdin.take().expect("it was asked for");
+    // A child that ends before it has read everything is judged by what it says.
+    let _ = stdin.write_all(&input);
+    drop(stdin);
+    child.wait_with_output()
 }
 
 impl Campaign {
@@ -150,9 +163,10 @@ impl Campaign {
     }
 
     fn run(&self, number: u64, seed: u64) -> io::Result<Report> {
-        let mut report = run_child(&self.executable, seed)?;
+        let plan = Plan::draw(Seed(seed));
+        let mut report = run_child(&self.executable, &plan)?;
         if self.is_compared(number) {
-            let again = run_child(&self.executable, seed)?;
+            let again = run_child(&self.executable, &plan)?;
             if (&again.trace_hash, again.trace_lines) != (&report.trace_hash, report.trace_lines) {
                 let text = format!(
                     "a seed gives the same trace again: {} ({} lines), then {} ({} lines)",
@@ -294,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_child_that_says_nothing_is_a_failure() {
-        let report = run_child(Path::new("/bin/false"), 7).expect("it starts");
+        let report = run_child(Path::new("/bin/false"), &Plan::draw(Seed(7))).expect("it starts");
         assert_eq!(report.seed, 7);
         assert_eq!(report.violations[0].property, "ends-in-time");
     }

@@ -205,7 +205,7 @@ impl Cluster {
     }
 
     fn config(&self, member: usize) -> Config {
-        let plan = &self.shared.plan;
+        let options = &self.shared.plan.options;
         let own = name(member);
         let initial = (0..self.len()).map(|other| (name(other), vec![peer_url(other)]));
         Config {
@@ -217,12 +217,12 @@ impl Cluster {
             advertise_peer_urls: vec![peer_url(member)],
             join: locked(&self.shared.members[member]).joins,
             initial_cluster: initial.collect(),
-            heartbeat_interval: plan.heartbeat_interval,
-            election_timeout: plan.election_timeout,
-            snapshot_count: plan.snapshot_count,
-            snapshot_catchup_entries: plan.snapshot_catchup_entries,
-            log_segment_bytes: plan.log_segment_bytes,
-            quota_bytes: plan.quota_bytes,
+            heartbeat_interval: options.heartbeat_interval,
+            election_timeout: options.election_timeout,
+            snapshot_count: options.snapshot_count,
+            snapshot_catchup_entries: options.snapshot_catchup_entries,
+            log_segment_bytes: options.log_segment_bytes,
+            quota_bytes: options.quota_bytes,
             bcrypt_cost: BCRYPT_COST,
             watch_progress_interval: Duration::from_secs(5),
             name: own,

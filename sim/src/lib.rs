@@ -28,6 +28,7 @@ pub mod properties;
 pub mod report;
 #[cfg(madsim)]
 pub mod run;
+pub mod scenario;
 pub mod seed;
 pub mod trace;
 pub mod world;

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use quorate_sim::plan::Plan;
-use quorate_sim::seed::Seed;
+use quorate_sim::scenario::Source;
 #[cfg(madsim)]
 use quorate_sim::{
     campaign::{self, Campaign},
@@ -41,17 +40,24 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Runs one seed again and prints its report; with --log everything that happens.
+    /// Runs a seed or a stored scenario again and prints its report; with --log everything that happens.
     Replay {
-        seed: u64,
+        /// A seed, or the file of a scenario.
+        run: Source,
         #[arg(long)]
         log: bool,
         /// The most talkative level of the members' own log that --log prints.
         #[arg(long, default_value = "info")]
         level: String,
     },
-    /// Prints what a seed decides, without running it.
-    Plan { seed: u64 },
+    /// Prints what a seed decides, or a file says, without running it.
+    Plan {
+        /// A seed, or the file of a scenario.
+        run: Source,
+        /// As the scenario that `replay` reads.
+        #[arg(long)]
+        json: bool,
+    },
     /// Puts historical bugs back, one at a time, and looks whether they are found.
     Mutants {
         /// Only this row of the catalogue.
@@ -68,10 +74,9 @@ enum Verb {
         #[arg(long, default_value_t = 900)]
         budget: u64,
     },
-    /// Runs one seed in this process and prints its report as a line of JSON.
+    /// Carries out the plan on standard input and prints the report as a line of JSON.
     #[command(hide = true)]
     Child {
-        seed: u64,
         #[arg(long)]
         level: Option<String>,
     },
@@ -79,11 +84,13 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Verb::Plan { seed } => {
-            let plan = Plan::draw(Seed(seed));
-            println!("{plan:#?}\n{}", plan.schedule);
-            Ok(true)
-        }
+        Verb::Plan { run, json } => run.scenario().map(|scenario| {
+            match json {
+                true => println!("{}", scenario.to_json()),
+                false => println!("{}", scenario.plan),
+            }
+            true
+        }),
         #[cfg(madsim)]
         verb => simulate(verb),
         #[cfg(not(madsim))]
@@ -139,7 +146,7 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
             }
             Ok(summary.failures.is_empty())
         }
-        Verb::Replay { seed, log, level } => replay(seed, log.then_some(level)),
+        Verb::Replay { run, log, level } => replay(&run, log.then_some(level)),
         Verb::Mutants {
             only,
             seeds,
@@ -157,24 +164,25 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
                 budget: Duration::from_secs(budget),
             })
         }
-        Verb::Child { seed, level } => child(seed, level),
+        Verb::Child { level } => child(level),
         Verb::Plan { .. } => unreachable!("plans are printed by every build"),
     }
 }
 
 /// Runs a seed in a child, as a campaign does, with everything it prints.
 #[cfg(madsim)]
-fn replay(seed: u64, level: Option<String>) -> std::io::Result<bool> {
+fn replay(run: &Source, level: Option<String>) -> std::io::Result<bool> {
     use quorate_sim::report::Report;
 
     campaign::fix_addresses();
-    let plan = Plan::draw(Seed(seed));
-    eprintln!("{plan:#?}\n{}", plan.schedule);
-    let mut command = campaign::child(&std::env::current_exe()?, seed);
-    if let Some(level) = level {
-        command.arg("--level").arg(level);
-    }
-    let output = command.stderr(std::process::Stdio::inherit()).output()?;
+    let plan = run.scenario()?.plan;
+    eprintln!("{plan}");
+    let output = campaign::child(&std::env::current_exe()?, &plan, |command| {
+        if let Some(level) = level {
+            command.arg("--level").arg(level);
+        }
+        command.stderr(std::process::Stdio::inherit())
+    })?;
     let text = String::from_utf8_lossy(&output.stdout);
     let report: Report = serde_json::from_str(text.trim())
         .map_err(|error| std::io::Error::other(format!("no report ({}): {error}", output.status)))?;
@@ -183,14 +191,16 @@ fn replay(seed: u64, level: Option<String>) -> std::io::Result<bool> {
         println!("VIOLATED {}: {}", violation.property, violation.text);
     }
     let verdict = if report.passed() { "passed" } else { "FAILED" };
-    println!("seed {seed} {verdict}, trace {}", report.trace_hash);
+    println!("{run} {verdict}, trace {}", report.trace_hash);
     Ok(report.passed())
 }
 
 #[cfg(madsim)]
-fn child(seed: u64, level: Option<String>) -> std::io::Result<bool> {
+fn child(level: Option<String>) -> std::io::Result<bool> {
     use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
+    use quorate_sim::plan::Plan;
 
+    let plan: Plan = serde_json::from_reader(std::io::stdin().lock())?;
     let level = level
         .map(|level| level.parse().map_err(std::io::Error::other))
         .transpose()?;
@@ -204,7 +214,7 @@ fn child(seed: u64, level: Option<String>) -> std::io::Result<bool> {
         campaign::MEMORY_BYTES_MAX,
         campaign::MEMORY_BYTES_MAX,
     )?;
-    let mut report = quorate_sim::run::run(Plan::draw(Seed(seed)), level);
+    let mut report = quorate_sim::run::run(plan, level);
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     report.cpu_seconds = seconds(usage.user_time()) + seconds(usage.system_time());

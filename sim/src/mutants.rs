@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::campaign::{Campaign, run_child};
+use crate::plan::Plan;
 use crate::report::Report;
+use crate::seed::Seed;
 
 /// One entry of the catalogue.
 #[derive(Clone, Debug, Deserialize)]
@@ -191,7 +193,7 @@ fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Re
             outcome.verdict = Verdict::ByLuck { report: last.clone() };
             continue;
         };
-        let again = run_child(executable, report.seed)?;
+        let again = run_child(executable, &Plan::draw(Seed(report.seed)))?;
         let replayed = again.trace_hash == report.trace_hash && again.violations == report.violations;
         outcome.verdict = Verdict::Killed { report, replayed };
         return Ok(());

@@ -49,6 +49,17 @@ impl Report {
     pub fn passed(&self) -> bool {
         self.violations.is_empty()
     }
+
+    /// The short names of the properties that were violated, the first one first, each once.
+    pub fn properties(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for violation in &self.violations {
+            if !names.contains(&violation.property.as_str()) {
+                names.push(violation.property.as_str());
+            }
+        }
+        names
+    }
 }
 
 /// Adds up counters.

@@ -35,7 +35,7 @@ use crate::nemesis;
 use crate::plan::Plan;
 use crate::properties::{Observation, Properties};
 use crate::report::{Report, Violation, add_counters};
-use crate::seed::Dice;
+use crate::seed::Seed;
 use crate::trace::Trace;
 use crate::world::World;
 
@@ -137,7 +137,7 @@ fn judge_options(plan: &Plan, cluster: &Cluster) -> JudgeOptions {
     JudgeOptions {
         lease_times: Some(lease_times),
         replacements: cluster.replacements(),
-        unknown_writes: plan.contend,
+        unknown_writes: plan.clients.contend,
         ..JudgeOptions::default()
     }
 }
@@ -218,13 +218,14 @@ impl Run {
     }
 
     async fn phases(&self) {
-        self.world.event("world", format_args!("{:?}", self.plan.shape));
+        self.world
+            .event("world", format_args!("{:?}", self.plan.clients.shape));
         for member in 0..self.plan.members {
             self.cluster.start(member);
         }
         self.world.spawn(self.probes());
         let envs = self.start_hosts();
-        if self.plan.auth && !self.found_users(&envs[0]).await {
+        if self.plan.clients.auth && !self.found_users(&envs[0]).await {
             return;
         }
         let clients = self.start_clients(&envs);
@@ -236,8 +237,11 @@ impl Run {
         self.world.event("world", format_args!("heal"));
         self.stop.stop_clients();
         // A call that is answered after the members were asked what they hold would look lost.
-        self.within(self.plan.call_timeout * 2 + Duration::from_secs(5), join(clients))
-            .await;
+        self.within(
+            self.plan.clients.call_timeout * 2 + Duration::from_secs(5),
+            join(clients),
+        )
+        .await;
         let Some(revision) = self.settle(&envs[0]).await else {
             return;
         };
@@ -271,7 +275,7 @@ impl Run {
             let id = self.world.add_host(&format!("c{}", host + 1));
             self.world.start(id, |_| std::future::pending())
         };
-        (0..self.plan.client_hosts).map(start).collect()
+        (0..self.plan.clients.hosts).map(start).collect()
     }
 
     fn users_options(&self, client: u32, round: &Arc<AtomicU64>) -> UsersOptions {
@@ -279,8 +283,8 @@ impl Run {
             seed: self.plan.seed.0,
             client,
             addresses: self.cluster.addresses(),
-            call_timeout: self.plan.call_timeout,
-            pause: self.plan.pause,
+            call_timeout: self.plan.clients.call_timeout,
+            pause: self.plan.clients.pause,
             round: round.clone(),
         }
     }
@@ -299,17 +303,17 @@ impl Run {
 
     fn start_clients(&self, envs: &[Env]) -> Vec<Task<()>> {
         let mut tasks = Vec::new();
-        let clients = self.plan.clients_per_host;
+        let clients = self.plan.clients.per_host;
         for (env, host) in envs.iter().zip(0..) {
             for client in host * clients..(host + 1) * clients {
-                tasks.push(if self.plan.contend {
+                tasks.push(if self.plan.clients.contend {
                     self.start_contender(env, client)
                 } else {
                     self.start_client(env, client)
                 });
             }
         }
-        if self.plan.auth {
+        if self.plan.clients.auth {
             let round = Arc::default();
             let (clock, stop) = (self.clock(), self.stop.clone());
             let options = self.users_options(ADMINISTRATOR, &round);
@@ -330,15 +334,15 @@ impl Run {
         let plan = &self.plan;
         let options = ClientOptions {
             client,
-            user: plan.user(),
+            user: plan.clients.user(),
             addresses: self.cluster.addresses(),
-            call_timeout: plan.call_timeout,
+            call_timeout: plan.clients.call_timeout,
             connect_timeout: Duration::from_secs(1),
-            pause: plan.pause,
+            pause: plan.clients.pause,
             consistency: Consistency::Linearizable,
-            calls_per_member: plan.calls_per_member,
+            calls_per_member: plan.clients.calls_per_member,
         };
-        let generator = Generator::new(plan.seed.0, client, plan.shape);
+        let generator = Generator::new(plan.seed.0, client, plan.clients.shape);
         let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
         env.spawn(run_client(
             env.clone(),
@@ -355,11 +359,11 @@ impl Run {
         let options = ContenderOptions {
             seed: plan.seed.0,
             client,
-            user: plan.user(),
+            user: plan.clients.user(),
             addresses: self.cluster.addresses(),
-            call_timeout: plan.call_timeout,
-            pause: plan.pause,
-            lease_ttl_seconds: plan.shape.lease_ttl_seconds,
+            call_timeout: plan.clients.call_timeout,
+            pause: plan.clients.pause,
+            lease_ttl_seconds: plan.clients.shape.lease_ttl_seconds,
         };
         let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
         env.spawn(run_contender(env.clone(), self.clock(), recorder, options, stop))
@@ -367,15 +371,15 @@ impl Run {
 
     /// Somebody has to make space where that can run out. Works to the end of the run.
     fn start_operator(&self, env: &Env) {
-        if self.plan.quota_bytes == 0 {
+        if self.plan.options.quota_bytes == 0 {
             return;
         }
         let options = OperatorOptions {
             seed: self.plan.seed.0,
             client: OPERATOR,
-            user: self.plan.user(),
+            user: self.plan.clients.user(),
             addresses: self.cluster.addresses(),
-            call_timeout: self.plan.call_timeout,
+            call_timeout: self.plan.clients.call_timeout,
         };
         let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
         env.spawn_detached(run_operator(env.clone(), self.clock(), recorder, options, stop));
@@ -386,7 +390,7 @@ impl Run {
             let env = envs[number as usize % envs.len()].clone();
             let options = WatcherOptions {
                 client: FIRST_WATCHER + number,
-                user: self.plan.user(),
+                user: self.plan.clients.user(),
                 addresses: self.cluster.addresses(),
                 member: number as usize,
                 connect_timeout: Duration::from_secs(1),
@@ -399,17 +403,18 @@ impl Run {
             let user = run_watches(env.clone(), self.clock(), recorder, watches, options, stop);
             env.spawn(user)
         };
-        (0..self.plan.watchers).map(start).collect()
+        (0..self.plan.clients.watchers).map(start).collect()
     }
 
     /// Carries out the schedule. When its time is over all members run, and what a replacement still needs has to come
     /// about under load.
     async fn faults(&self, envs: &[Env]) -> bool {
-        let hosts: Vec<usize> = (self.plan.members..self.plan.members + self.plan.client_hosts).collect();
+        let hosts: Vec<usize> = (self.plan.members..self.plan.members + self.plan.clients.hosts).collect();
         let mut under_way = Vec::new();
-        for (number, fault) in self.plan.schedule.faults.iter().enumerate() {
+        for fault in &self.plan.schedule.faults {
             self.world.sleep_until(fault.at().as_nanos() as u64).await;
-            let dice: Dice = self.plan.seed.dice(&format!("fault {number}"));
+            // Its own chance, not its place among the others: they may be taken away.
+            let dice = Seed(fault.choice).dice("fault");
             let (cluster, env) = (self.cluster.clone(), envs[0].clone());
             let strike = nemesis::strike(cluster, env, hosts.clone(), fault.clone(), dice);
             under_way.push(self.world.spawn(strike));
@@ -460,7 +465,7 @@ impl Run {
     async fn settle(&self, env: &Env) -> Option<i64> {
         let options = SettleOptions {
             client: SETTLING_CLIENT,
-            user: self.plan.user(),
+            user: self.plan.clients.user(),
             addresses: self.cluster.addresses(),
             timeout: self.plan.settle_timeout,
             call_timeout: Duration::from_secs(5),

@@ -13,6 +13,7 @@ use quorate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, Target
 use quorate::proto::etcdserverpb::request_op::Request as Op;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::history::{Answer, Outcome, Request};
 
@@ -24,7 +25,8 @@ const LEASED_KEYS: &str = "l/";
 const LEASES_HELD_MAX: usize = 2;
 
 /// How often each kind of operation is drawn, relative to the others; 0 switches it off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Weights {
     pub put: u32,
     pub get: u32,
@@ -66,6 +68,26 @@ impl Weights {
         leased_put: 6,
     };
 
+    /// All operations off.
+    pub const NONE: Weights = Weights {
+        put: 0,
+        get: 0,
+        serializable_get: 0,
+        range: 0,
+        get_at_revision: 0,
+        delete: 0,
+        delete_range: 0,
+        compare_and_put: 0,
+        multi_put: 0,
+        nested_txn: 0,
+        read_only_txn: 0,
+        compact: 0,
+        lease_grant: 0,
+        lease_keep_alive: 0,
+        lease_revoke: 0,
+        leased_put: 0,
+    };
+
     fn table(&self) -> [(u32, Draw); 16] {
         [
             (self.put, Generator::put),
@@ -91,7 +113,8 @@ impl Weights {
 type Draw = fn(&mut Generator) -> Request;
 
 /// The shape of a workload: itself something to draw from a seed, since one shape finds one sort of bug.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Shape {
     pub keys: u32,
     pub leased_keys: u32,
@@ -101,6 +124,13 @@ pub struct Shape {
     pub compaction_keeps: i64,
     /// Values are padded to this many bytes; 0: no padding.
     pub value_bytes: usize,
+}
+
+impl Default for Weights {
+    /// An operation that a stored workload does not name is off.
+    fn default() -> Self {
+        Weights::NONE
+    }
 }
 
 impl Default for Shape {

@@ -76,7 +76,7 @@ pub async fn strike(cluster: Cluster, env: Env, others: Vec<HostId>, fault: Faul
         fault: &fault,
     };
     if blow.land(&mut dice).await {
-        cluster.count(&format!("{:?}", fault.class));
+        cluster.count(&format!("fault/{:?}", fault.class));
     }
     world.event("nemesis", format_args!("end of {fault}"));
 }

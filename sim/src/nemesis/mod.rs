@@ -136,6 +136,7 @@ impl Class {
 
 /// One fault.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     pub at_ms: u64,
     pub lasts_ms: u64,
@@ -177,6 +178,7 @@ impl fmt::Display for Fault {
 
 /// The faults of a run, by time.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Schedule {
     pub faults: Vec<Fault>,
 }

@@ -22,18 +22,33 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use self::content::Content;
 pub use self::content::Damage;
 use self::tree::{Inode, Tree};
+use crate::plan::readable;
 use crate::seed::Dice;
 
 /// What a run draws once for its disks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    #[serde(with = "readable")]
     pub sync_latency_min: Duration,
+    #[serde(with = "readable")]
     pub sync_latency_mean: Duration,
     pub capacity_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            sync_latency_min: Duration::from_micros(200),
+            sync_latency_mean: Duration::from_micros(400),
+            capacity_bytes: 4 << 30,
+        }
+    }
 }
 
 /// Counted over the run, for the report.

@@ -2,17 +2,35 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Nanos;
+use crate::plan::readable;
 use crate::seed::Dice;
 
 /// How fast an undisturbed network is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Speed {
+    #[serde(with = "readable::nanos")]
     pub latency: Nanos,
     /// Added to the latency: anything from zero to this.
+    #[serde(with = "readable::nanos")]
     pub jitter: Nanos,
-    /// Nanoseconds that a kibibyte occupies the link.
+    /// How long a kibibyte occupies the link.
+    #[serde(with = "readable::nanos")]
     pub per_kibibyte: Nanos,
+}
+
+impl Default for Speed {
+    /// A quiet local network.
+    fn default() -> Self {
+        Speed {
+            latency: 500_000,
+            jitter: 0,
+            per_kibibyte: 8_000,
+        }
+    }
 }
 
 impl Speed {

@@ -34,11 +34,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::ready;
+use serde::{Deserialize, Serialize};
 
 use self::connection::{Connection, End, Holder, Piece};
 pub use self::link::{Link, Speed};
 pub use self::slot::Slot;
 use super::Nanos;
+use crate::plan::readable;
 use crate::seed::Dice;
 
 /// A machine on the network.
@@ -58,13 +60,25 @@ pub(crate) fn nanos(duration: Duration) -> Nanos {
 }
 
 /// What a run draws once for its network.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     pub speed: Speed,
     /// Bytes that one direction of a connection holds: buffers of both systems and what is under way.
     pub window: usize,
     /// How long a sender waits for acknowledgements before its connection fails.
+    #[serde(with = "readable")]
     pub give_up: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            speed: Speed::default(),
+            window: 256 << 10,
+            give_up: Duration::from_secs(20),
+        }
+    }
 }
 
 /// Registers a timer: at this time, wake that. Asked of the world because only it has a clock.

@@ -1,13 +1,12 @@
-//! A run before it begins: everything that the seed decides about it.
-//!
-//! Cluster size, timings, sizes of segments and snapshots, the network's speed, the disks, the workload's
-//! shape and the faults. The workload's shape is a class of fault of its own: one shape finds one sort of
-//! bug.
+//! What a seed decides about a run: cluster size, the options of its members, the network's speed, the
+//! disks, the workload's shape and the faults. The workload's shape is a class of fault of its own: one
+//! shape finds one sort of bug.
 
 use std::time::Duration;
 
-use quorate_jepsen::workload::{Shape, User};
+use quorate_jepsen::workload::Shape;
 
+use super::{Clients, MemberOptions, Plan};
 use crate::nemesis::Schedule;
 use crate::seed::Seed;
 use crate::world::{disk, net};
@@ -19,41 +18,6 @@ const CALM: Duration = Duration::from_secs(2);
 const EMPTY_STORE_BYTES: i64 = 20_480;
 const PAIR_BYTES: i64 = 100;
 const OTHER_KEYS_MAX: u32 = 20;
-
-/// See the module's text.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub seed: Seed,
-    pub members: usize,
-    pub network: net::Settings,
-    pub disks: disk::Settings,
-    pub heartbeat_interval: Duration,
-    pub election_timeout: Duration,
-    pub snapshot_count: u64,
-    pub snapshot_catchup_entries: u64,
-    pub log_segment_bytes: u64,
-    pub shape: Shape,
-    /// Everybody has to log in, and there is a user with limited rights.
-    pub auth: bool,
-    /// Small enough to be reached; 0: the default, which is not.
-    pub quota_bytes: i64,
-    /// Clients contend for locks and elections, instead of working on keys.
-    pub contend: bool,
-    /// Hosts with clients on them, and clients on each.
-    pub client_hosts: usize,
-    pub clients_per_host: u32,
-    pub watchers: u32,
-    /// Mean time between two calls of a client.
-    pub pause: Duration,
-    pub call_timeout: Duration,
-    /// Calls after which a client goes to another member; 0: never by itself.
-    pub calls_per_member: u32,
-    /// When faults and workload end.
-    pub chaos_end: Duration,
-    /// How long the healed cluster may take to settle.
-    pub settle_timeout: Duration,
-    pub schedule: Schedule,
-}
 
 impl Plan {
     pub fn draw(seed: Seed) -> Plan {
@@ -72,30 +36,29 @@ impl Plan {
             members,
             network: network(&mut dice),
             disks: disks(&mut dice),
-            heartbeat_interval: election_timeout / 10,
-            election_timeout,
-            snapshot_count,
-            snapshot_catchup_entries,
-            log_segment_bytes,
-            shape,
-            auth: kind.range(0..8) == 0,
-            contend: kind.range(0..8) == 0,
-            quota_bytes: quota(&mut kind, &shape),
-            client_hosts: dice.range(1..4) as usize,
-            clients_per_host: dice.range(1..4) as u32,
-            watchers: dice.range(1..4) as u32,
-            pause: *dice.pick(&[millis(20), millis(60), millis(150)]),
-            call_timeout: *dice.pick(&[millis(1_000), millis(3_000), millis(8_000)]),
-            calls_per_member: *dice.pick(&[0, 3, 20]),
+            clients: Clients {
+                shape,
+                auth: kind.range(0..8) == 0,
+                contend: kind.range(0..8) == 0,
+                hosts: dice.range(1..4) as usize,
+                per_host: dice.range(1..4) as u32,
+                watchers: dice.range(1..4) as u32,
+                pause: *dice.pick(&[millis(20), millis(60), millis(150)]),
+                call_timeout: *dice.pick(&[millis(1_000), millis(3_000), millis(8_000)]),
+                calls_per_member: *dice.pick(&[0, 3, 20]),
+            },
+            options: MemberOptions {
+                heartbeat_interval: election_timeout / 10,
+                election_timeout,
+                snapshot_count,
+                snapshot_catchup_entries,
+                log_segment_bytes,
+                quota_bytes: quota(&mut kind, &shape),
+            },
             chaos_end,
             settle_timeout: Duration::from_secs(60),
             schedule: Schedule::draw(&mut seed.dice("nemesis"), members, CALM, chaos_end),
         }
-    }
-
-    /// Who does everything that is not for a limited user.
-    pub fn user(&self) -> Option<User> {
-        self.auth.then(User::root)
     }
 }
 

@@ -1,0 +1,185 @@
+//! A run as data: everything that decides it, apart from the code.
+//!
+//! ```text
+//!   seed ─► Plan::draw ─► Plan ─► JSON file ─► Plan ─► run        the same run, trace for trace
+//!                          ▲                    │
+//!                          └── shrink ◄─────────┘                 a smaller one that violates the same
+//! ```
+//!
+//! Whatever is drawn is stored as a value, so that a stored plan means the same after the drawing has
+//! changed. The seed stays in it for the streams of chance that a run consumes while it goes on (latencies,
+//! what a crash tears, the order of tasks).
+//!
+//! A field that a file lacks has the value of [`Plan::default`]: what was so before the field existed. A
+//! field that this version does not know is an error which names it.
+
+mod draw;
+pub mod readable;
+
+use std::fmt;
+use std::time::Duration;
+
+use quorate_jepsen::workload::{Shape, User};
+use serde::{Deserialize, Serialize};
+
+use crate::nemesis::Schedule;
+use crate::seed::Seed;
+use crate::world::{disk, net};
+
+/// See the module's text.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Plan {
+    pub seed: Seed,
+    pub members: usize,
+    pub options: MemberOptions,
+    pub network: net::Settings,
+    pub disks: disk::Settings,
+    pub clients: Clients,
+    /// When faults and workload end.
+    #[serde(with = "readable")]
+    pub chaos_end: Duration,
+    /// How long the healed cluster may take to settle.
+    #[serde(with = "readable")]
+    pub settle_timeout: Duration,
+    pub schedule: Schedule,
+}
+
+/// The options that all members of a run are started with.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemberOptions {
+    #[serde(with = "readable")]
+    pub heartbeat_interval: Duration,
+    #[serde(with = "readable")]
+    pub election_timeout: Duration,
+    pub snapshot_count: u64,
+    pub snapshot_catchup_entries: u64,
+    pub log_segment_bytes: u64,
+    /// Small enough to be reached; 0: the default, which is not.
+    pub quota_bytes: i64,
+}
+
+/// Who works on the cluster, and how.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clients {
+    /// Hosts with clients on them, and clients on each.
+    pub hosts: usize,
+    pub per_host: u32,
+    pub watchers: u32,
+    /// Which operations the clients draw.
+    pub shape: Shape,
+    /// Everybody has to log in, and there is a user with limited rights.
+    pub auth: bool,
+    /// Clients contend for locks and elections, instead of working on keys.
+    pub contend: bool,
+    /// Mean time between two calls of a client.
+    #[serde(with = "readable")]
+    pub pause: Duration,
+    #[serde(with = "readable")]
+    pub call_timeout: Duration,
+    /// Calls after which a client goes to another member; 0: never by itself.
+    pub calls_per_member: u32,
+}
+
+impl Plan {
+    /// Whether it can be carried out: a file may say anything.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let wrong = |what: &str| Err(what.to_owned());
+        if !(1..=9).contains(&self.members) {
+            return wrong("a run has 1 to 9 members");
+        }
+        if self.clients.hosts == 0 {
+            return wrong("a run has at least one host for clients");
+        }
+        if self.clients.hosts as u64 * u64::from(self.clients.per_host) > 100 || self.clients.watchers > 100 {
+            return wrong("a run has at most 100 clients and 100 watchers");
+        }
+        if let Some(fault) = self
+            .schedule
+            .faults
+            .iter()
+            .find(|fault| fault.member >= self.members)
+        {
+            return Err(format!("a fault strikes a member that is not there: {fault}"));
+        }
+        if self.clients.pause.is_zero() || self.options.heartbeat_interval.is_zero() {
+            return wrong("clients pause, and heartbeats have an interval");
+        }
+        Ok(())
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Plan {
+            seed: Seed(0),
+            members: 3,
+            options: MemberOptions::default(),
+            network: net::Settings::default(),
+            disks: disk::Settings::default(),
+            clients: Clients::default(),
+            chaos_end: Duration::from_secs(20),
+            settle_timeout: Duration::from_secs(60),
+            schedule: Schedule::default(),
+        }
+    }
+}
+
+impl Default for MemberOptions {
+    fn default() -> Self {
+        MemberOptions {
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1_000),
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            log_segment_bytes: 2 << 20,
+            quota_bytes: 0,
+        }
+    }
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Clients {
+            hosts: 1,
+            per_host: 1,
+            watchers: 1,
+            shape: Shape::default(),
+            auth: false,
+            contend: false,
+            pause: Duration::from_millis(60),
+            call_timeout: Duration::from_millis(3_000),
+            calls_per_member: 0,
+        }
+    }
+}
+
+impl Plan {
+    pub fn user(&self) -> Option<User> {
+        self.clients.user()
+    }
+}
+
+impl Clients {
+    /// Who does everything that is not for a limited user.
+    pub fn user(&self) -> Option<User> {
+        self.auth.then(User::root)
+    }
+}
+
+impl fmt::Display for Plan {
+    /// For people: the plan as it is stored, but a fault a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = Plan {
+            schedule: Schedule::default(),
+            ..self.clone()
+        };
+        let json = serde_json::to_string_pretty(&short).map_err(|_| fmt::Error)?;
+        write!(f, "{json}\n{}", self.schedule)
+    }
+}
