@@ -43,8 +43,8 @@ struct Shared {
     members: Vec<Mutex<Member>>,
     violations: Mutex<Vec<Violation>>,
     counters: Mutex<BTreeMap<String, u64>>,
-    /// The member that voted last.
-    voted: signal::Sender<usize>,
+    /// The member that voted last, and whether it was silenced for it.
+    voted: signal::Sender<Option<(usize, bool)>>,
     votes: Mutex<Votes>,
     failed: signal::Sender<bool>,
     replacing: Mutex<Replacing>,
@@ -66,6 +66,8 @@ struct Member {
     excused: bool,
     /// A fault wants it down: nobody else may start it.
     held_down: u32,
+    /// It is cut off at its next vote.
+    silenced_at_vote: bool,
     /// It took another one's place: it joins the cluster, unless its disk says that it has done so.
     joins: bool,
 }
@@ -97,6 +99,7 @@ impl Cluster {
                 stop: signal::channel(false).0,
                 excused: false,
                 held_down: 0,
+                silenced_at_vote: false,
                 joins: false,
             })
         };
@@ -108,7 +111,7 @@ impl Cluster {
                 members,
                 violations: Mutex::default(),
                 counters: Mutex::default(),
-                voted: signal::channel(0).0,
+                voted: signal::channel(None).0,
                 votes: Mutex::default(),
                 failed: signal::channel(false).0,
                 replacing: Mutex::default(),
@@ -192,11 +195,38 @@ impl Cluster {
         if let Err(violation) = granted {
             self.violate(violation);
         }
-        self.shared.voted.send(member);
+        let silenced = std::mem::take(&mut locked(&self.shared.members[member]).silenced_at_vote);
+        if silenced {
+            let host = self.host(member);
+            self.world().net(|net, now| {
+                (0..net.hosts()).for_each(|to| net.cut(now, host, to));
+            });
+        }
+        self.shared.voted.send(Some((member, silenced)));
+    }
+
+    /// From now on whoever votes says nothing any more to anybody, its answer to begin with: the nemesis, who
+    /// [sees it](Self::votes), has to end it and to [let it speak](Self::unsilence) again.
+    pub fn silence_at_vote(&self, members: &[usize]) {
+        for member in members {
+            locked(&self.shared.members[*member]).silenced_at_vote = true;
+        }
+    }
+
+    /// Nobody is silenced any more; `voter` was.
+    pub fn unsilence(&self, voter: Option<usize>) {
+        for member in &self.shared.members {
+            locked(member).silenced_at_vote = false;
+        }
+        if let Some(host) = voter.map(|member| self.host(member)) {
+            self.world().net(|net, now| {
+                (0..net.hosts()).for_each(|to| net.heal(now, host, to));
+            });
+        }
     }
 
     /// Watches which member voted last.
-    pub fn votes(&self) -> signal::Receiver<usize> {
+    pub fn votes(&self) -> signal::Receiver<Option<(usize, bool)>> {
         self.shared.voted.subscribe()
     }
 
@@ -240,8 +270,8 @@ impl Cluster {
         member.stop = stop;
         member.life += 1;
         member.node = Weak::new();
-        // What the disk does from now on is excused by the faults of now.
-        member.excused = self.world().drive(member.host, |drive| drive.is_full());
+        // A fault of the disk that is under way may meet this life, too.
+        member.excused = self.world().drive(member.host, |drive| drive.may_fail());
         let (host, life) = (member.host, member.life);
         drop(member);
         let config = self.config(index);

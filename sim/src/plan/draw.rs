@@ -31,6 +31,8 @@ impl Plan {
         let log_segment_bytes = *dice.pick(&[64 << 10, 256 << 10, 2 << 20]);
         let shape = Shape::drawn(dice.u64());
         let mut kind = seed.dice("kind");
+        let mut nemesis = seed.dice("nemesis");
+        let classes = Schedule::half(&mut nemesis);
         Plan {
             seed,
             members,
@@ -57,7 +59,7 @@ impl Plan {
             },
             chaos_end,
             settle_timeout: Duration::from_secs(60),
-            schedule: Schedule::draw(&mut seed.dice("nemesis"), members, CALM, chaos_end),
+            schedule: Schedule::draw(&mut nemesis, &classes, members, CALM, chaos_end),
         }
     }
 }

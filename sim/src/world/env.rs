@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Nanos;
 use super::clock::Clock;
-use super::disk::Drive;
+use super::disk::{Drive, Point};
 use super::net::{Binding, EndId, HostId, Knock, Net};
 use super::timer::Time;
 use crate::seed::Dice;
@@ -134,7 +134,7 @@ struct Socket {
 async fn connect(socket: Socket, to: HostId, port: u16) -> io::Result<SimStream> {
     let from = socket.host;
     for attempt in 0..=CONNECT_RETRIES {
-        let there = locked(&socket.net).packet(from, to);
+        let there = locked(&socket.net).packet(socket.time.now(), from, to);
         if let Some(delay) = there {
             socket.time.sleep(Duration::from_nanos(delay)).await;
             let knock = locked(&socket.net).knock(from, to, port);
@@ -143,7 +143,7 @@ async fn connect(socket: Socket, to: HostId, port: u16) -> io::Result<SimStream>
                 Knock::Refused => Some(Err(io::ErrorKind::ConnectionRefused.into())),
                 Knock::Opened(end) => Some(Ok(SimStream::new(socket.clone(), end))),
             };
-            let back = locked(&socket.net).packet(to, from);
+            let back = locked(&socket.net).packet(socket.time.now(), to, from);
             if let (Some(result), Some(delay)) = (opened, back) {
                 socket.time.sleep(Duration::from_nanos(delay)).await;
                 return result;
@@ -253,9 +253,20 @@ impl SimDisk {
         loop {
             let until = locked(&self.drive).stalled_until();
             match until {
-                Some(until) if until > self.time.now() => self.time.sleep_until(until).await,
+                Some(until) if until > self.time.now() => {
+                    locked(&self.drive).counters.stalled += 1;
+                    self.time.sleep_until(until).await;
+                }
                 _ => return,
             }
+        }
+    }
+
+    /// Ends here, for good, if a nemesis has set its trap at this point.
+    async fn pass(&self, point: Point) {
+        let is_trapped = locked(&self.drive).reach(point);
+        if is_trapped {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -369,8 +380,11 @@ impl File for SimFile {
     fn sync(&self) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async {
             let mark = locked(&self.disk.drive).begin_sync(self.disk.life, self.inode)?;
+            self.disk.pass(Point::BeforeSync).await;
             self.disk.sync_wait().await;
-            locked(&self.disk.drive).finish_sync(self.disk.life, self.inode, mark)
+            locked(&self.disk.drive).finish_sync(self.disk.life, self.inode, mark)?;
+            self.disk.pass(Point::AfterSync).await;
+            Ok(())
         })
     }
 

@@ -60,6 +60,10 @@ pub enum Kill {
     Process,
     /// The whole machine: what was not synced is lost or torn, and nobody is told.
     Power,
+    /// The same; all that was not synced is lost.
+    PowerLosing,
+    /// The same; the first change to each file that was not synced is torn, and the rest is lost.
+    PowerTearing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -234,10 +238,14 @@ impl World {
                 locked(&self.shared.net).kill_process(now, id);
                 locked(&host.drive).kill_process();
             }
-            Kill::Power => {
+            Kill::Power | Kill::PowerLosing | Kill::PowerTearing => {
                 host.powered = false;
                 locked(&self.shared.net).power_off(now, id);
-                locked(&host.drive).crash();
+                locked(&host.drive).crash_with(match kill {
+                    Kill::PowerLosing => Some(disk::Tail::Lost),
+                    Kill::PowerTearing => Some(disk::Tail::Torn),
+                    _ => None,
+                });
             }
         }
         true
@@ -252,7 +260,24 @@ impl World {
         self.change(id, Running::Paused, Running::On)
     }
 
+    /// [`pause`](Self::pause) and [`resume`](Self::resume), so often that it is not worth a line each.
+    pub fn pause_briefly(&self, id: HostId, pause: bool) -> bool {
+        let (from, to) = match pause {
+            true => (Running::On, Running::Paused),
+            false => (Running::Paused, Running::On),
+        };
+        self.switch(id, from, to)
+    }
+
     fn change(&self, id: HostId, from: Running, to: Running) -> bool {
+        let changed = self.switch(id, from, to);
+        if changed {
+            self.event(&self.name(id), format_args!("{to:?}"));
+        }
+        changed
+    }
+
+    fn switch(&self, id: HostId, from: Running, to: Running) -> bool {
         let mut hosts = locked(&self.shared.hosts);
         let host = &mut hosts[id];
         let Some(process) = host.process.as_ref().filter(|_| host.state == from) else {
@@ -263,7 +288,6 @@ impl World {
             _ => Handle::current().resume(process.id()),
         }
         host.state = to;
-        self.event(&host.name, format_args!("{to:?}"));
         true
     }
 

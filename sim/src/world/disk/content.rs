@@ -98,6 +98,13 @@ enum Fate {
     Torn,
 }
 
+/// What a crash does to all changes that were not synced, if it treats them alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tail {
+    Lost,
+    Torn,
+}
+
 /// How much a crash damaged.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Damage {
@@ -113,6 +120,8 @@ pub struct Content {
     pending: Vec<Pending>,
     /// Changes dropped from the front of `pending` so far.
     synced: u64,
+    /// Where the last write begins that was synced.
+    settled: u64,
 }
 
 impl Content {
@@ -165,13 +174,44 @@ impl Content {
     /// The sync that began at `mark` is done: everything before it is durable.
     pub fn finish_sync(&mut self, mark: u64) {
         let done = mark.saturating_sub(self.synced).min(self.pending.len() as u64);
-        self.pending.drain(..done as usize);
+        for change in self.pending.drain(..done as usize) {
+            self.settled = match change {
+                Pending::Write { offset, .. } => offset,
+                Pending::SetLen { new_length, .. } => self.settled.min(new_length),
+            };
+        }
         self.synced += done;
+    }
+
+    /// Bytes before this offset were synced before something that was synced behind them, and are not being changed.
+    pub fn settled(&self) -> u64 {
+        let changed = self.pending.iter().map(|change| match change {
+            Pending::Write { offset, .. } => *offset,
+            Pending::SetLen { new_length, .. } => *new_length,
+        });
+        changed.fold(self.settled, u64::min)
+    }
+
+    /// A bit goes bad before `end`, among bytes that are not zero; where.
+    pub fn rot(&mut self, end: u64, dice: &mut Dice) -> Option<u64> {
+        let bytes = self.pages.read(0, end as usize);
+        let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        if written.is_empty() {
+            return None;
+        }
+        let at = *dice.pick(&written);
+        self.pages.write(at as u64, &[bytes[at] ^ (1 << dice.below(8))]);
+        Some(at as u64)
     }
 
     /// The power fails, or the system drops its dirty pages: of each change that was not synced, all,
     /// nothing or some sectors remain.
     pub fn crash(&mut self, dice: &mut Dice) -> Damage {
+        self.crash_with(None, dice)
+    }
+
+    /// [`crash`](Self::crash), with one fate for all changes if there is a `tail`: torn is the first, and what follows is lost.
+    pub fn crash_with(&mut self, tail: Option<Tail>, dice: &mut Dice) -> Damage {
         let pending = std::mem::take(&mut self.pending);
         self.synced += pending.len() as u64;
         for change in pending.iter().rev() {
@@ -183,6 +223,8 @@ impl Content {
         let mut damage = Damage::default();
         for (position, change) in pending.iter().enumerate() {
             let fate = match orderly {
+                _ if tail == Some(Tail::Torn) && position == 0 => Fate::Torn,
+                _ if tail.is_some() => Fate::Lost,
                 true if position < survivors => Fate::Kept,
                 true if position == survivors => Fate::Torn,
                 true => Fate::Lost,
@@ -299,6 +341,43 @@ mod tests {
             content.crash(&mut Seed(seed).dice("disk"));
             let left = bytes(&content);
             assert!(left.starts_with(b"early"));
+        }
+    }
+
+    #[test]
+    fn a_crash_can_lose_all_or_tear_the_first_change() {
+        for (tail, expected) in [(Tail::Lost, (0, 2, 0)), (Tail::Torn, (0, 1, 1))] {
+            let mut content = Content::default();
+            content.write(0, vec![1; 3000].into());
+            content.write(3000, vec![2; 3000].into());
+            let Damage { kept, lost, torn } = content.crash_with(Some(tail), &mut Seed(1).dice("disk"));
+            assert_eq!((kept, lost, torn), expected);
+            assert!(content.length() < 6000);
+        }
+    }
+
+    #[test]
+    fn what_goes_bad_was_synced_and_has_something_synced_behind_it() {
+        for seed in 0..50 {
+            let mut dice = Seed(seed).dice("disk");
+            let mut content = Content::default();
+            content.write(0, vec![1; 100].into());
+            content.finish_sync(content.begin_sync());
+            assert_eq!(content.settled(), 0, "nothing is behind it");
+            content.write(512, vec![2; 100].into());
+            assert_eq!(content.settled(), 0, "not synced");
+            content.finish_sync(content.begin_sync());
+            assert_eq!(content.settled(), 512);
+            let before = bytes(&content);
+            let at = content.rot(content.settled(), &mut dice).expect("written bytes") as usize;
+            let after = bytes(&content);
+            assert!(at < 100, "zeros are nothing that could be damaged");
+            assert_eq!((before[at] ^ after[at]).count_ones(), 1);
+            content.crash(&mut dice);
+            assert_eq!(bytes(&content), after, "durable as it is");
+            content.set_len(0);
+            content.finish_sync(content.begin_sync());
+            assert_eq!(content.settled(), 0);
         }
     }
 

@@ -10,9 +10,13 @@
 //!
 //! A crash keeps, loses or tears what was not synced, each change for itself. A sync that fails drops the
 //! dirty pages: what the file then holds is what a crash would have left, and the error is reported once
-//! (what Linux does; "fsyncgate", 2018). What was synced is never damaged by this version.
+//! (what Linux does; "fsyncgate", 2018). What was synced is damaged by [`Drive::rot`] alone.
+//!
+//! A process can be stopped for good at a [`Point`], exactly: whatever waits for the operation never goes on.
 
 mod content;
+mod rot;
+mod trap;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -25,10 +29,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::content::Content;
-pub use self::content::Damage;
+pub use self::content::{Damage, Tail};
+use self::rot::Rot;
+pub use self::rot::Target;
+pub use self::trap::Point;
+use self::trap::Trap;
 use self::tree::{Inode, Tree};
 use crate::plan::readable;
 use crate::seed::Dice;
+
+/// How directories are called that hold a store; another one is made for a snapshot that is installed.
+const GENERATION: &str = "engine-";
 
 /// What a run draws once for its disks.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -57,6 +68,14 @@ pub struct Counters {
     pub syncs: u64,
     pub failed_syncs: u64,
     pub failed_writes: u64,
+    /// Reads and writes that failed with an input/output error.
+    pub io_errors: u64,
+    /// Operations that waited for a stalled disk.
+    pub stalled: u64,
+    /// Damaged bytes that were read.
+    pub rot_read: u64,
+    /// Stores that were begun besides the first: a snapshot is being installed.
+    pub generations: u64,
     pub crash: Damage,
     pub names_lost: u64,
 }
@@ -71,11 +90,16 @@ pub struct Drive {
     /// Which life of the host's process may use it: handles of an earlier one are dead.
     life: u64,
     fail_next_sync: bool,
+    fail_next_io: bool,
     full: bool,
     stall: Option<super::Nanos>,
+    /// How many times slower than usual syncs are.
+    sluggish: u32,
     /// Syncs that were begun, and who waits for the next.
     begun: u64,
     sync_waiter: Option<Waker>,
+    trap: Trap,
+    rot: Rot,
     pub counters: Counters,
 }
 
@@ -89,10 +113,14 @@ impl Drive {
             locks: BTreeMap::new(),
             life: 0,
             fail_next_sync: false,
+            fail_next_io: false,
             full: false,
             stall: None,
+            sluggish: 1,
             begun: 0,
             sync_waiter: None,
+            trap: Trap::default(),
+            rot: Rot::default(),
             counters: Counters::default(),
         }
     }
@@ -131,6 +159,15 @@ impl Drive {
 /// The verbs of [`quorate::runtime::Disk`] and [`quorate::runtime::File`], without their waiting.
 impl Drive {
     pub fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        let is_generation = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(GENERATION));
+        let siblings = path.parent().and_then(|parent| self.tree.list(parent).ok());
+        let is_another = siblings.is_some_and(|names| names.iter().any(|name| name.starts_with(GENERATION)));
+        if is_generation && is_another && self.tree.find(path).is_err() {
+            self.counters.generations += 1;
+            self.trap.snapshot_begins(&mut self.dice);
+        }
         self.tree.create_dir_all(path)
     }
 
@@ -191,11 +228,16 @@ impl Drive {
     }
 
     pub fn read(&mut self, life: u64, inode: Inode, offset: u64, length: usize) -> io::Result<Bytes> {
-        Ok(self.file(life, inode)?.read(offset, length))
+        self.take_io_failure()?;
+        let data = self.file(life, inode)?.read(offset, length);
+        self.counters.rot_read += self.rot.read(inode, offset, data.len() as u64);
+        Ok(data)
     }
 
     pub fn write(&mut self, life: u64, inode: Inode, offset: u64, data: Bytes) -> io::Result<()> {
         self.check_space(data.len() as u64)?;
+        self.take_io_failure()?;
+        self.rot.overwritten(inode, offset, data.len() as u64);
         self.file(life, inode)?.write(offset, data);
         Ok(())
     }
@@ -232,6 +274,14 @@ impl Drive {
         Ok(())
     }
 
+    fn take_io_failure(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.fail_next_io) {
+            self.counters.io_errors += 1;
+            return Err(io::Error::other("input/output error (EIO)"));
+        }
+        Ok(())
+    }
+
     fn take_sync_failure(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.fail_next_sync) {
             self.counters.failed_syncs += 1;
@@ -246,7 +296,7 @@ impl Drive {
             sync_latency_mean,
             ..
         } = self.settings;
-        sync_latency_min + self.dice.exponential(sync_latency_mean)
+        (sync_latency_min + self.dice.exponential(sync_latency_mean)) * self.sluggish
     }
 
     /// Until when the disk answers nothing.
@@ -259,8 +309,14 @@ impl Drive {
 impl Drive {
     /// The power fails.
     pub fn crash(&mut self) {
+        self.crash_with(None);
+    }
+
+    /// The power fails; what was not synced meets with one fate, or each change with its own.
+    pub fn crash_with(&mut self, tail: Option<Tail>) {
         self.life += 1;
         self.locks.clear();
+        self.trap = Trap::default();
         let Drive {
             tree,
             files,
@@ -272,7 +328,7 @@ impl Drive {
         counters.names_lost += lost;
         for content in files.values_mut() {
             if content.is_dirty() {
-                counters.crash.add(content.crash(dice));
+                counters.crash.add(content.crash_with(tail, dice));
             }
         }
         self.forget_unreachable();
@@ -282,12 +338,14 @@ impl Drive {
     pub fn kill_process(&mut self) {
         self.life += 1;
         self.locks.clear();
+        self.trap = Trap::default();
         self.forget_unreachable();
     }
 
     fn forget_unreachable(&mut self) {
         let reachable: std::collections::BTreeSet<Inode> = self.tree.reachable().collect();
         self.files.retain(|inode, _| reachable.contains(inode));
+        self.rot.retain(|inode| reachable.contains(inode));
     }
 
     /// The disk is replaced by an empty one.
@@ -296,11 +354,65 @@ impl Drive {
         self.tree = Tree::default();
         self.files.clear();
         self.locks.clear();
+        self.rot = Rot::default();
     }
 
     /// The next sync, of whatever file, fails.
     pub fn fail_next_sync(&mut self, fail: bool) {
         self.fail_next_sync = fail;
+    }
+
+    /// The next read or write, of whatever file, fails.
+    pub fn fail_next_io(&mut self, fail: bool) {
+        self.fail_next_io = fail;
+    }
+
+    /// Syncs take so many times as long as usual.
+    pub fn slow_down(&mut self, times: u32) {
+        self.sluggish = times.max(1);
+    }
+
+    /// The process is to be stopped at this point.
+    pub fn set_trap(&mut self, point: Option<Point>) {
+        self.trap.set(point);
+    }
+
+    /// Whether the process that reaches this point has to stop there, for good.
+    pub fn reach(&mut self, point: Point) -> bool {
+        self.trap.reach(point)
+    }
+
+    /// Ready once the process was stopped at the point that was set. One task at a time may wait.
+    pub fn poll_trapped(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.trap.poll(cx)
+    }
+
+    /// A bit of a file goes bad that was synced long ago: something is synced behind it, so that whoever reads it can tell
+    /// it from the end of what was written. `None` if there is nothing of that kind.
+    pub fn rot(&mut self, target: Target) -> Option<String> {
+        let paths = self.tree.files();
+        let mut found: Vec<(String, Inode, u64)> = Vec::new();
+        for (path, inode) in paths {
+            if let Some(content) = self.files.get(&inode)
+                && target.is_meant(&path)
+                && content.settled() > 0
+            {
+                found.push((path, inode, content.settled()));
+            }
+        }
+        if found.is_empty() {
+            return None;
+        }
+        let (path, inode, settled) = self.dice.pick(&found).clone();
+        let content = self.files.get_mut(&inode)?;
+        let offset = content.rot(settled, &mut self.dice)?;
+        self.rot.add(inode, offset);
+        Some(format!("{path} at {offset}"))
+    }
+
+    /// Damaged bytes that nobody has read or overwritten yet.
+    pub fn unread_rot(&self) -> usize {
+        self.rot.len()
     }
 
     /// How many syncs were begun.
@@ -321,8 +433,9 @@ impl Drive {
         self.full = full;
     }
 
-    pub fn is_full(&self) -> bool {
-        self.full
+    /// A fault is set by which operations fail.
+    pub fn may_fail(&self) -> bool {
+        self.full || self.fail_next_sync || self.fail_next_io
     }
 
     /// Nothing is answered before this time.

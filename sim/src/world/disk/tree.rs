@@ -283,6 +283,23 @@ impl Tree {
         (kept, lost)
     }
 
+    /// All files with their paths, in the order of their names.
+    pub fn files(&self) -> Vec<(String, Inode)> {
+        let mut found = Vec::new();
+        self.collect(ROOT, "", &mut found);
+        found
+    }
+
+    fn collect(&self, at: Inode, path: &str, found: &mut Vec<(String, Inode)>) {
+        for (name, inode) in &self.directory(at).now {
+            let path = format!("{path}/{name}");
+            match self.directories.contains_key(inode) {
+                true => self.collect(*inode, &path, found),
+                false => found.push((path, *inode)),
+            }
+        }
+    }
+
     /// Everything that a name leads to, now or after a crash.
     pub fn reachable(&self) -> impl Iterator<Item = Inode> {
         let named = self.directories.values().flat_map(|directory| {
@@ -370,6 +387,8 @@ mod tests {
         tree.rename(Path::new("x/new"), Path::new("x/old"))
             .expect("moved");
         assert_eq!(tree.list(Path::new("x")).expect("a directory"), ["old"]);
+        let db = tree.find_file(Path::new("x/old/db")).expect("there");
+        assert_eq!(tree.files(), [("/x/old/db".to_owned(), db)]);
         assert_eq!(tree.list(Path::new("x/old")).expect("a directory"), ["db"]);
         let missing = tree.find(Path::new("x/none"));
         assert_eq!(missing.expect_err("missing").kind(), io::ErrorKind::NotFound);

@@ -198,9 +198,19 @@ impl End {
     }
 }
 
+/// How a connection is half-open: one end is gone and its machine knows nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Half {
+    /// What is sent to it is answered with a reset.
+    Refused,
+    /// Something between the two has forgotten the connection: what is sent to it is answered by nobody.
+    Silent,
+}
+
 /// Both ends.
 pub(super) struct Connection {
     pub ends: [End; 2],
+    pub half: Option<Half>,
 }
 
 impl Connection {

@@ -1,7 +1,5 @@
 //! What lies between two hosts, in one direction: delay, jitter, bandwidth, and whether it is cut.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::Nanos;
@@ -42,22 +40,47 @@ impl Speed {
     };
 }
 
+/// What a fault adds to one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Burden {
+    pub delay: Nanos,
+    /// Added to each piece's delay: anything from zero to this.
+    pub jitter: Nanos,
+    /// Nanoseconds more for each kibibyte.
+    pub per_kibibyte: Nanos,
+}
+
+/// What faults did on a link: a fault that nobody noticed does not count.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Touched {
+    /// Pieces that a cut held up or lost.
+    pub blocked: u64,
+    /// Pieces that took longer.
+    pub delayed: u64,
+    /// Pieces that waited for the end of a clog.
+    pub clogged: u64,
+}
+
 /// One direction between two hosts.
 #[derive(Clone, Debug)]
 pub struct Link {
     speed: Speed,
-    /// What a fault adds to the latency.
-    slowed: Nanos,
+    burdens: Burden,
+    /// Nothing arrives before this time, and nobody fails for it.
+    clogged_until: Nanos,
     /// How many faults cut this link at present.
     cuts: u32,
+    pub touched: Touched,
 }
 
 impl Link {
     pub fn new(speed: Speed) -> Self {
         Link {
             speed,
-            slowed: 0,
+            burdens: Burden::default(),
+            clogged_until: 0,
             cuts: 0,
+            touched: Touched::default(),
         }
     }
 
@@ -78,19 +101,71 @@ impl Link {
         self.cuts == 0
     }
 
-    /// Adds a delay to everything on this link; zero ends it.
-    pub fn slow(&mut self, by: Duration) {
-        self.slowed = super::nanos(by);
+    /// Burdens add up.
+    pub fn burden(&mut self, by: Burden) {
+        self.burdens.delay += by.delay;
+        self.burdens.jitter += by.jitter;
+        self.burdens.per_kibibyte += by.per_kibibyte;
     }
 
-    /// How long a piece of this size takes.
-    pub fn delay(&self, dice: &mut Dice, bytes: usize) -> Nanos {
-        let Speed {
-            latency,
-            jitter,
-            per_kibibyte,
-        } = self.speed;
-        let jitter = dice.below(jitter + 1 + self.slowed / 2);
-        latency + self.slowed + jitter + (bytes as u64 * per_kibibyte) / 1024
+    /// Takes a burden away again.
+    pub fn unburden(&mut self, by: Burden) {
+        self.burdens.delay -= by.delay;
+        self.burdens.jitter -= by.jitter;
+        self.burdens.per_kibibyte -= by.per_kibibyte;
+    }
+
+    /// Lets nothing through before this time.
+    pub fn clog(&mut self, until: Nanos) {
+        self.clogged_until = self.clogged_until.max(until);
+    }
+
+    /// How long a piece of this size takes that is sent now.
+    pub fn delay(&mut self, now: Nanos, dice: &mut Dice, bytes: usize) -> Nanos {
+        let (speed, burdens) = (self.speed, self.burdens);
+        self.touched.delayed += u64::from(burdens != Burden::default());
+        let jitter = dice.below(speed.jitter + burdens.jitter + 1);
+        let per_kibibyte = speed.per_kibibyte + burdens.per_kibibyte;
+        let delay = speed.latency + burdens.delay + jitter + (bytes as u64 * per_kibibyte) / 1024;
+        let clogged = self.clogged_until.saturating_sub(now);
+        self.touched.clogged += u64::from(clogged > delay);
+        delay.max(clogged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Seed;
+
+    #[test]
+    fn burdens_add_up_and_go_and_a_clog_ends_by_itself() {
+        let mut link = Link::new(Speed {
+            latency: 1_000,
+            jitter: 0,
+            per_kibibyte: 1_024,
+        });
+        let mut dice = Seed(1).dice("test");
+        let mut delay = |link: &mut Link, now| link.delay(now, &mut dice, 10);
+        assert_eq!(delay(&mut link, 0), 1_010);
+        let burden = Burden {
+            delay: 500,
+            jitter: 0,
+            per_kibibyte: 2_048,
+        };
+        link.burden(burden);
+        link.burden(burden);
+        assert_eq!(delay(&mut link, 0), 2_050);
+        link.unburden(burden);
+        link.unburden(burden);
+        assert_eq!(delay(&mut link, 0), 1_010);
+        link.clog(5_000);
+        assert_eq!((delay(&mut link, 100), delay(&mut link, 4_900)), (4_900, 1_010));
+        let touched = Touched {
+            blocked: 0,
+            delayed: 1,
+            clogged: 1,
+        };
+        assert_eq!(link.touched, touched);
     }
 }

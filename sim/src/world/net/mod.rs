@@ -3,7 +3,7 @@
 //! ```text
 //!   product ── Stream ── poll_read / poll_write ──► Net (this folder: no clock, no tasks, `now` is told)
 //!                                                    │ links[from][to]: delay, cut
-//!   nemesis ── cut / heal / slow / reset / kill ────►│ connections: two ends each
+//!   nemesis ── cut, burden, clog, reset, halve, kill ►│ connections: two ends each
 //!                                                    └─ timers: asked of the world
 //! ```
 //!
@@ -36,8 +36,9 @@ use bytes::Bytes;
 use futures_util::ready;
 use serde::{Deserialize, Serialize};
 
+pub use self::connection::Half;
 use self::connection::{Connection, End, Holder, Piece};
-pub use self::link::{Link, Speed};
+pub use self::link::{Burden, Link, Speed, Touched};
 pub use self::slot::Slot;
 use super::Nanos;
 use crate::plan::readable;
@@ -144,6 +145,8 @@ pub struct Net {
     /// Counted over the run, for the report.
     pub resets: u64,
     pub timeouts: u64,
+    /// Pieces sent into a connection whose other end is gone without a word.
+    pub into_halves: u64,
 }
 
 impl Net {
@@ -159,6 +162,7 @@ impl Net {
             next_binding: 0,
             resets: 0,
             timeouts: 0,
+            into_halves: 0,
         }
     }
 
@@ -179,6 +183,11 @@ impl Net {
         row.push(Link::new(Speed::LOOPBACK));
         self.links.push(row);
         id
+    }
+
+    /// How many machines there are.
+    pub fn hosts(&self) -> HostId {
+        self.hosts.len()
     }
 
     fn draw_link(&mut self) -> Link {
@@ -267,12 +276,13 @@ impl Net {
     }
 
     /// How long a packet takes to get there; `None` if it does not.
-    pub fn packet(&mut self, from: HostId, to: HostId) -> Option<Nanos> {
+    pub fn packet(&mut self, now: Nanos, from: HostId, to: HostId) -> Option<Nanos> {
         let Net {
             links, hosts, dice, ..
         } = self;
-        let link = &links[from][to];
-        (!link.is_cut() && hosts[to].powered).then(|| link.delay(dice, 60))
+        let link = &mut links[from][to];
+        link.touched.blocked += u64::from(link.is_cut());
+        (!link.is_cut() && hosts[to].powered).then(|| link.delay(now, dice, 60))
     }
 
     /// The first packet of a connection has arrived.
@@ -291,7 +301,7 @@ impl Net {
         backlog.waiting.push_back(id);
         backlog.acceptor.take().into_iter().for_each(Waker::wake);
         let ends = [End::new(from, acceptor), End::new(to, format!("{dialer}:{id}"))];
-        self.connections.insert(id, Connection { ends });
+        self.connections.insert(id, Connection { ends, half: None });
         Knock::Opened(EndId {
             connection: id,
             side: 0,
@@ -431,31 +441,35 @@ impl Net {
             hosts,
             connections,
             dice,
+            into_halves,
             ..
         } = self;
         let Some(connection) = connections.get_mut(&id.connection) else {
             return;
         };
+        let half = connection.half;
         let (end, opposite) = connection.pair(id.side);
-        let link = &links[end.host][opposite.host];
+        let link = &mut links[end.host][opposite.host];
         let bytes = match &piece {
             Piece::Data(data) => data.len(),
             Piece::End | Piece::Reset => 60,
         };
-        let reachable = !link.is_cut() && hosts[opposite.host].powered;
+        link.touched.blocked += u64::from(link.is_cut());
+        *into_halves += u64::from(half.is_some());
+        let reachable = !link.is_cut() && hosts[opposite.host].powered && half != Some(Half::Silent);
         if !reachable {
             end.stalled_since.get_or_insert(now);
             opposite.push(NEVER, piece);
             self.arm(id);
             return;
         }
-        let arrival = now + link.delay(dice, bytes);
+        let arrival = now + link.delay(now, dice, bytes);
         if opposite.holder == Holder::Process {
             opposite.push(arrival, piece);
             self.arm(id.opposite());
         } else if matches!(piece, Piece::Data(_)) {
             // Nobody is there: the machine answers with a reset, which has to travel back.
-            let back = links[opposite.host][end.host].delay(dice, 60);
+            let back = links[opposite.host][end.host].delay(now, dice, 60);
             self.answer_with_reset(now, arrival + back, id);
         }
     }
@@ -500,7 +514,8 @@ impl Net {
             return;
         }
         for id in self.ends_towards(Some(from), to) {
-            self.hold(now, id);
+            let held = self.hold(now, id);
+            self.links[from][to].touched.blocked += u64::from(held);
         }
     }
 
@@ -515,17 +530,63 @@ impl Net {
         self.links[from][to].is_cut()
     }
 
-    /// Adds a delay to one direction; zero ends it.
-    pub fn slow(&mut self, from: HostId, to: HostId, by: Duration) {
-        if from != to {
-            self.links[from][to].slow(by);
-        }
+    /// Does something to one direction.
+    pub fn link(&mut self, from: HostId, to: HostId) -> &mut Link {
+        &mut self.links[from][to]
     }
 
-    /// Breaks the connections between two hosts in the middle of whatever is under way; their number.
+    /// What faults did on these links so far.
+    pub fn touched(&self, links: &[(HostId, HostId)]) -> Touched {
+        let mut sum = Touched::default();
+        for (from, to) in links {
+            let touched = self.links[*from][*to].touched;
+            sum.blocked += touched.blocked;
+            sum.delayed += touched.delayed;
+            sum.clogged += touched.clogged;
+        }
+        sum
+    }
+
+    /// Whether bytes are under way between two hosts, in either direction.
+    pub fn is_busy(&mut self, now: Nanos, one: HostId, other: HostId) -> bool {
+        let mut towards = self.ends_towards(Some(one), other);
+        towards.extend(self.ends_towards(Some(other), one));
+        towards.into_iter().any(|id| {
+            self.connection(id).is_ok_and(|connection| {
+                let end = &mut connection.ends[id.side];
+                end.deliver(now);
+                end.flight_bytes() > 0
+            })
+        })
+    }
+
+    /// One host forgets its connections with another, which learns nothing of it: what the other sends is answered with a
+    /// reset, or by nobody. Their number.
+    pub fn halve(&mut self, now: Nanos, forgets: HostId, other: HostId, half: Half) -> usize {
+        let ends = self.ends_towards(Some(other), forgets);
+        for id in &ends {
+            let Ok(connection) = self.connection(*id) else {
+                continue;
+            };
+            connection.half = Some(half);
+            let (end, opposite) = connection.pair(id.side);
+            end.deliver(now);
+            end.holder = Holder::Forgotten;
+            end.flight.clear();
+            end.slot.wake_all();
+            // What this end had sent arrives if it does, but is not sent again.
+            opposite.flight.retain(|(arrival, _)| *arrival != NEVER);
+            end.stalled_since = None;
+            self.forget_if_over(*id);
+        }
+        ends.len()
+    }
+
+    /// Breaks the connections between two hosts in the middle of whatever is under way; how many messages were cut off.
     pub fn reset(&mut self, now: Nanos, one: HostId, other: HostId) -> usize {
         let mut towards = self.ends_towards(Some(one), other);
         towards.extend(self.ends_towards(Some(other), one));
+        let mut cut_off = 0;
         for id in &towards {
             let Ok(connection) = self.connection(*id) else {
                 continue;
@@ -533,6 +594,7 @@ impl Net {
             connection.ends[id.side].deliver(now);
             let under_way = connection.ends[id.side].flight_bytes();
             let keep = self.dice.index(under_way + 1);
+            cut_off += usize::from(keep < under_way);
             let Ok(connection) = self.connection(*id) else {
                 continue;
             };
@@ -543,7 +605,7 @@ impl Net {
             let gap = self.dice.below(RESET_GAP);
             self.answer_with_reset(now, behind + gap, *id);
         }
-        towards.len()
+        cut_off
     }
 
     /// The process of a host ended: its ports and connections are closed by the system.
@@ -563,7 +625,12 @@ impl Net {
         self.hosts[host].listeners.clear();
         for id in self.ends_towards(None, host) {
             if let Ok(connection) = self.connection(id) {
-                connection.ends[id.side].holder = Holder::Forgotten;
+                let (end, opposite) = connection.pair(id.side);
+                end.holder = Holder::Forgotten;
+                // A machine without power retransmits nothing.
+                opposite.deliver(now);
+                opposite.flight.retain(|(arrival, _)| *arrival != NEVER);
+                end.stalled_since = None;
             }
             self.hold(now, id);
             self.forget_if_over(id);
@@ -584,7 +651,7 @@ impl Net {
     /// Ends on a host whose opposite is on another host (any if `None`).
     fn ends_towards(&self, from: Option<HostId>, to: HostId) -> Vec<EndId> {
         let mut found = Vec::new();
-        for (connection, Connection { ends }) in &self.connections {
+        for (connection, Connection { ends, .. }) in &self.connections {
             for side in 0..2 {
                 let wanted = from.is_none_or(|from| ends[1 - side].host == from);
                 if ends[side].host == to && wanted {
@@ -596,16 +663,18 @@ impl Net {
         found
     }
 
-    /// What travels to this end stops.
-    fn hold(&mut self, now: Nanos, id: EndId) {
+    /// What travels to this end stops; true if something does.
+    fn hold(&mut self, now: Nanos, id: EndId) -> bool {
         let Ok(connection) = self.connection(id) else {
-            return;
+            return false;
         };
         let (end, opposite) = connection.pair(id.side);
-        if end.hold(now) {
+        let held = end.hold(now);
+        if held {
             opposite.stalled_since.get_or_insert(now);
             self.arm(id.opposite());
         }
+        held
     }
 
     /// What was held up on a link is retransmitted.
@@ -620,12 +689,15 @@ impl Net {
             let Some(connection) = connections.get_mut(&id.connection) else {
                 continue;
             };
+            if connection.half == Some(Half::Silent) {
+                continue;
+            }
             let (end, opposite) = connection.pair(id.side);
             let Some(since) = opposite.stalled_since.take() else {
                 continue;
             };
             let wait = dice.below((now - since).min(RETRANSMIT_MAX) + 1);
-            let at = now + wait + links[from][to].delay(dice, end.flight_bytes());
+            let at = now + wait + links[from][to].delay(now, dice, end.flight_bytes());
             end.release(at);
             if end.holder == Holder::Process {
                 self.arm(id);

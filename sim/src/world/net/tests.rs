@@ -192,7 +192,7 @@ fn a_reset_held_up_by_a_cut_arrives_although_its_sender_is_gone() {
     let mut bench = Bench::new();
     let (a, b) = (bench.dialer, bench.acceptor);
     bench.net.cut(bench.now, 0, 1);
-    assert_eq!(bench.net.reset(bench.now, 0, 1), 2);
+    assert_eq!(bench.net.reset(bench.now, 0, 1), 0, "no message was under way");
     bench.pass(20);
     assert_eq!(bench.read_error(a), io::ErrorKind::ConnectionReset);
     bench.net.close(bench.now, a);
@@ -207,13 +207,14 @@ fn a_reset_strikes_in_the_middle_of_a_message() {
     let whole = "0123456789".repeat(5);
     let mut seen = std::collections::BTreeSet::new();
     let mut bench = Bench::new();
+    let mut cut_off = 0;
     for _ in 0..200 {
         let Knock::Opened(a) = bench.net.knock(0, 1, PORT) else {
             panic!("the port is bound");
         };
         let b = a.opposite();
         sent(bench.write(a, whole.as_bytes()));
-        assert!(bench.net.reset(bench.now, 0, 1) >= 2);
+        cut_off += bench.net.reset(bench.now, 0, 1);
         let mut read = 0;
         while let Some(Ok(data)) = {
             bench.now += MILLI / 10;
@@ -230,6 +231,10 @@ fn a_reset_strikes_in_the_middle_of_a_message() {
         bench.net.close(bench.now, b);
     }
     assert!(seen.len() > 10, "lengths seen: {seen:?}");
+    assert!(
+        (150..=200).contains(&cut_off),
+        "whole messages are not cut off: {cut_off}"
+    );
 }
 
 #[test]
@@ -249,10 +254,52 @@ fn a_dead_process_closes_and_a_dead_machine_is_silent() {
     bench.pass(10_000);
     assert!(bench.read(a).is_none());
     assert_eq!(bench.net.knock(0, 1, PORT), Knock::Silence);
-    assert!(bench.net.packet(0, 1).is_none());
+    assert!(bench.net.packet(bench.now, 0, 1).is_none());
     bench.net.power_on(bench.now, 1);
     bench.pass(3_000);
     assert_eq!(bench.read_error(a), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_half_open_connection_is_alive_for_one_end_alone() {
+    for half in [Half::Refused, Half::Silent] {
+        let mut bench = Bench::new();
+        let (a, b) = (bench.dialer, bench.acceptor);
+        sent(bench.write(a, b"arrives"));
+        assert_eq!(bench.net.halve(bench.now, 0, 1, half), 1);
+        assert_eq!(bench.read_error(a), io::ErrorKind::NotConnected);
+        bench.pass(5);
+        assert_eq!(bench.read_ok(b).as_deref(), Some("arrives"));
+        assert!(bench.read(b).is_none(), "it learns nothing by waiting");
+        assert_eq!(bench.net.into_halves, 0);
+        sent(bench.write(b, b"into the void"));
+        assert_eq!(bench.net.into_halves, 1);
+        bench.pass(5);
+        if half == Half::Silent {
+            assert!(bench.read(b).is_none(), "nobody answers");
+            bench.net.cut(bench.now, 1, 0);
+            bench.net.heal(bench.now, 1, 0);
+            bench.pass(20_000);
+            assert_eq!(bench.read_error(b), io::ErrorKind::TimedOut);
+        } else {
+            assert_eq!(bench.read_error(b), io::ErrorKind::ConnectionReset);
+        }
+        bench.net.close(bench.now, b);
+        assert!(bench.net.connections.is_empty());
+    }
+}
+
+#[test]
+fn a_machine_without_power_retransmits_nothing() {
+    let mut bench = Bench::new();
+    let b = bench.acceptor;
+    bench.net.cut(bench.now, 0, 1);
+    sent(bench.write(bench.dialer, b"held up"));
+    assert_eq!(bench.net.touched(&[(0, 1)]).blocked, 1);
+    bench.net.power_off(bench.now, 0);
+    bench.net.heal(bench.now, 0, 1);
+    bench.pass(5_000);
+    assert!(bench.read(b).is_none());
 }
 
 #[test]
