@@ -13,7 +13,8 @@ use quorate::node::{Config, Node};
 use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
 
-use crate::plan::Plan;
+use crate::nemesis::{Atlas, Health};
+use crate::plan::{MemberOptions, Plan};
 use crate::properties::{Observation, Votes};
 use crate::report::Violation;
 use crate::world::net::HostId;
@@ -24,6 +25,11 @@ const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 /// How long raft may take to say in which term it woke up.
 const RECOVERED_TERM_WAIT: Duration = Duration::from_millis(20);
+
+/// What a member says that has heard of its removal.
+const REMOVED: &str = "permanently removed";
+/// What a member says that has met with damage.
+const DAMAGE_WORDS: [&str; 3] = ["damaged at offset", "its data are gone", "is truncated"];
 
 /// The least: it is the work of a login, not its strength, that costs the simulator.
 const BCRYPT_COST: u32 = 4;
@@ -47,14 +53,11 @@ struct Shared {
     voted: signal::Sender<Option<(usize, bool)>>,
     votes: Mutex<Votes>,
     failed: signal::Sender<bool>,
-    replacing: Mutex<Replacing>,
-}
-
-/// Replacements of members, one at a time: two could be too many.
-#[derive(Default)]
-struct Replacing {
-    under_way: bool,
-    begun: u64,
+    /// One change of the members at a time.
+    changing: Mutex<bool>,
+    /// New members in the place of others.
+    replacements: Mutex<u64>,
+    atlas: Mutex<Atlas>,
 }
 
 struct Member {
@@ -70,6 +73,12 @@ struct Member {
     silenced_at_vote: bool,
     /// It took another one's place: it joins the cluster, unless its disk says that it has done so.
     joins: bool,
+    /// It is being removed: it stops when it hears of that.
+    leaving: bool,
+    /// How its process ended last, by itself.
+    last_end: Option<String>,
+    /// Options that it was restarted with, besides those of the plan.
+    options: Option<MemberOptions>,
 }
 
 fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -101,9 +110,13 @@ impl Cluster {
                 held_down: 0,
                 silenced_at_vote: false,
                 joins: false,
+                leaving: false,
+                last_end: None,
+                options: None,
             })
         };
         let members = (0..plan.members).map(member).collect();
+        let atlas = Mutex::new(Atlas::new(plan.members));
         Cluster {
             shared: Arc::new(Shared {
                 world,
@@ -114,7 +127,9 @@ impl Cluster {
                 voted: signal::channel(None).0,
                 votes: Mutex::default(),
                 failed: signal::channel(false).0,
-                replacing: Mutex::default(),
+                changing: Mutex::default(),
+                replacements: Mutex::default(),
+                atlas,
             }),
         }
     }
@@ -235,7 +250,8 @@ impl Cluster {
     }
 
     fn config(&self, member: usize) -> Config {
-        let options = &self.shared.plan.options;
+        let other_options = locked(&self.shared.members[member]).options.clone();
+        let options = other_options.as_ref().unwrap_or(&self.shared.plan.options);
         let own = name(member);
         let initial = (0..self.len()).map(|other| (name(other), vec![peer_url(other)]));
         Config {
@@ -270,6 +286,7 @@ impl Cluster {
         member.stop = stop;
         member.life += 1;
         member.node = Weak::new();
+        member.last_end = None;
         // A fault of the disk that is under way may meet this life, too.
         member.excused = self.world().drive(member.host, |drive| drive.may_fail());
         let (host, life) = (member.host, member.life);
@@ -337,7 +354,12 @@ impl Cluster {
         let cannot_join = member.joins
             && (how.starts_with("did not start: cannot fetch cluster info")
                 || how.starts_with("did not start: error validating peerURLs"));
-        if !asked && !member.excused && !cannot_join {
+        let has_left = member.leaving && how.contains(REMOVED);
+        // Stopping is right for who has met with damage, and says so: an operator has to know what to do.
+        let says_damage = DAMAGE_WORDS.iter().any(|words| how.contains(words));
+        let is_damaged = says_damage && locked(&self.shared.atlas).health(index) != Health::Whole;
+        member.last_end = Some(how.to_owned());
+        if !asked && !member.excused && !cannot_join && !has_left && !is_damaged {
             let text = format!(
                 "a member whose disk works does not stop by itself: {} {how}",
                 name(index)
@@ -378,30 +400,47 @@ impl Cluster {
         self.world().kill(host, kill)
     }
 
-    /// False: a member is being replaced already.
-    pub fn begin_replacement(&self) -> bool {
-        let mut replacing = locked(&self.shared.replacing);
-        let free = !replacing.under_way;
-        if free {
-            replacing.under_way = true;
-            replacing.begun += 1;
-        }
-        free
+    /// False: the members are being changed already.
+    pub fn begin_change(&self) -> bool {
+        !std::mem::replace(&mut *locked(&self.shared.changing), true)
     }
 
-    pub fn end_replacement(&self) {
-        locked(&self.shared.replacing).under_way = false;
+    pub fn end_change(&self) {
+        *locked(&self.shared.changing) = false;
     }
 
-    /// Replacements that were begun.
+    /// New members that took the place of others.
     pub fn replacements(&self) -> u64 {
-        locked(&self.shared.replacing).begun
+        *locked(&self.shared.replacements)
+    }
+
+    /// Which disks may be damaged.
+    pub fn atlas<T>(&self, look: impl FnOnce(&mut Atlas) -> T) -> T {
+        look(&mut locked(&self.shared.atlas))
+    }
+
+    /// How a member's process ended by itself since it was started last.
+    pub fn last_end(&self, index: usize) -> Option<String> {
+        locked(&self.shared.members[index]).last_end.clone()
+    }
+
+    /// It is about to be removed: stopping for that is right from now on.
+    pub fn leaves(&self, index: usize) {
+        locked(&self.shared.members[index]).leaving = true;
+    }
+
+    /// From its next start on a member has these options.
+    pub fn set_options(&self, index: usize, options: MemberOptions) {
+        locked(&self.shared.members[index]).options = Some(options);
     }
 
     /// A member that is down gets an empty disk, and is another one from now on: it has promised nothing.
     pub fn wipe(&self, index: usize) {
         self.world().drive(self.host(index), |drive| drive.wipe());
-        locked(&self.shared.members[index]).joins = true;
+        let mut member = locked(&self.shared.members[index]);
+        (member.joins, member.leaving) = (true, false);
+        drop(member);
+        *locked(&self.shared.replacements) += 1;
         locked(&self.shared.votes).forget(index);
     }
 

@@ -55,6 +55,7 @@ const ADMINISTRATOR: u32 = 200;
 const LIMITED: std::ops::Range<u32> = 201..203;
 const OPERATOR: u32 = 300;
 const SETTLING_CLIENT: u32 = 1_000;
+const FIRST_STRIKE: u32 = 10_000;
 
 /// What is left of a run, however it ended.
 #[derive(Clone, Default)]
@@ -411,12 +412,19 @@ impl Run {
     async fn faults(&self, envs: &[Env]) -> bool {
         let hosts: Vec<usize> = (self.plan.members..self.plan.members + self.plan.clients.hosts).collect();
         let mut under_way = Vec::new();
-        for fault in &self.plan.schedule.faults {
+        for (fault, client) in self.plan.schedule.faults.iter().zip(FIRST_STRIKE..) {
             self.world.sleep_until(fault.at().as_nanos() as u64).await;
             // Its own chance, not its place among the others: they may be taken away.
             let dice = Seed(fault.choice).dice("fault");
-            let (cluster, env) = (self.cluster.clone(), envs[0].clone());
-            let strike = nemesis::strike(cluster, env, hosts.clone(), fault.clone(), dice);
+            let tools = nemesis::Tools {
+                cluster: self.cluster.clone(),
+                env: envs[0].clone(),
+                others: hosts.clone(),
+                clock: self.clock(),
+                recorder: self.recorder.clone(),
+                client,
+            };
+            let strike = nemesis::strike(tools, fault.clone(), dice);
             under_way.push(self.world.spawn(strike));
         }
         self.world

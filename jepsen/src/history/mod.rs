@@ -67,6 +67,8 @@ pub struct History {
     /// Clients who may do only what a [`Permission`] says.
     pub limited: Vec<u32>,
     pub permissions: Vec<Permission>,
+    /// When auth may have been off: then limited clients may do everything.
+    pub unguarded: Vec<Unguarded>,
     pub claims: Vec<Claim>,
     pub alarms: Vec<Alarm>,
     /// Faults and other remarks, for people.
@@ -82,6 +84,13 @@ pub struct Change {
     pub unknown: Option<Moment>,
     /// The acknowledgement.
     pub returned: Option<Moment>,
+}
+
+/// A time in which auth may have been off; without an end, to the end of the history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unguarded {
+    pub from: Moment,
+    pub until: Option<Moment>,
 }
 
 /// What the limited clients may do with the keys of a prefix, from one change to another.

@@ -10,7 +10,7 @@ use quorate::proto::etcdserverpb as pb;
 
 use super::{
     Alarm, Claim, FinalState, History, Moment, Nanos, Note, OpId, Operation, Outcome, Permission, Request,
-    WatchEntry, WatchEvent, WatchId, WatchRecord,
+    Unguarded, WatchEntry, WatchEvent, WatchId, WatchRecord,
 };
 
 /// A shared, growing history. Clones record into the same one.
@@ -126,6 +126,21 @@ impl Recorder {
     /// The moment of now.
     pub fn moment(&self, now: Nanos) -> Moment {
         self.lock().moment(now)
+    }
+
+    /// Auth is about to be switched off; the number of that time.
+    pub fn auth_off(&self, now: Nanos) -> usize {
+        let mut inner = self.lock();
+        let from = inner.moment(now);
+        inner.history.unguarded.push(Unguarded { from, until: None });
+        inner.history.unguarded.len() - 1
+    }
+
+    /// Auth is on again for certain.
+    pub fn auth_on(&self, number: usize, now: Nanos) {
+        let mut inner = self.lock();
+        let until = inner.moment(now);
+        inner.history.unguarded[number].until = Some(until);
     }
 
     /// From now on a client may do only what permissions say.

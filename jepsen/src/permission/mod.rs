@@ -6,14 +6,14 @@
 //! ```
 //!
 //! Calls that overlap a change may go either way. An attempt to give whose outcome is unknown may take effect long after:
-//! what it lets in is not held against the members.
+//! what it lets in is not held against the members. While auth may be off everybody may do everything.
 
 #[cfg(test)]
 mod tests;
 
 use tonic::Code;
 
-use crate::history::{ABANDONED_CALL_MAX, History, Operation, Outcome, Permission, Request};
+use crate::history::{ABANDONED_CALL_MAX, History, Operation, Outcome, Permission, Request, Unguarded};
 use crate::property::{Property, Violation};
 
 /// Checks the calls of limited clients.
@@ -24,7 +24,7 @@ pub fn check(history: &History) -> Vec<Violation> {
         .iter()
         .filter(limited)
         .filter_map(|operation| {
-            let what = judge(operation, &history.permissions)?;
+            let what = judge(operation, history)?;
             let message = format!("{what}:\n  {operation}");
             Some(Violation::of_operations(
                 Property::Permission,
@@ -46,14 +46,17 @@ pub fn is_refused(operation: &Operation) -> bool {
     )
 }
 
-fn judge(operation: &Operation, permissions: &[Permission]) -> Option<String> {
+fn judge(operation: &Operation, history: &History) -> Option<String> {
     let key = match &operation.request {
         Request::Range(range) => &range.key,
         Request::Put(put) => &put.key,
         _ => return None,
     };
-    let permission = permissions.iter().find(|it| key.starts_with(&it.prefix));
+    let permission = history.permissions.iter().find(|it| key.starts_with(&it.prefix));
     if operation.outcome.answer().is_some() {
+        if history.unguarded.iter().any(|time| overlaps(operation, time)) {
+            return None;
+        }
         let refusal = permission.map_or(Some("nobody gave a permission for it"), |it| {
             refused(operation, it)
         });
@@ -63,6 +66,13 @@ fn judge(operation: &Operation, permissions: &[Permission]) -> Option<String> {
         return Some("refused, though its permission had been given and was not taken away".to_owned());
     }
     None
+}
+
+/// Whether auth may have been off when the call was carried out.
+fn overlaps(operation: &Operation, time: &Unguarded) -> bool {
+    let began_before = time.until.is_none_or(|until| operation.invoked < until);
+    let ended_after = operation.returned.is_none_or(|returned| returned > time.from);
+    began_before && ended_after
 }
 
 fn covers(operation: &Operation, permission: &Permission) -> bool {

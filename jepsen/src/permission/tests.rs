@@ -22,6 +22,8 @@ enum Step {
     /// A write that began before the next step, and returns after it.
     WriteAround(bool, Box<Step>),
     Wait,
+    AuthOff,
+    AuthOn,
 }
 
 use Step::*;
@@ -68,6 +70,8 @@ impl Play {
         self.now += 1_000_000;
         let now = self.moment();
         match step {
+            AuthOff => drop(self.recorder.auth_off(self.now)),
+            AuthOn => self.recorder.auth_on(0, self.now),
             GiveBegins => {
                 self.permission = Some(self.recorder.permission(Permission {
                     prefix: b"u/1/".to_vec(),
@@ -211,4 +215,18 @@ fn an_attempt_to_give_may_come_late_but_not_for_ever() {
         Write(true),
     ];
     assert_eq!(violations(true, over), 1);
+}
+
+#[test]
+fn while_auth_may_be_off_everybody_may_do_everything() {
+    let off = [
+        Read(false),
+        WriteAround(true, Box::new(AuthOff)),
+        Read(true),
+        WriteAround(true, Box::new(AuthOn)),
+        Read(false),
+    ];
+    assert_eq!(violations(true, off), 0);
+    assert_eq!(violations(true, [AuthOff, AuthOn, Read(true)]), 1);
+    assert_eq!(violations(true, [Read(true), AuthOff, AuthOn]), 1);
 }

@@ -128,14 +128,40 @@ classes! {
     SlowDisk Disk 1_000..8_000,
     /// A disk is full for a while; the member has to stop by itself or go on.
     DiskFull Disk 200..4_000,
+    /// A bit of the log goes bad; the member has to stop with what is damaged, and is replaced.
+    BitRotInLog Disk 500..6_000,
+    /// A bit of the store, which is what is sent as a snapshot, goes bad; the same.
+    BitRotInStore Disk 500..6_000,
+    /// A disk is empty after a crash; the member has to refuse to start, and is replaced.
+    WipedDisk Disk 50..3_000,
+    /// Times of day differ between all members.
+    Skew Clock 3_000..20_000,
+    /// A time of day jumps forward.
+    JumpForward Clock 2_000..15_000,
+    /// A time of day jumps back.
+    JumpBack Clock 2_000..15_000,
     /// A monotonic clock runs too fast or too slow.
     Drift Clock 2_000..15_000,
-    /// A time of day jumps.
-    ClockJump Clock 0..1,
+    /// The leader's runs too slow, and all others' too fast, or the other way round.
+    DriftApart Clock 2_000..15_000,
     /// The leader is told to hand over.
     MoveLeader Administration 0..1,
     /// A member dies for good: it is removed, and a new one with an empty disk takes its place.
     Replace Administration 1_000..2_000,
+    /// A member that is well is removed, and later a new one added as a voter.
+    RemoveMember Administration 500..6_000,
+    /// The leader is.
+    RemoveLeader Administration 500..6_000,
+    /// A member that is well is removed, and later a new one added as a learner and promoted.
+    PromoteLearner Administration 500..6_000,
+    /// History is forgotten up to now.
+    Compaction Administration 0..1,
+    /// A member is cut off until what it misses is no longer in the log, and needs a snapshot.
+    SnapshotAfterPurge Administration 3_000..9_000,
+    /// Auth is switched off under load, and on again.
+    AuthOff Administration 500..5_000,
+    /// All members are restarted one after another, with other options.
+    RollingRestart Administration 1_000..2_000,
 }
 
 impl Class {
@@ -149,8 +175,9 @@ impl Class {
         use Class::*;
         let least = match self {
             Delay | OneWay | TwoWay | Majority | Minority | Swizzle | MoveLeader | CrashAtVote
-            | CrashInSnapshot => 2,
-            Ring | Bridge | Replace => 3,
+            | CrashInSnapshot | SnapshotAfterPurge => 2,
+            Ring | Bridge | Replace | BitRotInLog | BitRotInStore | WipedDisk | RemoveMember
+            | RemoveLeader | PromoteLearner => 3,
             _ => 1,
         };
         members >= least

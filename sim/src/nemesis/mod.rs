@@ -8,15 +8,17 @@
 //! "The leader" is decided when the fault strikes. Every fault ends before the schedule does, so that the
 //! run's quiet end begins on a cluster that can heal.
 //!
-//! What stays survivable: no fault of this version damages what was synced. Any number of members may
-//! crash, all at once too; they come back with everything they acknowledged.
+//! What stays survivable: any number of members may crash, all at once too; they come back with everything they
+//! acknowledged. What was synced is damaged on a minority of disks alone, of which [`Atlas`] keeps the count.
 
 #[cfg(madsim)]
 mod act;
+mod atlas;
 mod class;
 mod schedule;
 
 #[cfg(madsim)]
-pub use self::act::strike;
+pub use self::act::{Tools, strike};
+pub use self::atlas::{Atlas, Health};
 pub use self::class::{Class, Group};
 pub use self::schedule::{Fault, Schedule};

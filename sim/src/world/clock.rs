@@ -26,6 +26,8 @@ pub struct Clock {
     origin: Nanos,
     rate_ppm: i64,
     skew_ms: i64,
+    /// How often it was looked at: the time of day, and the monotonic time.
+    pub looks: (u64, u64),
 }
 
 impl Clock {
@@ -36,6 +38,7 @@ impl Clock {
             origin,
             rate_ppm: 0,
             skew_ms: 0,
+            looks: (0, 0),
         }
     }
 
@@ -61,6 +64,11 @@ impl Clock {
         self.origin = self.monotonic(now);
         self.since = now;
         self.rate_ppm = rate_ppm;
+    }
+
+    /// The same machine's next process begins with another origin; the time of day stays wrong if it is.
+    pub fn restart(&mut self, now: Nanos, origin: Nanos) {
+        (self.since, self.origin, self.rate_ppm) = (now, origin, 0);
     }
 
     /// Moves the time of day.

@@ -52,11 +52,15 @@ impl Abort for TaskAbort {
 
 impl Runtime for Process {
     fn now(&self) -> Instant {
-        Instant::from_nanos(locked(&self.clock).monotonic(self.time.now()))
+        let mut clock = locked(&self.clock);
+        clock.looks.1 += 1;
+        Instant::from_nanos(clock.monotonic(self.time.now()))
     }
 
     fn wall_clock(&self) -> Duration {
-        locked(&self.clock).wall(self.time.now())
+        let mut clock = locked(&self.clock);
+        clock.looks.0 += 1;
+        clock.wall(self.time.now())
     }
 
     fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {

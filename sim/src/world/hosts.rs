@@ -198,7 +198,7 @@ impl World {
             .dice(&format!("process {} {}", host.name, host.lives));
         // Anywhere: nobody may compare instants of two processes.
         let origin = 1_000_000_000 + dice.below(1 << 45);
-        *locked(&host.clock) = Clock::new(now, origin);
+        locked(&host.clock).restart(now, origin);
         let label = format!("{}.{}", host.name, host.lives);
         let tasks = Handle::current().create_node().name(&label).build();
         let env = Env::new(Process {

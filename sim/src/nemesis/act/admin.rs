@@ -3,17 +3,24 @@
 use std::time::Duration;
 
 use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::auth_client::AuthClient;
 use quorate::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate_jepsen::workload::{Calls, Connection};
+use quorate_jepsen::history::{Outcome, Request};
+use quorate_jepsen::workload::{Calls, Connection, call};
 
 use super::Blow;
 use crate::cluster::{name, peer_url};
+use crate::seed::Dice;
 use crate::world::Kill;
 
 /// How long one member is asked to change the membership.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_PAUSE: Duration = Duration::from_millis(200);
+/// Linearizable answers after which raft's membership is taken for settled.
+const DECISIONS: u32 = 5;
+/// How long a rolling restart waits for one member before it goes on to the next.
+const ROLL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Steps of a replacement.
 #[derive(Clone, Copy)]
@@ -60,7 +67,7 @@ async fn find(client: &mut ClusterClient<Calls>, url: &str) -> Result<Option<pb:
 impl Blow<'_> {
     async fn connect(&self, address: &str, timeout: Duration) -> Option<Connection> {
         let user = self.cluster.plan().user();
-        Connection::open(&self.env, address, timeout, user.as_ref()).await
+        Connection::open(self.env, address, timeout, user.as_ref()).await
     }
 
     /// The administrator's call, from a client's host.
@@ -92,26 +99,176 @@ impl Blow<'_> {
         matches!(moved, Ok(Ok(_)))
     }
 
-    /// Removes a member that is gone, and adds a new one in its place: as a learner that is promoted, or as a voter.
-    /// Whatever else fails meanwhile, it goes on until that is done.
-    pub(super) async fn replace(&self, member: usize) -> bool {
-        if !self.cluster.begin_replacement() {
+    /// Removes a member, which is gone already or is well, and adds a new one in its place: as a learner that is promoted, or
+    /// as a voter. Whatever else fails meanwhile, it goes on until that is done. False if that cannot be afforded, or
+    /// the members are being changed already.
+    pub(super) async fn replace(&self, member: usize, well: bool, as_learner: bool) -> bool {
+        if !self.cluster.begin_change() {
             return false;
         }
-        let as_learner = self.fault.choice & 2 == 2;
+        if !self.cluster.atlas(|atlas| atlas.depart(member)) {
+            self.cluster.end_change();
+            return false;
+        }
         let url = peer_url(member);
-        self.cluster.hold_down(member, Kill::Power);
-        self.until_done(Step::Remove, &url).await;
+        if well {
+            self.cluster.leaves(member);
+            self.until_done(Step::Remove, &url).await;
+            // It hears of its end by itself, if it can be told.
+            self.wait().await;
+            self.cluster.hold_down(member, Kill::Process);
+        } else {
+            self.cluster.hold_down(member, Kill::Power);
+            self.until_done(Step::Remove, &url).await;
+        }
         self.until_done(Step::Add { as_learner }, &url).await;
         self.cluster.wipe(member);
         self.cluster.release(member);
         self.until_done(Step::Promote, &url).await;
-        // Until it votes, the loss of another member can be the loss of the quorum.
+        self.until_it_counts(member).await;
+        self.cluster.atlas(|atlas| atlas.caught_up(member));
+        self.cluster.end_change();
+        true
+    }
+
+    /// Until it votes, the loss of another member can be the loss of the quorum. Its vote counts in raft's joint membership
+    /// first, in which the old quorum is needed as well: what is decided after that is decided in the new one.
+    async fn until_it_counts(&self, member: usize) {
         while !self.cluster.probe(member).is_some_and(|probe| probe.is_voter) {
             self.world.sleep(ASK_PAUSE).await;
         }
-        self.cluster.end_replacement();
+        for _ in 0..DECISIONS {
+            self.world.sleep(ASK_PAUSE).await;
+            // Read through the quorum.
+            self.until_done(Step::Promote, &peer_url(member)).await;
+        }
+    }
+
+    /// Forgets all history up to now.
+    pub(super) async fn compact(&self, member: usize) -> bool {
+        let address = &self.cluster.addresses()[member];
+        let Some(connection) = self.connect(address, ASK_TIMEOUT).await else {
+            return false;
+        };
+        let newest = pb::RangeRequest {
+            key: b"k".as_slice().into(),
+            ..Default::default()
+        };
+        let Some(revision) = self.record(&connection, member, newest.into()).await else {
+            return false;
+        };
+        let physical = self.fault.choice & 2 == 2;
+        let compaction = pb::CompactionRequest { revision, physical };
+        self.record(&connection, member, compaction.into())
+            .await
+            .is_some()
+    }
+
+    /// A call that is part of the history; the revision of its answer.
+    async fn record(&self, connection: &Connection, member: usize, request: Request) -> Option<i64> {
+        let tools = self.tools;
+        let now = tools.clock.now();
+        let id = tools
+            .recorder
+            .invoke(tools.client, member as u32, now, request.clone());
+        let outcome = call(self.env, connection, &request, ASK_TIMEOUT).await;
+        tools.recorder.complete(id, tools.clock.now(), outcome.clone());
+        match outcome {
+            Outcome::Ok(answer) => Some(answer.revision()),
+            _ => None,
+        }
+    }
+
+    /// Auth is off for a while: everybody may do everything, and tokens mean nothing.
+    pub(super) async fn auth_off(&self) -> bool {
+        if self.cluster.plan().user().is_none() || !self.cluster.begin_change() {
+            return false;
+        }
+        let number = self.tools.recorder.auth_off(self.tools.clock.now());
+        self.auth_until_done(false).await;
+        self.wait().await;
+        self.auth_until_done(true).await;
+        self.tools.recorder.auth_on(number, self.tools.clock.now());
+        self.cluster.end_change();
         true
+    }
+
+    /// Switches auth on or off. An attempt of unknown outcome may still be carried out for a while: that is waited for.
+    async fn auth_until_done(&self, on: bool) {
+        let addresses = self.cluster.addresses();
+        let root = self.cluster.plan().user();
+        let mut unsure = false;
+        for address in addresses.iter().cycle() {
+            self.world.sleep(ASK_PAUSE).await;
+            // Who logs in is told if there is nothing to log in to.
+            let logged_in = Connection::open(self.env, address, ASK_TIMEOUT, root.as_ref()).await;
+            let is_on = logged_in.is_some();
+            let connection = match logged_in {
+                Some(connection) => Some(connection),
+                None => Connection::open(self.env, address, ASK_TIMEOUT, None).await,
+            };
+            let Some(connection) = connection else {
+                continue;
+            };
+            let mut auth = AuthClient::new(connection.calls());
+            let outcome = match (on, is_on) {
+                (true, _) => {
+                    let asked = auth.auth_enable(pb::AuthEnableRequest {});
+                    self.env
+                        .timeout(ASK_TIMEOUT, asked)
+                        .await
+                        .map(|answer| answer.map(drop))
+                }
+                (false, _) => {
+                    let asked = auth.auth_disable(pb::AuthDisableRequest {});
+                    self.env
+                        .timeout(ASK_TIMEOUT, asked)
+                        .await
+                        .map(|answer| answer.map(drop))
+                }
+            };
+            match outcome {
+                Ok(Ok(())) => break,
+                _ => unsure = true,
+            }
+        }
+        if unsure {
+            self.world
+                .sleep(Duration::from_nanos(quorate_jepsen::history::ABANDONED_CALL_MAX))
+                .await;
+        }
+    }
+
+    /// Restarts one member after another, each with other options, as when a new version is rolled out.
+    pub(super) async fn roll(&self, dice: &mut Dice) -> bool {
+        if !self.cluster.begin_change() {
+            return false;
+        }
+        let mut options = self.cluster.plan().options.clone();
+        options.snapshot_count = *dice.pick(&[5, 30, 150, 10_000]);
+        options.snapshot_catchup_entries = *dice.pick(&[0, 5, 40, 5_000]);
+        options.log_segment_bytes = *dice.pick(&[64 << 10, 256 << 10, 2 << 20]);
+        options.heartbeat_interval = options.election_timeout / *dice.pick(&[5, 10, 20]);
+        let mut restarted = 0;
+        for step in 0..self.cluster.len() {
+            let member = (self.fault.member + step) % self.cluster.len();
+            self.cluster.set_options(member, options.clone());
+            restarted += usize::from(self.cluster.ask_to_stop(member));
+            self.world.sleep(self.fault.lasts()).await;
+            // Also if it was not done with its stop.
+            self.cluster.hold_down(member, Kill::Process);
+            self.cluster.release(member);
+            let patience = self.world.now() + ROLL_PATIENCE.as_nanos() as u64;
+            let serves = || {
+                let probe = self.cluster.probe(member);
+                probe.is_some_and(|probe| probe.leader.is_some())
+            };
+            while !serves() && self.world.now() < patience {
+                self.world.sleep(ASK_PAUSE).await;
+            }
+        }
+        self.cluster.end_change();
+        restarted == self.cluster.len()
     }
 
     /// Asks one member after the other, until the step is done.

@@ -1,8 +1,19 @@
 //! Faults of disks.
 
+use std::time::Duration;
+
 use super::Blow;
+use crate::cluster::name;
+use crate::nemesis::Health;
+use crate::report::Violation;
 use crate::seed::Dice;
-use crate::world::disk::{Counters, Drive};
+use crate::world::Kill;
+use crate::world::disk::{Counters, Drive, Target};
+
+/// How often it is looked whether a member has met with its damage.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// For so long a member without data waits for what others know of it: within that it refuses, or has not been told.
+const REFUSAL_WAIT: Duration = Duration::from_millis(4_500);
 
 impl Blow<'_> {
     fn counters(&self, member: usize) -> Counters {
@@ -52,5 +63,83 @@ impl Blow<'_> {
         let times = *dice.pick(&[10, 50, 200]);
         let slow = |drive: &mut Drive, on| drive.slow_down(if on { times } else { 1 });
         self.meanwhile(member, slow, |counters| counters.syncs).await
+    }
+
+    /// A bit goes bad while the member runs. At the latest its next start reads it: then it stops, says what is damaged, and
+    /// is replaced, or nothing needed that bit.
+    pub(super) async fn rot(&self, member: usize, target: Target) -> bool {
+        if !self.cluster.atlas(|atlas| atlas.damage(member)) {
+            return false;
+        }
+        let host = self.host(member);
+        let before = self.counters(member).rot_read;
+        let Some(place) = self.world.drive(host, |drive| drive.rot(target)) else {
+            self.cluster.atlas(|atlas| atlas.unharmed(member));
+            return false;
+        };
+        self.world
+            .event(&name(member), format_args!("a bit of {place} goes bad"));
+        self.wait().await;
+        self.cluster.hold_down(member, Kill::Process);
+        self.cluster.release(member);
+        loop {
+            self.world.sleep(LOOK_EVERY).await;
+            let is_damaged = self
+                .cluster
+                .last_end(member)
+                .is_some_and(|end| end.contains("damaged"));
+            if is_damaged {
+                self.replace_damaged(member).await;
+                break true;
+            }
+            // It has read all that it needs.
+            if self.cluster.probe(member).is_some() {
+                self.cluster.atlas(|atlas| atlas.unharmed(member));
+                break self.counters(member).rot_read > before;
+            }
+        }
+    }
+
+    /// What a disk holds is gone, and nobody but the cluster knows that it was there. Judged only if the others can tell:
+    /// without an answer a member may take itself for new, as etcd's do, so it is not given the time for that.
+    pub(super) async fn wipe(&self, member: usize) -> bool {
+        if !self.cluster.atlas(|atlas| atlas.damage(member)) {
+            return false;
+        }
+        let host = self.host(member);
+        self.cluster.hold_down(member, Kill::Power);
+        self.wait().await;
+        self.world.drive(host, |drive| drive.wipe());
+        self.cluster.release(member);
+        let end = self.world.now() + REFUSAL_WAIT.as_nanos() as u64;
+        let mut refused = false;
+        while self.world.now() < end && !refused {
+            self.world.sleep(LOOK_EVERY).await;
+            refused = self
+                .cluster
+                .last_end(member)
+                .is_some_and(|end| end.contains("its data are gone"));
+            if self.cluster.probe(member).is_some() {
+                let text = format!(
+                    "a member that has lost its data does not start as if it had none before: {}",
+                    name(member)
+                );
+                self.cluster.violate(Violation::new("refuses-lost-data", text));
+                return true;
+            }
+        }
+        self.cluster.hold_down(member, Kill::Process);
+        self.replace_damaged(member).await;
+        self.cluster.release(member);
+        refused
+    }
+
+    /// What an operator does about a member that cannot start from its disk.
+    async fn replace_damaged(&self, member: usize) {
+        assert_ne!(self.cluster.atlas(|atlas| atlas.health(member)), Health::Whole);
+        let as_learner = self.fault.choice & 2 == 2;
+        while !self.replace(member, false, as_learner).await {
+            self.world.sleep(LOOK_EVERY * 10).await;
+        }
     }
 }

@@ -9,28 +9,44 @@ mod network;
 mod process;
 
 use quorate::runtime::Env;
+use quorate_jepsen::history::Recorder;
 
 use super::{Class, Fault};
 use crate::cluster::Cluster;
 use crate::seed::Dice;
-use crate::world::disk::Point;
+use crate::world::disk::{Point, Target};
 use crate::world::net::HostId;
 use crate::world::{Kill, World};
 
-/// Strikes, lasts, and undoes. `others` are the hosts of the clients; `env` is one of theirs.
-pub async fn strike(cluster: Cluster, env: Env, others: Vec<HostId>, fault: Fault, mut dice: Dice) {
-    let world = cluster.world().clone();
+/// What a strike works with.
+#[derive(Clone)]
+pub struct Tools {
+    pub cluster: Cluster,
+    /// A client's host, from which administrators call.
+    pub env: Env,
+    /// The hosts of all clients.
+    pub others: Vec<HostId>,
+    pub clock: quorate_jepsen::workload::Clock,
+    pub recorder: Recorder,
+    /// The number of the client that the strike is in the history.
+    pub client: u32,
+}
+
+/// Strikes, lasts, and undoes.
+pub async fn strike(tools: Tools, fault: Fault, mut dice: Dice) {
+    let world = tools.cluster.world().clone();
     world.event("nemesis", format_args!("{fault}"));
     let blow = Blow {
-        cluster: &cluster,
+        cluster: &tools.cluster,
         world: &world,
-        env,
-        others,
+        env: &tools.env,
+        others: &tools.others,
+        tools: &tools,
         fault: &fault,
     };
     let bit = blow.land(&mut dice).await;
     if bit {
-        cluster.count(&fault.class.counter());
+        tools.cluster.count(&fault.class.counter());
     }
     let effect = if bit { "" } else { ", which nothing noticed" };
     world.event("nemesis", format_args!("end of {fault}{effect}"));
@@ -39,8 +55,9 @@ pub async fn strike(cluster: Cluster, env: Env, others: Vec<HostId>, fault: Faul
 struct Blow<'a> {
     cluster: &'a Cluster,
     world: &'a World,
-    env: Env,
-    others: Vec<HostId>,
+    env: &'a Env,
+    others: &'a [HostId],
+    tools: &'a Tools,
     fault: &'a Fault,
 }
 
@@ -104,13 +121,29 @@ impl Blow<'_> {
             Class::DiskStall => self.stall(member).await,
             Class::SlowDisk => self.slow_disk(member, dice).await,
             Class::DiskFull => self.fill(member).await,
+            Class::BitRotInLog => self.rot(member, Target::Log).await,
+            Class::BitRotInStore => self.rot(member, Target::Store).await,
+            Class::WipedDisk => self.wipe(member).await,
+            Class::Skew => self.skew_all(dice).await,
+            Class::JumpForward => self.jump(member, false, dice).await,
+            Class::JumpBack => self.jump(member, true, dice).await,
             Class::Drift => self.drift(member, dice).await,
-            Class::ClockJump => self.jump(member, dice),
+            Class::DriftApart => self.drift_apart(ruler, dice).await,
             Class::MoveLeader => match leader {
                 Some(leader) => self.move_leader(leader).await,
                 None => false,
             },
-            Class::Replace => self.replace(member).await,
+            Class::Replace => self.replace(member, false, self.fault.choice & 2 == 2).await,
+            Class::RemoveMember => self.replace(member, true, false).await,
+            Class::RemoveLeader => match leader {
+                Some(leader) => self.replace(leader, true, self.fault.choice & 2 == 2).await,
+                None => false,
+            },
+            Class::PromoteLearner => self.replace(member, true, true).await,
+            Class::Compaction => self.compact(member).await,
+            Class::SnapshotAfterPurge => self.purge(member).await,
+            Class::AuthOff => self.auth_off().await,
+            Class::RollingRestart => self.roll(dice).await,
         }
     }
 

@@ -12,6 +12,9 @@ type Direction = (HostId, HostId);
 /// How often it is looked whether a message is under way that can be cut off.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
+/// How long a snapshot may take to begin once a member that lagged can be reached again.
+pub(super) const SNAPSHOT_WAIT: Duration = Duration::from_secs(4);
+
 fn both(pairs: impl IntoIterator<Item = Direction>) -> Vec<Direction> {
     pairs.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]).collect()
 }
@@ -26,7 +29,7 @@ impl Blow<'_> {
     fn affected(&self) -> Vec<HostId> {
         let mut hosts = self.members();
         if self.fault.choice & 1 == 1 {
-            hosts.extend(&self.others);
+            hosts.extend(self.others);
         }
         hosts
     }
@@ -64,7 +67,7 @@ impl Blow<'_> {
         let (friends, others) = rest.split_at(with_leader);
         let (mut one, mut other) = (friends.to_vec(), others.to_vec());
         one.push(leader);
-        for host in &self.others {
+        for host in self.others {
             match dice.below(3) {
                 0 => one.push(*host),
                 1 => other.push(*host),
@@ -121,6 +124,21 @@ impl Blow<'_> {
 
     fn touched(&self, links: &[Direction]) -> Touched {
         self.world.net(|net, _| net.touched(links))
+    }
+
+    /// Cuts a member off until what it missed may be gone from the log; true if it then needed a snapshot.
+    pub(super) async fn purge(&self, member: usize) -> bool {
+        let leads = self.cluster.leader() == Some(member);
+        let member = (member + usize::from(leads)) % self.cluster.len();
+        let host = self.host(member);
+        let begun = || self.world.drive(host, |drive| drive.counters.generations);
+        let before = begun();
+        self.cut(self.around(member)).await;
+        let end = self.world.now() + nanos(SNAPSHOT_WAIT);
+        while begun() == before && self.world.now() < end {
+            self.world.sleep(Duration::from_millis(10)).await;
+        }
+        begun() > before
     }
 
     pub(super) async fn cut(&self, links: Vec<Direction>) -> bool {
@@ -218,7 +236,7 @@ impl Blow<'_> {
         let others: Vec<HostId> = self
             .members()
             .into_iter()
-            .chain(self.others.clone())
+            .chain(self.others.iter().copied())
             .filter(|other| *other != own)
             .collect();
         let busy = |other: &HostId| self.world.net(|net, now| net.is_busy(now, own, *other));

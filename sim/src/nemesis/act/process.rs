@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::Blow;
+use super::network::SNAPSHOT_WAIT;
 use crate::seed::Dice;
 use crate::world::disk::Point;
 use crate::world::{Kill, Nanos};
@@ -15,8 +16,6 @@ use crate::world::{Kill, Nanos};
 const STORM_LIFE_MS: std::ops::Range<u64> = 20..900;
 /// A slow node runs for so long, and then does not for several times as long; in milliseconds.
 const SLICE_MS: std::ops::Range<u64> = 2..20;
-/// How long a snapshot may take to begin once a member that lagged can be reached again.
-const SNAPSHOT_WAIT: Duration = Duration::from_secs(4);
 
 impl Blow<'_> {
     pub(super) async fn down(&self, members: &[usize], kill: Kill) -> bool {
