@@ -121,6 +121,26 @@ impl Blow<'_> {
             self.cluster.hold_down(member, Kill::Power);
             self.until_done(Step::Remove, &url).await;
         }
+        self.install(member, as_learner).await;
+        true
+    }
+
+    /// Replaces a member that is held down, whatever is left of its disk.
+    pub(super) async fn replace_held(&self, member: usize) {
+        while !self.cluster.begin_change() {
+            self.world.sleep(ASK_PAUSE).await;
+        }
+        assert!(
+            self.cluster.atlas(|atlas| atlas.depart(member)),
+            "what is damaged may go"
+        );
+        self.until_done(Step::Remove, &peer_url(member)).await;
+        self.install(member, self.fault.choice & 2 == 2).await;
+    }
+
+    /// Adds a new member in the place of one that was removed and is held down.
+    async fn install(&self, member: usize, as_learner: bool) {
+        let url = peer_url(member);
         self.until_done(Step::Add { as_learner }, &url).await;
         self.cluster.wipe(member);
         self.cluster.release(member);
@@ -128,7 +148,6 @@ impl Blow<'_> {
         self.until_it_counts(member).await;
         self.cluster.atlas(|atlas| atlas.caught_up(member));
         self.cluster.end_change();
-        true
     }
 
     /// Until it votes, the loss of another member can be the loss of the quorum. Its vote counts in raft's joint membership

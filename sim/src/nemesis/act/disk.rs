@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Blow;
 use crate::cluster::name;
-use crate::nemesis::Health;
 use crate::report::Violation;
 use crate::seed::Dice;
 use crate::world::Kill;
@@ -12,8 +11,8 @@ use crate::world::disk::{Counters, Drive, Target};
 
 /// How often it is looked whether a member has met with its damage.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// For so long a member without data waits for what others know of it: within that it refuses, or has not been told.
-const REFUSAL_WAIT: Duration = Duration::from_millis(4_500);
+/// A member without data asks the others for a second, by its own clock. Within that it refuses, or has not been told.
+const REFUSAL_WAIT: Duration = Duration::from_millis(900);
 
 impl Blow<'_> {
     fn counters(&self, member: usize) -> Counters {
@@ -89,7 +88,8 @@ impl Blow<'_> {
                 .last_end(member)
                 .is_some_and(|end| end.contains("damaged"));
             if is_damaged {
-                self.replace_damaged(member).await;
+                self.cluster.hold_down(member, Kill::Process);
+                self.replace_held(member).await;
                 break true;
             }
             // It has read all that it needs.
@@ -129,17 +129,7 @@ impl Blow<'_> {
             }
         }
         self.cluster.hold_down(member, Kill::Process);
-        self.replace_damaged(member).await;
-        self.cluster.release(member);
+        self.replace_held(member).await;
         refused
-    }
-
-    /// What an operator does about a member that cannot start from its disk.
-    async fn replace_damaged(&self, member: usize) {
-        assert_ne!(self.cluster.atlas(|atlas| atlas.health(member)), Health::Whole);
-        let as_learner = self.fault.choice & 2 == 2;
-        while !self.replace(member, false, as_learner).await {
-            self.world.sleep(LOOK_EVERY * 10).await;
-        }
     }
 }
