@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use quorate::node::{Config, Node};
+use quorate::node::{Config, JwtOptions, Node};
 use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
 
@@ -31,6 +31,8 @@ const REMOVED: &str = "permanently removed";
 /// What a member says that has met with damage.
 const DAMAGE_WORDS: [&str; 3] = ["damaged at offset", "its data are gone", "is truncated"];
 
+/// Shorter than a run, longer than most faults.
+const JWT_TTL: Duration = Duration::from_secs(20);
 /// The least: it is the work of a login, not its strength, that costs the simulator.
 const BCRYPT_COST: u32 = 4;
 /// The port for clients, and the one for peers.
@@ -270,6 +272,12 @@ impl Cluster {
             log_segment_bytes: options.log_segment_bytes,
             quota_bytes: options.quota_bytes,
             bcrypt_cost: BCRYPT_COST,
+            auth_jwt: options.jwt.then(|| JwtOptions {
+                sign_method: "HS256".into(),
+                private_key: b"the secret of all members".to_vec(),
+                ttl: JWT_TTL,
+                ..JwtOptions::default()
+            }),
             watch_progress_interval: Duration::from_secs(5),
             name: own,
             ..Config::default()

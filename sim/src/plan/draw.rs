@@ -56,6 +56,7 @@ impl Plan {
                 snapshot_catchup_entries,
                 log_segment_bytes,
                 quota_bytes: quota(&mut kind, &shape),
+                jwt: seed.dice("tokens").chance(0.5),
             },
             chaos_end,
             settle_timeout: Duration::from_secs(60),

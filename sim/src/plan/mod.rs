@@ -58,6 +58,8 @@ pub struct MemberOptions {
     pub log_segment_bytes: u64,
     /// Small enough to be reached; 0: the default, which is not.
     pub quota_bytes: i64,
+    /// Tokens of those who log in are signed and have an end, in place of simple ones: times of day matter.
+    pub jwt: bool,
 }
 
 /// Who works on the cluster, and how.
@@ -139,6 +141,7 @@ impl Default for MemberOptions {
             snapshot_catchup_entries: 5_000,
             log_segment_bytes: 2 << 20,
             quota_bytes: 0,
+            jwt: false,
         }
     }
 }
