@@ -11,6 +11,7 @@ use quorate_jepsen::workload::{Calls, Connection, call};
 
 use super::Blow;
 use crate::cluster::{name, peer_url};
+use crate::nemesis::Health;
 use crate::seed::Dice;
 use crate::world::Kill;
 
@@ -106,7 +107,11 @@ impl Blow<'_> {
         if !self.cluster.begin_change() {
             return false;
         }
-        if !self.cluster.atlas(|atlas| atlas.depart(member)) {
+        // Who meets with damage is replaced by the fault that did it.
+        let may = self
+            .cluster
+            .atlas(|atlas| atlas.health(member) == Health::Whole && atlas.depart(member));
+        if !may {
             self.cluster.end_change();
             return false;
         }
