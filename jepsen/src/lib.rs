@@ -27,5 +27,6 @@ pub mod model;
 pub mod permission;
 pub mod property;
 pub mod report;
+pub mod timeline;
 pub mod watch;
 pub mod workload;

@@ -45,7 +45,7 @@ struct Arguments {
     /// Seed of workload and nemesis.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where report.txt, report.json, history.edn and the members' logs go.
+    /// Where report.txt, report.json, timeline.html, history.edn and the members' logs go.
     #[arg(long, default_value = "target/jepsen")]
     out: PathBuf,
     /// Mean pause of a client between two calls, in milliseconds.

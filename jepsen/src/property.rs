@@ -1,7 +1,7 @@
 //! What must hold, by name. A violation names its property, so that a seeded bug counts as found only
 //! if the property that should find it did.
 
-use crate::history::{OpId, WatchId};
+use crate::history::{Nanos, OpId, WatchId};
 
 macro_rules! properties {
     ($($variant:ident $name:literal $guarantee:literal;)*) => {
@@ -91,6 +91,12 @@ pub struct Violation {
     pub message: String,
     pub operations: Vec<OpId>,
     pub watches: Vec<WatchId>,
+    /// The keys that it is about, where the check knows them.
+    pub keys: Vec<Vec<u8>>,
+    /// The revision that it is about, where the check knows it.
+    pub revision: Option<i64>,
+    /// When it showed, where that is not the return of the last of its operations.
+    pub at: Option<Nanos>,
 }
 
 impl Violation {
@@ -104,15 +110,31 @@ impl Violation {
             message: message.into(),
             operations: operations.into_iter().collect(),
             watches: Vec::new(),
+            keys: Vec::new(),
+            revision: None,
+            at: None,
         }
     }
 
     pub fn of_watch(property: Property, watch: WatchId, message: impl Into<String>) -> Self {
         Violation {
-            property,
-            message: message.into(),
-            operations: Vec::new(),
             watches: vec![watch],
+            ..Violation::of_operations(property, [], message)
         }
+    }
+
+    pub fn on_key(mut self, key: &[u8]) -> Self {
+        self.keys.push(key.to_vec());
+        self
+    }
+
+    pub fn at_revision(mut self, revision: i64) -> Self {
+        self.revision = Some(revision);
+        self
+    }
+
+    pub fn seen_at(mut self, at: Nanos) -> Self {
+        self.at = Some(at);
+        self
     }
 }

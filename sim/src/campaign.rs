@@ -209,6 +209,7 @@ impl Summary {
     pub fn print(&self) {
         for (seed, report) in self.failures.iter().take(FAILURES_SHOWN) {
             println!("seed {seed} FAILED; reproduce: cargo sim replay {seed} --log");
+            println!("    as a page: cargo sim replay {seed} --timeline target/seed-{seed}.html");
             for violation in &report.violations {
                 println!(
                     "    {}: {}",

@@ -12,6 +12,7 @@ use futures_util::future::{Either, select};
 use quorate::node::{Config, JwtOptions, Node};
 use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
+use quorate_jepsen::timeline::Tone;
 
 use crate::nemesis::{Atlas, Health};
 use crate::plan::{MemberOptions, Plan};
@@ -191,6 +192,7 @@ impl Cluster {
             "verdict",
             format_args!("{}: {}", violation.property, violation.text),
         );
+        self.world().notebook().violated(self.world().now());
         locked(&self.shared.violations).push(violation);
         self.shared.failed.send(true);
     }
@@ -204,6 +206,8 @@ impl Cluster {
     pub fn voted(&self, voter: &str, term: u64, candidate: u64) {
         self.world()
             .event(voter, format_args!("votes in term {term} for {candidate:x}"));
+        let told = self.world().notebook();
+        told.voted(self.world().now(), voter, term, candidate);
         self.count("votes granted");
         let Some(member) = (0..self.len()).find(|member| name(*member) == voter) else {
             return;
@@ -357,6 +361,14 @@ impl Cluster {
             return;
         }
         self.world().event(&name(index), format_args!("{how}"));
+        let tone = if how.starts_with("stopped") {
+            Tone::Remark
+        } else {
+            Tone::Warning
+        };
+        self.world()
+            .notebook()
+            .mark(self.world().now(), &name(index), tone, how);
         let asked = *member.stop.borrow();
         // Who joins needs the others, and they may be out of reach, or not know of it yet.
         let cannot_join = member.joins

@@ -12,11 +12,21 @@ use crate::report::Violation;
 const TEXT_BYTES_MAX: usize = 4_000;
 
 /// Everything that the history violates, and what it exercised.
-pub fn judge(history: &History, options: &JudgeOptions) -> (Vec<Violation>, BTreeMap<String, u64>) {
+#[derive(Default)]
+pub struct Judged {
+    /// As the checks found it.
+    pub found: Vec<property::Violation>,
+    pub counters: BTreeMap<String, u64>,
+}
+
+pub fn judge(history: &History, options: &JudgeOptions) -> Judged {
     let judged = report::judge(history, options);
     let mut counters = counters(&judged.counts);
     counters.insert("undecided checks".into(), judged.undecided.len() as u64);
-    (judged.violations.into_iter().map(convert).collect(), counters)
+    Judged {
+        found: judged.violations,
+        counters,
+    }
 }
 
 fn counters(counts: &Counts) -> BTreeMap<String, u64> {
@@ -48,7 +58,8 @@ fn counters(counts: &Counts) -> BTreeMap<String, u64> {
     named.chain(kinds).collect()
 }
 
-fn convert(found: property::Violation) -> Violation {
+/// As this crate's report says it.
+pub fn convert(found: &property::Violation) -> Violation {
     let mut text = format!("{} — {}", found.property.guarantee(), found.message);
     if text.len() > TEXT_BYTES_MAX {
         let end = text.floor_char_boundary(TEXT_BYTES_MAX);

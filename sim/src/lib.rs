@@ -23,6 +23,7 @@ pub mod judge;
 pub mod logs;
 pub mod mutants;
 pub mod nemesis;
+pub mod notebook;
 pub mod plan;
 pub mod properties;
 pub mod report;
@@ -30,5 +31,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod seed;
+#[cfg(madsim)]
+pub mod timeline;
 pub mod trace;
 pub mod world;

@@ -21,25 +21,37 @@ pub const VOTE_TARGET: &str = "quorate::vote";
 /// Told of each vote: voter, term, candidate.
 pub type VoteListener = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
 
+/// Told of each line of a member's own log, down to "info": member, level, text.
+pub type LineListener = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
+
 /// The subscriber of a simulation process.
 pub struct Logs {
     print: Option<Level>,
     listener: Mutex<Option<VoteListener>>,
+    lines: Option<LineListener>,
 }
 
 impl Logs {
     /// Installs the subscriber of this process; `print`: the most talkative level that is printed.
-    pub fn install(print: Option<Level>, listener: VoteListener) {
+    pub fn install(print: Option<Level>, listener: VoteListener, lines: Option<LineListener>) {
         let logs = Logs {
             print,
             listener: Mutex::new(Some(listener)),
+            lines,
         };
         // A process runs one simulation: nobody has installed one before.
         let _ = tracing::subscriber::set_global_default(logs);
     }
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && (metadata.target() == VOTE_TARGET || self.prints(metadata))
+        let is_told = metadata.target() == VOTE_TARGET || self.prints(metadata) || self.is_line(metadata);
+        metadata.is_event() && is_told
+    }
+
+    /// A line of the product's own, which the listener for lines wants.
+    fn is_line(&self, metadata: &Metadata<'_>) -> bool {
+        let own = metadata.target().starts_with("quorate") && metadata.target() != VOTE_TARGET;
+        self.lines.is_some() && own && *metadata.level() <= Level::INFO
     }
 
     fn prints(&self, metadata: &Metadata<'_>) -> bool {
@@ -95,6 +107,9 @@ impl Subscriber for Logs {
             if let (Some(listener), Some(term), Some(candidate)) = (listener, fields.term, fields.candidate) {
                 listener(&name, term, candidate);
             }
+        }
+        if let Some(lines) = self.lines.as_ref().filter(|_| self.is_line(metadata)) {
+            lines(&name, *metadata.level(), &fields.text);
         }
         if self.prints(metadata) {
             let elapsed = madsim::time::TimeHandle::try_current().map(|time| time.elapsed());

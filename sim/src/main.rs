@@ -1,9 +1,13 @@
 //! `cargo sim`: campaigns of seeds, the replay of one, and the historical bugs that have to be found.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use quorate_sim::scenario::Source;
+#[cfg(madsim)]
+use std::path::Path;
+
 #[cfg(madsim)]
 use quorate_sim::{
     campaign::{self, Campaign},
@@ -44,6 +48,9 @@ enum Verb {
     Replay {
         /// A seed, or the file of a scenario.
         run: Source,
+        /// Writes a page that shows the run: who led, what broke, what clients were told.
+        #[arg(long, value_name = "FILE.html")]
+        timeline: Option<PathBuf>,
         #[arg(long)]
         log: bool,
         /// The most talkative level of the members' own log that --log prints.
@@ -79,6 +86,8 @@ enum Verb {
     Child {
         #[arg(long)]
         level: Option<String>,
+        #[arg(long)]
+        timeline: Option<PathBuf>,
     },
 }
 
@@ -111,7 +120,6 @@ fn main() -> ExitCode {
 /// True if nothing failed.
 #[cfg(madsim)]
 fn simulate(verb: Verb) -> std::io::Result<bool> {
-    use std::path::Path;
     use std::time::Duration;
 
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -146,7 +154,12 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
             }
             Ok(summary.failures.is_empty())
         }
-        Verb::Replay { run, log, level } => replay(&run, log.then_some(level)),
+        Verb::Replay {
+            run,
+            timeline,
+            log,
+            level,
+        } => replay(&run, timeline.as_deref(), log.then_some(level)),
         Verb::Mutants {
             only,
             seeds,
@@ -164,14 +177,14 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
                 budget: Duration::from_secs(budget),
             })
         }
-        Verb::Child { level } => child(level),
+        Verb::Child { level, timeline } => child(level, timeline.as_deref()),
         Verb::Plan { .. } => unreachable!("plans are printed by every build"),
     }
 }
 
 /// Runs a seed in a child, as a campaign does, with everything it prints.
 #[cfg(madsim)]
-fn replay(run: &Source, level: Option<String>) -> std::io::Result<bool> {
+fn replay(run: &Source, timeline: Option<&Path>, level: Option<String>) -> std::io::Result<bool> {
     use quorate_sim::report::Report;
 
     campaign::fix_addresses();
@@ -180,6 +193,9 @@ fn replay(run: &Source, level: Option<String>) -> std::io::Result<bool> {
     let output = campaign::child(&std::env::current_exe()?, &plan, |command| {
         if let Some(level) = level {
             command.arg("--level").arg(level);
+        }
+        if let Some(file) = timeline {
+            command.arg("--timeline").arg(file);
         }
         command.stderr(std::process::Stdio::inherit())
     })?;
@@ -192,12 +208,17 @@ fn replay(run: &Source, level: Option<String>) -> std::io::Result<bool> {
     }
     let verdict = if report.passed() { "passed" } else { "FAILED" };
     println!("{run} {verdict}, trace {}", report.trace_hash);
+    if let Some(file) = timeline {
+        println!("timeline: {}", file.display());
+    }
     Ok(report.passed())
 }
 
 #[cfg(madsim)]
-fn child(level: Option<String>) -> std::io::Result<bool> {
+fn child(level: Option<String>, file: Option<&Path>) -> std::io::Result<bool> {
     use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
+    use quorate_jepsen::timeline::{PAGE_BYTES_MAX, render};
+    use quorate_sim::notebook::Notebook;
     use quorate_sim::plan::Plan;
 
     let plan: Plan = serde_json::from_reader(std::io::stdin().lock())?;
@@ -214,7 +235,11 @@ fn child(level: Option<String>) -> std::io::Result<bool> {
         campaign::MEMORY_BYTES_MAX,
         campaign::MEMORY_BYTES_MAX,
     )?;
-    let mut report = quorate_sim::run::run(plan, level);
+    let notebook = file.map_or_else(Notebook::default, |_| Notebook::on());
+    let (mut report, timeline) = quorate_sim::run::recorded(plan, level, notebook);
+    if let (Some(file), Some(timeline)) = (file, timeline) {
+        std::fs::write(file, render(&timeline, PAGE_BYTES_MAX))?;
+    }
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     report.cpu_seconds = seconds(usage.user_time()) + seconds(usage.system_time());

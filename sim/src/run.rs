@@ -21,6 +21,7 @@ use quorate::runtime::{Env, Task};
 use quorate_jepsen::history::{History, Recorder, WatchEvent};
 use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::JudgeOptions;
+use quorate_jepsen::timeline::Timeline;
 use quorate_jepsen::workload::{
     ClientOptions, Clock, Consistency, ContenderOptions, Generator, OperatorOptions, SettleOptions, Stop,
     UsersOptions, WatcherOptions, found_users, run_administrator, run_client, run_contender, run_limited,
@@ -29,13 +30,15 @@ use quorate_jepsen::workload::{
 use tracing::Level;
 
 use crate::cluster::Cluster;
-use crate::judge;
-use crate::logs::Logs;
+use crate::judge::{self, Judged};
+use crate::logs::{LineListener, Logs};
 use crate::nemesis;
+use crate::notebook::Notebook;
 use crate::plan::Plan;
 use crate::properties::{Observation, Properties};
 use crate::report::{Report, Violation, add_counters};
 use crate::seed::Seed;
+use crate::timeline;
 use crate::trace::Trace;
 use crate::world::World;
 
@@ -50,12 +53,12 @@ const LEASE_GRACE: Duration = Duration::from_secs(15);
 /// How long it may take to make the users before the first fault.
 const USERS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Client numbers besides those of the workload.
-const FIRST_WATCHER: u32 = 100;
-const ADMINISTRATOR: u32 = 200;
-const LIMITED: std::ops::Range<u32> = 201..203;
-const OPERATOR: u32 = 300;
-const SETTLING_CLIENT: u32 = 1_000;
-const FIRST_STRIKE: u32 = 10_000;
+pub(crate) const FIRST_WATCHER: u32 = 100;
+pub(crate) const ADMINISTRATOR: u32 = 200;
+pub(crate) const LIMITED: std::ops::Range<u32> = 201..203;
+pub(crate) const OPERATOR: u32 = 300;
+pub(crate) const SETTLING_CLIENT: u32 = 1_000;
+pub(crate) const FIRST_STRIKE: u32 = 10_000;
 
 /// What is left of a run, however it ended.
 #[derive(Clone, Default)]
@@ -66,20 +69,29 @@ struct Remains {
 
 /// Carries out a plan. Once per process: hash keys and interned call sites are per thread and process.
 pub fn run(plan: Plan, log: Option<Level>) -> Report {
+    recorded(plan, log, Notebook::default()).0
+}
+
+/// The same; the timeline shows what the notebook, if it is on, holds.
+pub fn recorded(plan: Plan, log: Option<Level>, notebook: Notebook) -> (Report, Option<Timeline>) {
     let runtime = madsim::runtime::Runtime::with_seed_and_config(plan.seed.0, madsim::Config::default());
     let remains = Remains::default();
     let kept = remains.clone();
     let planned = plan.clone();
     let ended = panic::catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(async { Run::new(planned, kept, log).carry_out().await });
+        runtime.block_on(async { Run::new(planned, kept, log, notebook).carry_out().await });
     }));
-    let report = report(&plan, &remains, ended.err());
+    let reported = report(&plan, &remains, ended.err());
     // What is left of the tasks must not run its destructors outside of the simulation.
     std::mem::forget(runtime);
-    report
+    reported
 }
 
-fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>) -> Report {
+fn report(
+    plan: &Plan,
+    remains: &Remains,
+    panicked: Option<Box<dyn Any + Send>>,
+) -> (Report, Option<Timeline>) {
     let cluster = match remains.cluster.lock() {
         Ok(cluster) => cluster.clone(),
         Err(poisoned) => poisoned.into_inner().clone(),
@@ -89,12 +101,13 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
     let history = remains.recorder.take();
     let mut violations = cluster.violations();
     let mut counters = cluster.all_counters();
+    let mut judged = Judged::default();
     if let Some(payload) = panicked {
         violations.push(Violation::new("no-panic", panic_text(payload.as_ref())));
     } else if violations.is_empty() {
-        let (found, counted) = judge::judge(&history, &judge_options(plan, &cluster));
-        violations = found;
-        add_counters(&mut counters, &counted);
+        judged = judge::judge(&history, &judge_options(plan, &cluster));
+        violations = judged.found.iter().map(judge::convert).collect();
+        add_counters(&mut counters, &judged.counters);
     }
     trace_history(world.trace(), &history);
     for violation in &violations {
@@ -111,7 +124,11 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
         .operations
         .iter()
         .filter_map(|operation| operation.revision());
-    Report {
+    let timeline = world
+        .notebook()
+        .is_on()
+        .then(|| timeline::build(plan, &world, &history, &violations, &judged.found));
+    let report = Report {
         seed: plan.seed.0,
         members: plan.members,
         simulated_seconds: world.elapsed().as_secs_f64(),
@@ -125,7 +142,8 @@ fn report(plan: &Plan, remains: &Remains, panicked: Option<Box<dyn Any + Send>>)
         violations,
         cpu_seconds: 0.0,
         memory_mebibytes: 0,
-    }
+    };
+    (report, timeline)
 }
 
 fn judge_options(plan: &Plan, cluster: &Cluster) -> JudgeOptions {
@@ -185,9 +203,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(plan: Plan, remains: Remains, log: Option<Level>) -> Self {
+    fn new(plan: Plan, remains: Remains, log: Option<Level>, notebook: Notebook) -> Self {
         let trace = Trace::new(log.is_some());
-        let world = World::new(plan.seed, plan.network, plan.disks, trace);
+        let world = World::recorded(plan.seed, plan.network, plan.disks, trace, notebook);
         let cluster = Cluster::new(world.clone(), plan.clone());
         *remains.cluster.lock().expect("nothing has panicked yet") = Some(cluster.clone());
         let run = Run {
@@ -204,7 +222,14 @@ impl Run {
     fn listen_to_votes(&self, log: Option<Level>) {
         let cluster = self.cluster.clone();
         let listener = move |voter: &str, term, candidate| cluster.voted(voter, term, candidate);
-        Logs::install(log, Arc::new(listener));
+        let world = self.world.clone();
+        let heard = move |name: &str, level: Level, text: &str| timeline::heard(&world, name, level, text);
+        let lines = self
+            .world
+            .notebook()
+            .is_on()
+            .then(|| Arc::new(heard) as LineListener);
+        Logs::install(log, Arc::new(listener), lines);
     }
 
     async fn carry_out(self) {
@@ -236,6 +261,7 @@ impl Run {
             return;
         }
         self.world.event("world", format_args!("heal"));
+        self.phase("heal");
         self.stop.stop_clients();
         // A call that is answered after the members were asked what they hold would look lost.
         self.within(
@@ -243,18 +269,25 @@ impl Run {
             join(clients),
         )
         .await;
+        self.phase("settle");
         let Some(revision) = self.settle(&envs[0]).await else {
             return;
         };
+        self.phase("converge");
         if !self.converge().await {
             return;
         }
+        self.phase("watches end");
         self.stop.stop_watches_at(revision);
         if !self.within(WATCH_TIMEOUT, join(watchers)).await {
             self.stop.stop_watches_now();
         }
         self.world
             .event("world", format_args!("end at revision {revision}"));
+    }
+
+    fn phase(&self, name: &str) {
+        self.world.notebook().phase(self.world.now(), name);
     }
 
     /// True if it was done in time.
@@ -461,6 +494,8 @@ impl Run {
                     }
                     if last.as_ref() != Some(&now) {
                         trace_observation(&world, &now);
+                        let place = crate::cluster::name(member);
+                        world.notebook().observe(world.now(), &place, &now);
                         *last = Some(now);
                     }
                 }

@@ -50,9 +50,9 @@ pub fn check(history: &History) -> Checked {
         }
         if let Some(what) = judge(claim, &alive) {
             let message = format!("{what}: {}", show(claim));
-            checked
-                .violations
-                .push(Violation::of_operations(Property::OldestHolds, [], message));
+            let violation = Violation::of_operations(Property::OldestHolds, [], message);
+            let violation = violation.on_key(&claim.key).at_revision(claim.revision);
+            checked.violations.push(violation.seen_at(claim.at.nanos));
         }
     }
     checked

@@ -74,12 +74,18 @@ fn check_key(
     revision: i64,
     id: OpId,
 ) -> Option<Violation> {
+    let lost = |message| {
+        Violation::of_operations(Property::Durability, [id], message)
+            .on_key(key)
+            .at_revision(revision)
+            .seen_at(state.at.nanos)
+    };
     if state.revision < revision {
         let message = format!(
             "member {} ended at revision {}, before this acknowledged write:\n  {}",
             state.member, state.revision, history.operations[id]
         );
-        return Some(Violation::of_operations(Property::Durability, [id], message));
+        return Some(lost(message));
     }
     let held = state.range.kvs.iter().find(|kv| kv.key == *key);
     let found = match held {
@@ -94,7 +100,7 @@ fn check_key(
         "member {} {found} at the end, but this write was acknowledged:\n  {}",
         state.member, history.operations[id]
     );
-    Some(Violation::of_operations(Property::Durability, [id], message))
+    Some(lost(message))
 }
 
 /// True if `operation` may have removed `key` after `revision`.
@@ -129,10 +135,11 @@ pub fn check_convergence(history: &History) -> Vec<Violation> {
     let Some((first, others)) = history.finals.split_first() else {
         return violations;
     };
-    let mut fail = |message: String| {
-        violations.push(Violation::of_operations(Property::Convergence, [], message));
-    };
     for other in others {
+        let mut fail = |message: String| {
+            let violation = Violation::of_operations(Property::Convergence, [], message);
+            violations.push(violation.seen_at(other.at.nanos));
+        };
         let pair = format!("members {} and {}", first.member, other.member);
         if first.revision != other.revision {
             fail(format!(

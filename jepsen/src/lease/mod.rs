@@ -157,11 +157,9 @@ fn too_early(lease: &Lease<'_>, revision: i64, seen: Nanos, times: &LeaseTimes) 
         (due - seen) as f64 / SECOND as f64,
         lease.grant
     );
-    Some(Violation::of_operations(
-        Property::LeaseNotEarly,
-        [lease.grant.id, renewal.id],
-        message,
-    ))
+    let operations = [lease.grant.id, renewal.id];
+    let violation = Violation::of_operations(Property::LeaseNotEarly, operations, message);
+    Some(violation.at_revision(revision).seen_at(seen))
 }
 
 /// A linearizable read that shows a key whose lease was revoked before, or is long over.
@@ -191,6 +189,8 @@ fn outlived(
                 history.operations[other]
             );
             Violation::of_operations(Property::LeaseExpires, [other, operation.id], message)
+                .on_key(&kv.key)
+                .at_revision(kv.mod_revision)
         };
         let acknowledged =
             |revoke: &&&Operation| revoke.outcome.answer().is_some() && revoke.precedes(operation);

@@ -51,7 +51,7 @@ pub(super) struct Evidence {
 }
 
 /// A key and a range end, as in requests.
-pub(super) type KeyRange = (Bytes, Bytes);
+pub type KeyRange = (Bytes, Bytes);
 
 /// A revision and the operation that showed it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -122,6 +122,14 @@ pub(super) fn place(operation: &Operation) -> Place {
     }
 }
 
+/// The revision that an operation made, as its answer tells.
+pub fn made_revision(operation: &Operation) -> Option<i64> {
+    match place(operation) {
+        Place::Write(revision) => Some(revision),
+        _ => None,
+    }
+}
+
 fn txn_may_write(r: &pb::TxnRequest) -> bool {
     let writes = |op: &pb::RequestOp| match &op.request {
         Some(Op::RequestPut(_) | Op::RequestDeleteRange(_)) => true,
@@ -152,7 +160,7 @@ pub(super) fn values(request: &Request) -> Vec<Bytes> {
 }
 
 /// The key ranges that a request reads, compares or writes.
-pub(super) fn footprint(request: &Request) -> Vec<KeyRange> {
+pub fn footprint(request: &Request) -> Vec<KeyRange> {
     fn of_txn(r: &pb::TxnRequest, ranges: &mut Vec<KeyRange>) {
         for compare in &r.compare {
             ranges.push((compare.key.clone(), compare.range_end.clone()));
@@ -179,7 +187,7 @@ pub(super) fn footprint(request: &Request) -> Vec<KeyRange> {
 }
 
 /// The pairs that an answer shows in full.
-fn shown_pairs<'a>(request: &'a Request, answer: &'a Answer) -> Vec<&'a KeyValue> {
+pub fn shown_pairs<'a>(request: &'a Request, answer: &'a Answer) -> Vec<&'a KeyValue> {
     fn of_range<'a>(r: &pb::RangeRequest, a: &'a pb::RangeResponse, pairs: &mut Vec<&'a KeyValue>) {
         if !r.keys_only {
             pairs.extend(&a.kvs);
@@ -263,11 +271,9 @@ impl Index {
             let (first, second) = (writers.first()?, writers.get(1)?);
             let (first, second) = (&history.operations[*first], &history.operations[*second]);
             let message = format!("two acknowledged writes have revision {revision}:\n  {first}\n  {second}");
-            Some(Violation::of_operations(
-                Property::ExactlyOnce,
-                [first.id, second.id],
-                message,
-            ))
+            let operations = [first.id, second.id];
+            let violation = Violation::of_operations(Property::ExactlyOnce, operations, message);
+            Some(violation.at_revision(*revision))
         };
         self.writers.iter().filter_map(clash).collect()
     }

@@ -26,7 +26,7 @@ pub mod search;
 mod tests;
 mod timeline;
 
-pub use index::is_serializable;
+pub use index::{KeyRange, footprint, is_serializable, made_revision, shown_pairs};
 pub use timeline::{Author, Revision, Timeline};
 
 use crate::history::History;

@@ -111,7 +111,7 @@ fn explain(history: &History, key: &[u8], ids: Vec<OpId>) -> Violation {
     for id in &ids {
         message.push_str(&format!("\n  {}", history.operations[*id]));
     }
-    Violation::of_operations(Property::PerKey, ids, message)
+    Violation::of_operations(Property::PerKey, ids, message).on_key(key)
 }
 
 type Projected = BTreeMap<Bytes, Vec<(OpId, Call<Vec<Step>>)>>;

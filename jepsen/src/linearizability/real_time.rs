@@ -40,11 +40,8 @@ pub(super) fn check(history: &History, index: &Index) -> Vec<Violation> {
             "revision {revision} {verb} although revision {} had been seen before the invocation:\n  {witness}\n  {operation}",
             seen.revision
         );
-        Some(Violation::of_operations(
-            property,
-            [witness.id, operation.id],
-            message,
-        ))
+        let violation = Violation::of_operations(property, [witness.id, operation.id], message);
+        Some(violation.at_revision(seen.revision))
     };
     history
         .operations

@@ -481,11 +481,10 @@ impl<'a> Search<'a> {
     fn verdict(&self) -> Option<Violation> {
         let furthest = self.furthest.as_ref()?;
         let operations = furthest.operations.iter().copied();
-        Some(Violation::of_operations(
-            furthest.property,
-            operations,
-            furthest.text.clone(),
-        ))
+        let violation = Violation::of_operations(furthest.property, operations, furthest.text.clone());
+        let keys = furthest.keys.iter().flatten();
+        let violation = keys.fold(violation, |violation, (key, _)| violation.on_key(key));
+        Some(violation.at_revision(furthest.revision))
     }
 
     /// Rebuilds the part of the timeline that reaches furthest, so that others can use it.

@@ -11,8 +11,10 @@ use std::time::Duration;
 use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
 use quorate_jepsen::history::{Outcome, Request};
-use quorate_jepsen::workload::{Connection, call};
+use quorate_jepsen::workload::{Clock, Connection, call};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::lives::Lives;
 
 /// One member.
 struct Member {
@@ -30,11 +32,19 @@ pub struct Cluster {
     token: String,
     members: Vec<Member>,
     deaths: Vec<String>,
+    clock: Clock,
+    lives: Lives,
 }
 
 impl Cluster {
     /// Picks ports and folders; starts nothing.
-    pub async fn prepare(env: &Env, binary: &Path, nodes: u32, out: &Path) -> Result<Cluster, String> {
+    pub async fn prepare(
+        env: &Env,
+        clock: Clock,
+        binary: &Path,
+        nodes: u32,
+        out: &Path,
+    ) -> Result<Cluster, String> {
         let data = out.join("data");
         if data.exists() {
             fs::remove_dir_all(&data).map_err(|error| super::at(&data, &error))?;
@@ -61,6 +71,8 @@ impl Cluster {
             File::create(&member.log).map_err(|error| super::at(&member.log, &error))?;
         }
         Ok(Cluster {
+            lives: Lives::of(members.iter().map(|member| member.name.clone())),
+            clock,
             binary: binary.to_owned(),
             token: format!("jepsen-{}", env.random_u64()),
             members,
@@ -80,6 +92,11 @@ impl Cluster {
             .collect()
     }
 
+    /// What became of the processes so far.
+    pub fn lives(&self) -> &Lives {
+        &self.lives
+    }
+
     pub fn start_all(&mut self) -> Result<(), String> {
         (0..self.len()).try_for_each(|member| self.start(member))
     }
@@ -96,6 +113,7 @@ impl Cluster {
     /// Starts a member that does not run.
     pub fn start(&mut self, member: usize) -> Result<(), String> {
         let initial_cluster = self.initial_cluster();
+        self.lives.started(self.clock.now(), member);
         let member = &mut self.members[member];
         let log = File::options()
             .append(true)
@@ -129,10 +147,11 @@ impl Cluster {
 
     /// SIGKILL, and waits until the process is gone.
     pub fn kill(&mut self, member: usize) -> Result<(), String> {
-        let member = &mut self.members[member];
-        let Some(mut process) = member.process.take() else {
+        let Some(mut process) = self.members[member].process.take() else {
             return Ok(());
         };
+        self.lives.ended(self.clock.now(), member, "killed");
+        let member = &self.members[member];
         process
             .kill()
             .and_then(|()| process.wait())
@@ -143,12 +162,14 @@ impl Cluster {
     /// SIGSTOP.
     pub fn pause(&mut self, member: usize) -> Result<(), String> {
         self.members[member].paused = true;
+        self.lives.paused(self.clock.now(), member);
         self.signal(member, Signal::STOP)
     }
 
     /// SIGCONT.
     pub fn resume(&mut self, member: usize) -> Result<(), String> {
         self.members[member].paused = false;
+        self.lives.resumed(self.clock.now(), member);
         self.signal(member, Signal::CONT)
     }
 
@@ -173,7 +194,7 @@ impl Cluster {
 
     /// Notices members that ended although nobody killed them.
     pub fn notice_deaths(&mut self) -> usize {
-        for member in &mut self.members {
+        for (number, member) in self.members.iter_mut().enumerate() {
             let ended = member
                 .process
                 .as_mut()
@@ -181,6 +202,8 @@ impl Cluster {
             if let Some(status) = ended {
                 member.process = None;
                 let log = member.log.display();
+                let how = format!("ended by itself ({status})");
+                self.lives.ended(self.clock.now(), number, &how);
                 self.deaths
                     .push(format!("{} ended by itself ({status}): see {log}", member.name));
             }

@@ -7,7 +7,10 @@
 
 mod binary;
 mod cluster;
+mod lives;
 mod nemesis;
+mod page;
+mod probes;
 
 use std::fs;
 use std::io;
@@ -19,6 +22,7 @@ use quorate_jepsen::edn;
 use quorate_jepsen::history::{History, Nanos, Recorder};
 use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::{JudgeOptions, Report, Verdict, judge};
+use quorate_jepsen::timeline::Node;
 use quorate_jepsen::workload::{
     ClientOptions, Clock, Consistency, Generator, SettleOptions, Shape, Stop, WatcherOptions, run_client,
     run_watches, settle, standard_watches,
@@ -26,6 +30,7 @@ use quorate_jepsen::workload::{
 
 use cluster::Cluster;
 pub use nemesis::Fault;
+use probes::Probes;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,13 +64,13 @@ pub fn run(options: &RunOptions) -> Result<Report, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
-    let (history, judge_options) = runtime.block_on(async {
+    let (history, judge_options, seen) = runtime.block_on(async {
         let env = quorate::runtime::tokio::env();
         Run::start(env, options, &binary).await?.finish().await
     })?;
     eprintln!("judging {} operations …", history.operations.len());
     let report = judge(&history, &judge_options);
-    write_results(options, &history, &report)?;
+    write_results(options, &history, &report, seen)?;
     Ok(report)
 }
 
@@ -73,11 +78,17 @@ fn at(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", path.display())
 }
 
-fn write_results(options: &RunOptions, history: &History, report: &Report) -> Result<(), String> {
+fn write_results(
+    options: &RunOptions,
+    history: &History,
+    report: &Report,
+    seen: page::Seen,
+) -> Result<(), String> {
     let files = [
         ("report.txt", report.to_text()),
         ("report.json", report.to_json()),
         ("history.edn", edn::export(history)),
+        ("timeline.html", page::write(options, history, report, seen)),
     ];
     for (name, text) in files {
         let path = options.out.join(name);
@@ -100,11 +111,14 @@ struct Run<'a> {
     stop: Stop,
     clients: Vec<Task<()>>,
     watchers: Vec<Task<()>>,
+    probes: Probes,
 }
 
 impl<'a> Run<'a> {
     async fn start(env: Env, options: &'a RunOptions, binary: &Path) -> Result<Run<'a>, String> {
-        let mut cluster = Cluster::prepare(&env, binary, options.nodes, &options.out).await?;
+        let clock = Clock::from_now(&env);
+        let prepared = Cluster::prepare(&env, clock.clone(), binary, options.nodes, &options.out);
+        let mut cluster = prepared.await?;
         cluster.start_all()?;
         cluster.wait_until_serving(&env, START_TIMEOUT).await?;
         eprintln!(
@@ -113,7 +127,6 @@ impl<'a> Run<'a> {
             binary.display(),
             cluster.addresses().join(", ")
         );
-        let clock = Clock::of(&env);
         let mut run = Run {
             env,
             clock,
@@ -123,7 +136,9 @@ impl<'a> Run<'a> {
             stop: Stop::new(),
             clients: Vec::new(),
             watchers: Vec::new(),
+            probes: Probes::default(),
         };
+        run.spawn_probes();
         run.spawn_clients();
         run.spawn_watchers();
         Ok(run)
@@ -149,6 +164,14 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn spawn_probes(&self) {
+        for (member, address) in self.cluster.addresses().into_iter().enumerate() {
+            let (env, clock) = (self.env.clone(), self.clock.clone());
+            let probing = self.probes.clone().run(env, clock, member, address);
+            self.env.spawn_detached(probing);
+        }
+    }
+
     fn spawn_watchers(&mut self) {
         for member in 0..self.options.nodes {
             let options = WatcherOptions {
@@ -168,7 +191,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn finish(mut self) -> Result<(History, JudgeOptions), String> {
+    async fn finish(mut self) -> Result<(History, JudgeOptions, page::Seen), String> {
         let end = self.env.now() + Duration::from_secs(self.options.seconds);
         // The last part of the load runs without faults, so that leases and watches show what they do then.
         let healed = self.env.now() + Duration::from_secs(self.options.seconds * 8 / 10);
@@ -189,6 +212,7 @@ impl<'a> Run<'a> {
             client.await.ok_or("a client task panicked")?;
         }
         eprintln!("{faults} faults injected; settling …");
+        let settled = self.clock.now();
         let liveness_failure = self.settle().await;
         self.cluster.notice_deaths();
         let times = LeaseTimes {
@@ -204,7 +228,21 @@ impl<'a> Run<'a> {
             replacements: 0,
             unknown_writes: false,
         };
-        Ok((self.recorder.take(), options))
+        let seen = page::Seen {
+            nodes: self.nodes(),
+            healed: disturbed_until,
+            settled,
+        };
+        Ok((self.recorder.take(), options, seen))
+    }
+
+    /// The members' lives, and what they said of themselves.
+    fn nodes(&self) -> Vec<Node> {
+        let mut nodes = self.cluster.lives().nodes(self.clock.now() / 1_000);
+        for (node, states) in nodes.iter_mut().zip(self.probes.states(self.cluster.len())) {
+            node.states = states;
+        }
+        nodes
     }
 
     /// The quiet end; what could not be reached in time.

@@ -99,7 +99,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn fail(&mut self, property: Property, what: String) {
+    /// A violation that shows in the entry at hand.
+    fn fail(&mut self, property: Property, revision: i64, what: String) {
         let range = format!(
             "{}..{}",
             show_bytes(&self.watch.request.key),
@@ -111,8 +112,12 @@ impl<'a> Checker<'a> {
             self.watch.client,
             property.guarantee()
         );
-        self.violations
-            .push(Violation::of_watch(property, self.watch.id, message));
+        let violation = Violation::of_watch(property, self.watch.id, message).at_revision(revision);
+        let shown = self.watch.entries.get(self.entry);
+        self.violations.push(match shown {
+            Some(entry) => violation.seen_at(entry.at.nanos),
+            None => violation,
+        });
     }
 
     fn opened(&mut self, start_revision: i64) {
@@ -147,6 +152,7 @@ impl<'a> Checker<'a> {
         if next >= compacted {
             self.fail(
                 Property::WatchCompacted,
+                compacted,
                 format!("canceled as compacted at {compacted}, but it needs only revision {next} and later"),
             );
         }
@@ -157,6 +163,7 @@ impl<'a> Checker<'a> {
         if !asked_for {
             self.fail(
                 Property::WatchCompacted,
+                compacted,
                 format!("canceled as compacted at {compacted}, which nobody asked for"),
             );
         }
@@ -169,6 +176,7 @@ impl<'a> Checker<'a> {
         if let Some((missing, events)) = self.expected.first_after(position, revision) {
             self.fail(
                 Property::WatchBookmarkable,
+                missing,
                 format!(
                     "progress {revision} before the events of revision {missing}: {}",
                     show_events(&events)
@@ -183,6 +191,7 @@ impl<'a> Checker<'a> {
         let Some(position) = self.position else {
             self.fail(
                 Property::WatchReliable,
+                revision,
                 format!("never created, although everything up to {revision} is due"),
             );
             return;
@@ -190,6 +199,7 @@ impl<'a> Checker<'a> {
         if let Some((missing, events)) = self.expected.first_after(position, revision) {
             self.fail(
                 Property::WatchReliable,
+                missing,
                 format!(
                     "at the quiet end the events of revision {missing} are missing: {}",
                     show_events(&events)
@@ -219,6 +229,7 @@ impl<'a> Checker<'a> {
         if header_revision < last {
             self.fail(
                 Property::WatchAccurate,
+                last,
                 format!("the header shows revision {header_revision}, the events reach {last}"),
             );
         }
@@ -240,6 +251,7 @@ impl<'a> Checker<'a> {
             };
             self.fail(
                 property,
+                missing,
                 format!(
                     "events of revision {revision} arrived, those of {missing} {fate}: {}",
                     show_events(&events)
@@ -262,6 +274,7 @@ impl<'a> Checker<'a> {
         if revision < self.start {
             return self.fail(
                 Property::WatchResumable,
+                revision,
                 format!(
                     "started at {} and received revision {revision}: {text}",
                     self.start
@@ -271,6 +284,7 @@ impl<'a> Checker<'a> {
         if revision <= self.progress {
             return self.fail(
                 Property::WatchBookmarkable,
+                revision,
                 format!("revision {revision} after progress {}: {text}", self.progress),
             );
         }
@@ -283,6 +297,7 @@ impl<'a> Checker<'a> {
             };
             self.fail(
                 property,
+                revision,
                 format!("revision {revision} arrived in a second list: {text}"),
             );
             self.last_keys.extend(group.iter().map(key));
@@ -296,6 +311,7 @@ impl<'a> Checker<'a> {
         };
         self.fail(
             property,
+            revision,
             format!("revision {revision} after revision {position}: {text}"),
         );
     }
@@ -320,7 +336,11 @@ impl<'a> Checker<'a> {
     fn compare(&mut self, at: Moment, revision: i64, group: &[Event], already: usize, open: bool) {
         for event in group {
             if let Some(what) = self.expected.misfit(event) {
-                self.fail(Property::WatchFiltered, format!("{what}: {}", show_event(event)));
+                self.fail(
+                    Property::WatchFiltered,
+                    revision,
+                    format!("{what}: {}", show_event(event)),
+                );
                 return;
             }
         }
@@ -335,6 +355,7 @@ impl<'a> Checker<'a> {
             if (event.r#type, &event.kv) != (expected.r#type, &expected.kv) {
                 return self.fail(
                     Property::WatchAccurate,
+                    revision,
                     format!(
                         "shows {}, written was {}",
                         show_event(event),
@@ -371,7 +392,7 @@ impl<'a> Checker<'a> {
         } else {
             Property::WatchAccurate
         };
-        self.fail(property, text);
+        self.fail(property, revision, text);
     }
 
     fn compare_previous(&mut self, at: Moment, revision: i64, event: &Event, expected: &Event) {
@@ -390,6 +411,7 @@ impl<'a> Checker<'a> {
         let show = |kv: Option<&_>| kv.map_or("none".into(), crate::history::show_kv);
         self.fail(
             Property::WatchPreviousPair,
+            revision,
             format!(
                 "{} came with previous pair {}, which was {}",
                 show_event(event),

@@ -56,6 +56,12 @@ impl Clock {
         Self::new(move || env.now().as_nanos())
     }
 
+    /// The same, which shows zero now.
+    pub fn from_now(env: &Env) -> Self {
+        let (env, begun) = (env.clone(), env.now().as_nanos());
+        Self::new(move || env.now().as_nanos() - begun)
+    }
+
     pub fn now(&self) -> Nanos {
         (self.0)()
     }

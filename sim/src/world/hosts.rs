@@ -21,6 +21,7 @@ use super::disk::{self, Drive};
 use super::env::{Process, locked};
 use super::net::{self, HostId, Net};
 use super::timer::{Sleep, Time};
+use crate::notebook::{Notebook, Step};
 use crate::seed::Seed;
 use crate::trace::Trace;
 
@@ -93,6 +94,7 @@ struct Shared {
     seed: Seed,
     time: Time,
     trace: Trace,
+    notebook: Notebook,
     net: Arc<Mutex<Net>>,
     disk_settings: disk::Settings,
     hosts: Mutex<Vec<Host>>,
@@ -103,6 +105,17 @@ struct Shared {
 impl World {
     /// An empty world on the madsim runtime that runs this code.
     pub fn new(seed: Seed, network: net::Settings, disk_settings: disk::Settings, trace: Trace) -> Self {
+        Self::recorded(seed, network, disk_settings, trace, Notebook::default())
+    }
+
+    /// The same, with somebody who takes notes.
+    pub fn recorded(
+        seed: Seed,
+        network: net::Settings,
+        disk_settings: disk::Settings,
+        trace: Trace,
+        notebook: Notebook,
+    ) -> Self {
         quorate::runtime::install(current);
         PROCESSES.with_borrow_mut(BTreeMap::clear);
         let time = Time::current();
@@ -114,6 +127,7 @@ impl World {
                 seed,
                 time,
                 trace,
+                notebook,
                 net: Arc::new(Mutex::new(net)),
                 disk_settings,
                 hosts: Mutex::new(Vec::new()),
@@ -146,6 +160,10 @@ impl World {
 
     pub fn trace(&self) -> &Trace {
         &self.shared.trace
+    }
+
+    pub fn notebook(&self) -> &Notebook {
+        &self.shared.notebook
     }
 
     /// Adds an event to the trace.
@@ -215,6 +233,7 @@ impl World {
             processes.insert(tasks.id(), (host.name.clone(), env.clone()));
         });
         self.event(&host.name, format_args!("start {}", host.lives));
+        self.notebook().life(now, &host.name, Step::Started);
         host.state = Running::On;
         host.process = Some(tasks.clone());
         drop(hosts);
@@ -232,6 +251,13 @@ impl World {
         };
         host.state = Running::Off;
         self.event(&host.name, format_args!("kill {kill:?}"));
+        let how = match kill {
+            Kill::Process => "killed",
+            Kill::Power => "lost power",
+            Kill::PowerLosing => "lost power and all unsynced writes",
+            Kill::PowerTearing => "lost power, unsynced writes torn",
+        };
+        self.notebook().life(now, &host.name, Step::Ended(how));
         Handle::current().kill(process.id());
         match kill {
             Kill::Process => {
@@ -283,10 +309,17 @@ impl World {
         let Some(process) = host.process.as_ref().filter(|_| host.state == from) else {
             return false;
         };
-        match to {
-            Running::Paused => Handle::current().pause(process.id()),
-            _ => Handle::current().resume(process.id()),
-        }
+        let step = match to {
+            Running::Paused => {
+                Handle::current().pause(process.id());
+                Step::Paused
+            }
+            _ => {
+                Handle::current().resume(process.id());
+                Step::Resumed
+            }
+        };
+        self.notebook().life(self.now(), &host.name, step);
         host.state = to;
         true
     }

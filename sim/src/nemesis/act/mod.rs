@@ -36,6 +36,9 @@ pub struct Tools {
 pub async fn strike(tools: Tools, fault: Fault, mut dice: Dice) {
     let world = tools.cluster.world().clone();
     world.event("nemesis", format_args!("{fault}"));
+    world
+        .notebook()
+        .fault(world.now(), &fault, tools.cluster.leader());
     let blow = Blow {
         cluster: &tools.cluster,
         world: &world,
@@ -50,6 +53,7 @@ pub async fn strike(tools: Tools, fault: Fault, mut dice: Dice) {
     }
     let effect = if bit { "" } else { ", which nothing noticed" };
     world.event("nemesis", format_args!("end of {fault}{effect}"));
+    world.notebook().fault_ended(world.now(), &fault, bit);
 }
 
 struct Blow<'a> {

@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Half, Holder};
 use super::link::{Link, Touched};
-use super::{EndId, HostId, NEVER, Nanos, Net, RESET_GAP, RETRANSMIT_MAX};
+use super::{EndId, HostId, LinkChange, NEVER, Nanos, Net, RESET_GAP, RETRANSMIT_MAX};
 
 impl Net {
     /// Cuts one direction. Cuts add up: each needs its [`heal`](Self::heal).
@@ -10,15 +10,24 @@ impl Net {
         if from == to || !self.links[from][to].cut() {
             return;
         }
+        self.note_link(now, from, to, true);
         for id in self.ends_towards(Some(from), to) {
             let held = self.hold(now, id);
             self.links[from][to].touched.blocked += u64::from(held);
         }
     }
 
+    fn note_link(&mut self, at: Nanos, from: HostId, to: HostId, is_cut: bool) {
+        self.link_changes.push(LinkChange { at, from, to, is_cut });
+    }
+
     /// Ends one cut of one direction.
     pub fn heal(&mut self, now: Nanos, from: HostId, to: HostId) {
-        if from != to && self.links[from][to].heal() && self.hosts[to].powered {
+        if from == to || !self.links[from][to].heal() {
+            return;
+        }
+        self.note_link(now, from, to, false);
+        if self.hosts[to].powered {
             self.release(now, from, to);
         }
     }

@@ -133,6 +133,15 @@ pub enum Knock {
     Silence,
 }
 
+/// A link was cut, or let through again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkChange {
+    pub at: Nanos,
+    pub from: HostId,
+    pub to: HostId,
+    pub is_cut: bool,
+}
+
 /// The whole network.
 pub struct Net {
     settings: Settings,
@@ -148,6 +157,8 @@ pub struct Net {
     pub timeouts: u64,
     /// Pieces sent into a connection whose other end is gone without a word.
     pub into_halves: u64,
+    /// Which links were cut, and when: for timelines.
+    pub link_changes: Vec<LinkChange>,
 }
 
 impl Net {
@@ -164,6 +175,7 @@ impl Net {
             resets: 0,
             timeouts: 0,
             into_halves: 0,
+            link_changes: Vec::new(),
         }
     }
 
