@@ -192,7 +192,7 @@ function drawNode(c, lane, scale) {
     else drawBareLife(c, lane, life, end, bandTop, bandHeight);
     for (const [from, to] of life.pauses || []) {
       c.fillStyle = hatch(c, colours.pause);
-      rect(c, from, to, bandTop, NODE_HEIGHT - 6);
+      rect(c, from, to, bandTop + bandHeight + 2, NODE_HEIGHT - 25);
       plate(c, "paused", from, to, top + 38);
       box(lane, "pause", { from, to, node: lane.index }, x.of(from), bandTop, x.of(to) - x.of(from), NODE_HEIGHT - 20);
     }
@@ -417,12 +417,12 @@ function drawWatch(c, lane) {
     c.beginPath(); c.moveTo(Math.max(x.of(from), GUTTER - 4), y); c.lineTo(Math.min(x.of(to), GUTTER + x.width + 9), y); c.stroke();
     c.globalAlpha = 1;
   };
-  let lastText = -1e9;
-  for (const e of watch.entries) {
+  const isTold = (e) => e.kind === "events" || e.kind === "progress";
+  watch.entries.forEach((e, i) => {
     const left = x.of(e.at);
     if (e.kind === "opened") { if (open !== null) line(open, e.at); open = e.at; }
     if (e.kind === "closed" || e.kind === "canceled" || e.kind === "compacted") { if (open !== null) line(open, e.at); open = null; }
-    if (left < GUTTER - 4 || left > GUTTER + x.width + 4) continue;
+    if (left < GUTTER - 4 || left > GUTTER + x.width + 4) return;
     const here = first && involved && e.at === first.at;
     c.fillStyle = c.strokeStyle = here ? colours.bad : e.kind === "events" ? colours.write : e.kind === "compacted" || e.kind === "canceled" ? colours.bad : colours.muted;
     c.beginPath();
@@ -432,18 +432,16 @@ function drawWatch(c, lane) {
     else if (e.kind === "due") { c.strokeRect(left - 3, y - 3, 6, 6); }
     else { c.moveTo(left + 0.5, y - 4); c.lineTo(left + 0.5, y + 4); c.stroke(); }
     mark(c, e, left - 5, y - 6, 10, 12);
-    if (e.revisions && e.kind !== "opened" && left - lastText > 46) {
+    if (isTold(e) && e.revisions) {
       const [a, b] = e.revisions;
-      const text = e.kind === "events" ? (a === b ? "r" + a : "r" + a + "–" + b) : e.kind === "progress" ? "p" + b : "";
-      if (text && (view.to - view.from < 25e6 || here)) {
-        c.font = here ? BOLD : FONT;
-        c.fillText(text, left + 6, y - 2.5);
-        c.font = FONT;
-        lastText = left;
-      }
+      const text = e.kind === "progress" ? "p" + b : a === b ? "r" + a : "r" + a + "–" + b;
+      const next = watch.entries[i + 1];
+      c.font = here ? BOLD : FONT;
+      if (here || !next || x.of(next.at) - left > c.measureText(text).width + 12) c.fillText(text, left + 6, y - 2.5);
+      c.font = FONT;
     }
     box(lane, "entry", e, left - 5, top, 10, WATCH_HEIGHT);
-  }
+  });
   if (open !== null) line(open, T.end);
 }
 
