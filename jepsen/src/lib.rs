@@ -5,6 +5,7 @@
 //!                           ├─► history::History ├─ watch            ├─► report::Report ─► text, JSON
 //!  simulator ───────────────┘                    ├─ durability       │
 //!                                                └─ lease, …        ─┘   edn ─► Jepsen's tools
+//!                                                                          timeline ─► a page for people
 //! ```
 //!
 //! The library knows the wire contract (`quorate::proto`) and nothing else of the product: the model
