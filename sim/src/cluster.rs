@@ -74,6 +74,8 @@ struct Member {
     held_down: u32,
     /// It is cut off at its next vote.
     silenced_at_vote: bool,
+    /// It was.
+    silenced: bool,
     /// It took another one's place: it joins the cluster, unless its disk says that it has done so.
     joins: bool,
     /// It is being removed: it stops when it hears of that.
@@ -112,6 +114,7 @@ impl Cluster {
                 excused: false,
                 held_down: 0,
                 silenced_at_vote: false,
+                silenced: false,
                 joins: false,
                 leaving: false,
                 last_end: None,
@@ -216,9 +219,12 @@ impl Cluster {
         if let Err(violation) = granted {
             self.violate(violation);
         }
-        let silenced = std::mem::take(&mut locked(&self.shared.members[member]).silenced_at_vote);
+        let mut voting = locked(&self.shared.members[member]);
+        let silenced = std::mem::take(&mut voting.silenced_at_vote);
+        voting.silenced |= silenced;
+        let host = voting.host;
+        drop(voting);
         if silenced {
-            let host = self.host(member);
             self.world().net(|net, now| {
                 (0..net.hosts()).for_each(|to| net.cut(now, host, to));
             });
@@ -234,16 +240,20 @@ impl Cluster {
         }
     }
 
-    /// Nobody is silenced any more; `voter` was.
-    pub fn unsilence(&self, voter: Option<usize>) {
+    /// Nobody is silenced any more.
+    pub fn unsilence(&self) {
         for member in &self.shared.members {
-            locked(member).silenced_at_vote = false;
+            let mut member = locked(member);
+            member.silenced_at_vote = false;
+            let (silenced, host) = (std::mem::take(&mut member.silenced), member.host);
+            drop(member);
+            if silenced {
+                self.world().net(|net, now| {
+                    (0..net.hosts()).for_each(|to| net.heal(now, host, to));
+                });
+            }
         }
-        if let Some(host) = voter.map(|member| self.host(member)) {
-            self.world().net(|net, now| {
-                (0..net.hosts()).for_each(|to| net.heal(now, host, to));
-            });
-        }
+        self.shared.voted.send(None);
     }
 
     /// Watches which member voted last.

@@ -93,7 +93,7 @@ impl Blow<'_> {
         if let Some(voter) = voter {
             struck = self.cluster.hold_down(voter, Kill::Power);
         }
-        self.cluster.unsilence(voter);
+        self.cluster.unsilence();
         if let Some(voter) = voter {
             self.world.sleep_until(self.end()).await;
             self.cluster.release(voter);
