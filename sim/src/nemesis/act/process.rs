@@ -35,10 +35,11 @@ impl Blow<'_> {
         let host = self.host(member);
         self.world.drive(host, |drive| drive.set_trap(Some(point)));
         let poll = |cx: &mut Context<'_>| self.world.drive(host, |drive| drive.poll_trapped(cx));
-        let trapped = select(poll_fn(poll), self.world.sleep_until(end)).await;
-        let struck = matches!(trapped, Either::Left(_)) && self.cluster.hold_down(member, kill);
+        select(poll_fn(poll), self.world.sleep_until(end)).await;
+        let is_trapped = self.world.drive(host, |drive| drive.is_trapped());
+        let struck = is_trapped && self.cluster.hold_down(member, kill);
         self.world.drive(host, |drive| drive.set_trap(None));
-        if struck {
+        if is_trapped {
             self.world.sleep_until(end).await;
             self.cluster.release(member);
         }

@@ -382,6 +382,11 @@ impl Drive {
         self.trap.reach(point)
     }
 
+    /// Whether the process was stopped at the point that was set.
+    pub fn is_trapped(&self) -> bool {
+        self.trap.is_reached()
+    }
+
     /// Ready once the process was stopped at the point that was set. One task at a time may wait.
     pub fn poll_trapped(&mut self, cx: &Context<'_>) -> Poll<()> {
         self.trap.poll(cx)

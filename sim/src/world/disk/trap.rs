@@ -32,11 +32,18 @@ pub struct Trap {
 }
 
 impl Trap {
+    /// Whoever was stopped stays so: until its process ends, nothing else can be set.
     pub fn set(&mut self, point: Option<Point>) {
-        *self = Trap {
-            set: point,
-            ..Trap::default()
-        };
+        if !self.reached {
+            *self = Trap {
+                set: point,
+                ..Trap::default()
+            };
+        }
+    }
+
+    pub fn is_reached(&self) -> bool {
+        self.reached
     }
 
     /// From now on the syncs are those of a snapshot, mostly.
@@ -81,6 +88,13 @@ mod tests {
         assert!(!trap.reach(Point::BeforeSync));
         trap.set(Some(Point::AfterSync));
         assert!(!trap.reach(Point::BeforeSync) && trap.reach(Point::AfterSync));
+        trap.set(None);
+        assert!(
+            trap.is_reached(),
+            "nothing else would end the process that was stopped"
+        );
+        let mut trap = Trap::default();
+        trap.set(Some(Point::AfterSync));
         trap.set(None);
         assert!(!trap.reach(Point::AfterSync));
     }
