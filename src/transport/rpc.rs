@@ -95,7 +95,7 @@ impl Calls {
         self.closed = true;
         for call in std::mem::take(&mut self.waiting).into_values() {
             let error = match call.sent {
-                Some(_) => io::Error::new(why.kind(), why.to_string()),
+                Some(_) => perhaps_arrived(why),
                 None => never_sent(why),
             };
             // The caller may have given up.
@@ -110,6 +110,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn never_sent(why: &io::Error) -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, why.to_string())
+}
+
+/// Systems, too, say `NotConnected` of a connection that was lost, and then what was sent may have arrived.
+fn perhaps_arrived(why: &io::Error) -> io::Error {
+    let kind = match why.kind() {
+        io::ErrorKind::NotConnected => io::ErrorKind::ConnectionReset,
+        kind => kind,
+    };
+    io::Error::new(kind, why.to_string())
 }
 
 impl Drop for Connection {
@@ -394,6 +403,22 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer may have seen it");
         assert_eq!(client.call("again", PATIENCE).await.unwrap(), "answer");
         assert!(serving.await.is_some());
+    }
+
+    /// Some systems answer `ENOTCONN` on a socket whose connection is lost: the request had left all the same.
+    #[test]
+    fn what_was_sent_is_never_said_not_to_have_been() {
+        for (sent, kind) in [
+            (Some(0), io::ErrorKind::ConnectionReset),
+            (None, io::ErrorKind::NotConnected),
+        ] {
+            let (answer, mut response) = oneshot::channel();
+            let mut calls = Calls::default();
+            calls.waiting.insert(1, Call { answer, sent });
+            calls.close(&io::ErrorKind::NotConnected.into());
+            let error = response.try_recv().unwrap().unwrap_err();
+            assert_eq!(error.kind(), kind);
+        }
     }
 
     #[tokio::test]
