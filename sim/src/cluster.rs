@@ -503,6 +503,7 @@ impl Cluster {
             life: member.life,
             id: probe.member,
             is_voter: probe.status.is_voter,
+            is_settled: probe.status.is_settled,
             term: probe.status.term,
             leader: probe.status.leader,
             committed: probe.status.committed,

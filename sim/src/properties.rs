@@ -24,6 +24,8 @@ pub struct Observation {
     pub id: u64,
     /// It counts in elections, as far as it knows.
     pub is_voter: bool,
+    /// Raft's membership is decided, as far as it knows.
+    pub is_settled: bool,
     pub term: u64,
     /// The leader of that term as the member knows it: a member id.
     pub leader: Option<u64>,
@@ -179,6 +181,7 @@ mod tests {
             life: 1,
             id: 7 + member as u64,
             is_voter: true,
+            is_settled: true,
             term: 3,
             leader: Some(7),
             committed: 10,

@@ -25,6 +25,9 @@ pub struct Status {
     pub is_learner: bool,
     /// Whether raft counts this member's vote: a new member's only once it has caught up.
     pub is_voter: bool,
+    /// Raft's membership is decided, and not on its way from one to the next: what was needed of members that
+    /// have left is needed no more.
+    pub is_settled: bool,
     /// Set when raft stopped, or damage was read: the member must not serve any more.
     pub fatal: Option<String>,
 }
@@ -54,6 +57,9 @@ impl Consensus {
             silence < self.0.options.election_timeout * 3 / 2
         });
         let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
+        let membership = &metrics.membership_config;
+        let set = membership.log_id().as_ref();
+        let decided = set.is_none_or(|set| metrics.local_committed.as_ref() >= Some(set));
         let removed = self.0.network.is_removed() || self.0.core.has_left(self.member_id());
         Status {
             term: metrics.current_term,
@@ -65,6 +71,7 @@ impl Consensus {
                 .membership_config
                 .voter_ids()
                 .any(|voter| voter == self.member_id()),
+            is_settled: decided && membership.membership().get_joint_config().len() <= 1,
             fatal: removed
                 .then(|| REMOVED.to_owned())
                 .or(stopped)

@@ -18,8 +18,6 @@ use crate::world::Kill;
 /// How long one member is asked to change the membership.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_PAUSE: Duration = Duration::from_millis(200);
-/// Linearizable answers after which raft's membership is taken for settled.
-const DECISIONS: u32 = 5;
 /// How long a rolling restart waits for one member before it goes on to the next.
 const ROLL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -155,16 +153,15 @@ impl Blow<'_> {
         self.cluster.end_change();
     }
 
-    /// Until it votes, the loss of another member can be the loss of the quorum. Its vote counts in raft's joint membership
-    /// first, in which the old quorum is needed as well: what is decided after that is decided in the new one.
+    /// Until it votes, the loss of another member can be the loss of the quorum; and until the membership in which it
+    /// votes is decided, the quorum of the one before is needed as well.
     async fn until_it_counts(&self, member: usize) {
-        while !self.cluster.probe(member).is_some_and(|probe| probe.is_voter) {
+        let counts = || {
+            let probe = self.cluster.probe(member);
+            probe.is_some_and(|probe| probe.is_voter && probe.is_settled)
+        };
+        while !counts() {
             self.world.sleep(ASK_PAUSE).await;
-        }
-        for _ in 0..DECISIONS {
-            self.world.sleep(ASK_PAUSE).await;
-            // Read through the quorum.
-            self.until_done(Step::Promote, &peer_url(member)).await;
         }
     }
 
