@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate_jepsen::history::History;
 use quorate_jepsen::property;
-use quorate_jepsen::report::{self, Counts, JudgeOptions};
+use quorate_jepsen::report::{self, Counts, JudgeOptions, Outcomes};
 
 use crate::report::Violation;
 
@@ -48,10 +48,12 @@ fn counters(counts: &Counts) -> BTreeMap<String, u64> {
         ("refused for lack of space", counts.refused_for_space),
         ("answers who holds or leads", counts.claims),
     ];
-    let kinds = counts
-        .by_kind
-        .iter()
-        .map(|(kind, (answered, _))| (format!("answered: {kind}"), *answered));
+    let of_kind = |(kind, outcomes): (&String, &Outcomes)| {
+        let Outcomes { ok, denied, unknown } = *outcomes;
+        let counted = [("ok", ok), ("denied", denied), ("unknown", unknown)];
+        counted.map(|(outcome, count)| (format!("operation/{kind}/{outcome}"), count))
+    };
+    let kinds = counts.by_kind.iter().flat_map(of_kind);
     let named = exercised
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count));

@@ -16,8 +16,11 @@
 //! compiles and is tested always.
 
 pub mod campaign;
+pub mod canary;
 #[cfg(madsim)]
 pub mod cluster;
+pub mod corpus;
+pub mod coverage;
 pub mod judge;
 #[cfg(madsim)]
 pub mod logs;
@@ -29,8 +32,10 @@ pub mod properties;
 pub mod report;
 #[cfg(madsim)]
 pub mod run;
+pub mod sabotage;
 pub mod scenario;
 pub mod seed;
+pub mod shrink;
 #[cfg(madsim)]
 pub mod timeline;
 pub mod trace;

@@ -1,17 +1,17 @@
 //! `cargo sim`: campaigns of seeds, the replay of one, and the historical bugs that have to be found.
 
+#[cfg(madsim)]
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use quorate_sim::scenario::Source;
 #[cfg(madsim)]
-use std::path::Path;
-
-#[cfg(madsim)]
 use quorate_sim::{
     campaign::{self, Campaign},
-    mutants,
+    canary, corpus, mutants, shrink,
 };
 
 /// The deterministic simulator of Quorate.
@@ -40,9 +40,15 @@ enum Verb {
         /// Ends at the first failure.
         #[arg(long)]
         stop_at_failure: bool,
-        /// Prints each run's report as a line of JSON.
+        /// Starts no run after so much time, such as 90s or 5m.
+        #[arg(long, value_parser = time)]
+        budget: Option<Duration>,
+        /// Writes the summary to this file, as JSON.
         #[arg(long)]
-        json: bool,
+        json: Option<PathBuf>,
+        /// Fails if anything known was never exercised: see `coverage` in sim/README.md.
+        #[arg(long)]
+        require_coverage: bool,
     },
     /// Runs a seed or a stored scenario again and prints its report; with --log everything that happens.
     Replay {
@@ -65,6 +71,45 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Cuts a failure down to what it needs, and stores that.
+    Shrink {
+        /// A seed, or the file of a scenario.
+        run: Source,
+        /// Where to store it; by default target/sim/shrunk/ and the seed.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+        /// CPU minutes that all runs together may take.
+        #[arg(long, default_value_t = 10)]
+        cpu_minutes: u64,
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Another build of the simulator, such as a mutant's in target/mutants/target.
+        #[arg(long)]
+        executable: Option<PathBuf>,
+    },
+    /// Replays what once failed: each scenario of sim/corpus has to pass.
+    Corpus {
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// A campaign that must fail: one of a hundred seeds is falsified and has to be found, and nothing else.
+    Canary {
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// A campaign that must fail: the members' disks acknowledge what they do not keep.
+    NoFsync {
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
     /// Puts historical bugs back, one at a time, and looks whether they are found.
     Mutants {
         /// Only this row of the catalogue.
@@ -80,10 +125,16 @@ enum Verb {
         /// Seconds that each mutant may survive.
         #[arg(long, default_value_t = 900)]
         budget: u64,
+        /// CPU minutes for cutting down each failure; 0: none is.
+        #[arg(long, default_value_t = 0)]
+        shrink_minutes: u64,
     },
     /// Carries out the plan on standard input and prints the report as a line of JSON.
     #[command(hide = true)]
     Child {
+        /// The report has what the clients did.
+        #[arg(long)]
+        script: bool,
         #[arg(long)]
         level: Option<String>,
         #[arg(long)]
@@ -117,12 +168,18 @@ fn main() -> ExitCode {
     }
 }
 
+fn time(text: &str) -> Result<Duration, String> {
+    quorate_sim::plan::readable::parse(text).ok_or_else(|| "a time such as 90s or 5m is expected".to_owned())
+}
+
+#[cfg(madsim)]
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 /// True if nothing failed.
 #[cfg(madsim)]
 fn simulate(verb: Verb) -> std::io::Result<bool> {
-    use std::time::Duration;
-
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     match verb {
         Verb::Run {
             seeds,
@@ -130,29 +187,32 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
             jobs,
             twice_every,
             stop_at_failure,
+            budget,
             json,
+            require_coverage,
         } => {
             campaign::fix_addresses();
             let campaign = Campaign {
-                executable: std::env::current_exe()?,
-                start,
-                seeds,
-                jobs: jobs.unwrap_or_else(processors),
+                jobs: jobs.unwrap_or_else(campaign::processors),
                 twice_every,
                 stop_at_failure,
-                budget: None,
-                quiet: json,
+                budget,
+                failures: Some(workspace().join("target/sim/failures")),
+                ..Campaign::new(std::env::current_exe()?, start, seeds)
             };
-            let print = |report: &quorate_sim::report::Report| {
-                if json {
-                    println!("{}", serde_json::to_string(report).expect("plain data"));
-                }
-            };
-            let summary = campaign.carry_out(&print)?;
-            if !json {
-                summary.print();
+            let summary = campaign.carry_out(&|_| {})?;
+            summary.print();
+            if let Some(path) = json {
+                std::fs::write(path, format!("{:#}\n", summary.to_json()))?;
             }
-            Ok(summary.failures.is_empty())
+            let uncovered = match require_coverage {
+                true => summary.uncovered(),
+                false => Vec::new(),
+            };
+            if !uncovered.is_empty() {
+                eprintln!("never exercised: {}", uncovered.join(", "));
+            }
+            Ok(summary.failures.is_empty() && uncovered.is_empty())
         }
         Verb::Replay {
             run,
@@ -160,26 +220,73 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
             log,
             level,
         } => replay(&run, timeline.as_deref(), log.then_some(level)),
+        Verb::Shrink {
+            run,
+            output,
+            cpu_minutes,
+            jobs,
+            executable,
+        } => {
+            campaign::fix_addresses();
+            let options = shrink::Options {
+                executable: executable.map_or_else(std::env::current_exe, Ok)?,
+                jobs: jobs.unwrap_or_else(campaign::processors),
+                cpu_limit: Duration::from_secs(60 * cpu_minutes),
+                quiet: false,
+            };
+            let shrunk = shrink::shrink(&options, run.scenario()?.plan)?;
+            shrunk.print();
+            let name = format!("target/sim/shrunk/{}.json", shrunk.scenario.plan.seed.0);
+            let path = output.unwrap_or_else(|| workspace().join(name));
+            shrunk.scenario.store(&path)?;
+            println!("stored; again: cargo sim replay {} --log", path.display());
+            Ok(shrunk.replays)
+        }
+        Verb::Corpus { jobs } => {
+            campaign::fix_addresses();
+            let jobs = jobs.unwrap_or_else(campaign::processors);
+            corpus::replay(&std::env::current_exe()?, &workspace().join("sim/corpus"), jobs)
+        }
+        Verb::Canary { seeds, start, jobs } => canary::canaries(&must_fail(seeds, start, jobs)?),
+        Verb::NoFsync { seeds, start, jobs } => canary::no_fsync(&must_fail(seeds, start, jobs)?),
         Verb::Mutants {
             only,
             seeds,
             start,
             jobs,
             budget,
+            shrink_minutes,
         } => {
             campaign::fix_addresses();
             mutants::run(&mutants::Options {
-                root: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+                root: workspace(),
                 only,
                 seeds,
                 start,
-                jobs: jobs.unwrap_or_else(processors),
+                jobs: jobs.unwrap_or_else(campaign::processors),
                 budget: Duration::from_secs(budget),
+                shrink: Duration::from_secs(60 * shrink_minutes),
             })
         }
-        Verb::Child { level, timeline } => child(level, timeline.as_deref()),
+        Verb::Child {
+            script,
+            level,
+            timeline,
+        } => child(script, level, timeline.as_deref()),
         Verb::Plan { .. } => unreachable!("plans are printed by every build"),
     }
+}
+
+#[cfg(madsim)]
+fn must_fail(seeds: u64, start: u64, jobs: Option<usize>) -> std::io::Result<canary::Options> {
+    campaign::fix_addresses();
+    Ok(canary::Options {
+        executable: std::env::current_exe()?,
+        start,
+        seeds,
+        jobs: jobs.unwrap_or_else(campaign::processors),
+        failures: workspace().join("target/sim/failures"),
+    })
 }
 
 /// Runs a seed in a child, as a campaign does, with everything it prints.
@@ -215,7 +322,7 @@ fn replay(run: &Source, timeline: Option<&Path>, level: Option<String>) -> std::
 }
 
 #[cfg(madsim)]
-fn child(level: Option<String>, file: Option<&Path>) -> std::io::Result<bool> {
+fn child(script: bool, level: Option<String>, file: Option<&Path>) -> std::io::Result<bool> {
     use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
     use quorate_jepsen::timeline::{PAGE_BYTES_MAX, render};
     use quorate_sim::notebook::Notebook;
@@ -239,6 +346,9 @@ fn child(level: Option<String>, file: Option<&Path>) -> std::io::Result<bool> {
     let (mut report, timeline) = quorate_sim::run::recorded(plan, level, notebook);
     if let (Some(file), Some(timeline)) = (file, timeline) {
         std::fs::write(file, render(&timeline, PAGE_BYTES_MAX))?;
+    }
+    if !script {
+        report.script.clear();
     }
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;

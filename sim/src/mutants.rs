@@ -22,6 +22,7 @@ use crate::campaign::{Campaign, run_child};
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::seed::Seed;
+use crate::shrink::{self, Shrunk};
 
 /// One entry of the catalogue.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,8 +51,10 @@ pub struct Outcome {
 
 enum Verdict {
     Killed {
-        report: Report,
+        report: Box<Report>,
         replayed: bool,
+        /// What is left of its plan, if it was cut down.
+        shrunk: Option<Box<Shrunk>>,
     },
     /// Something fired, but nothing that was expected.
     ByLuck {
@@ -70,6 +73,8 @@ pub struct Options {
     pub start: u64,
     pub jobs: usize,
     pub budget: Duration,
+    /// CPU time for cutting down what killed a mutant; zero: that is left alone.
+    pub shrink: Duration,
 }
 
 /// The catalogue, as it is stored.
@@ -129,7 +134,12 @@ impl Outcome {
             Verdict::Killed {
                 report,
                 replayed: true,
-            } => format!("killed by {}; replays ({cost})", fired(report)),
+                shrunk,
+            } => {
+                let left = shrunk.as_ref().map(|shrunk| format!("; {}", shrunk.line()));
+                let left = left.unwrap_or_default();
+                format!("killed by {}; replays ({cost}){left}", fired(report))
+            }
             Verdict::Killed { report, .. } => format!("NOT REPRODUCED: {} ({cost})", fired(report)),
             Verdict::ByLuck { report } => {
                 let expected = self.mutant.expected.join(" or ");
@@ -167,14 +177,10 @@ fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Re
     let end = options.start + options.seeds;
     while start < end && begun.elapsed() < options.budget {
         let campaign = Campaign {
-            executable: executable.to_owned(),
-            start,
-            seeds: end - start,
             jobs: options.jobs,
-            twice_every: 0,
             stop_at_failure: true,
             budget: Some(options.budget.saturating_sub(begun.elapsed())),
-            quiet: false,
+            ..Campaign::new(executable.to_owned(), start, end - start)
         };
         let summary = campaign.carry_out(&|_| {})?;
         outcome.seeds += summary.runs;
@@ -195,10 +201,37 @@ fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Re
         };
         let again = run_child(executable, &Plan::draw(Seed(report.seed)))?;
         let replayed = again.trace_hash == report.trace_hash && again.violations == report.violations;
-        outcome.verdict = Verdict::Killed { report, replayed };
+        let shrunk = shrink_failure(options, executable, &report, outcome.mutant.number)?;
+        outcome.verdict = Verdict::Killed {
+            report: Box::new(report),
+            replayed,
+            shrunk,
+        };
         return Ok(());
     }
     Ok(())
+}
+
+/// Cuts down what killed a mutant, and stores what is left.
+fn shrink_failure(
+    options: &Options,
+    executable: &Path,
+    report: &Report,
+    number: u32,
+) -> io::Result<Option<Box<Shrunk>>> {
+    if options.shrink.is_zero() {
+        return Ok(None);
+    }
+    let how = shrink::Options {
+        executable: executable.to_owned(),
+        jobs: options.jobs,
+        cpu_limit: options.shrink,
+        quiet: false,
+    };
+    let shrunk = shrink::shrink(&how, Plan::draw(Seed(report.seed)))?;
+    let file = format!("target/sim/shrunk/mutant-{number}.json");
+    shrunk.scenario.store(&options.root.join(file))?;
+    Ok(Some(Box::new(shrunk)))
 }
 
 /// A patched copy of the workspace, built; the simulator's executable.

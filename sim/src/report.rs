@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_jepsen::workload::ScriptedClient;
 use serde::{Deserialize, Serialize};
 
 /// A property that was violated.
@@ -40,6 +41,12 @@ pub struct Report {
     pub trace_lines: u64,
     /// How often each fault fired, and whatever else is counted.
     pub counters: BTreeMap<String, u64>,
+    /// What the clients did, to be done again; empty unless it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub script: Vec<ScriptedClient>,
+    /// Where the campaign has stored the scenario of a failed run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub file: String,
     /// Not part of the run: what it cost.
     pub cpu_seconds: f64,
     pub memory_mebibytes: u64,

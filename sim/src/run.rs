@@ -23,9 +23,9 @@ use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::JudgeOptions;
 use quorate_jepsen::timeline::Timeline;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, ContenderOptions, Generator, OperatorOptions, SettleOptions, Stop,
-    UsersOptions, WatcherOptions, found_users, run_administrator, run_client, run_contender, run_limited,
-    run_operator, run_watches, settle, standard_watches,
+    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, OperatorOptions, ScriptedClient,
+    Scripts, SettleOptions, Stop, UsersOptions, WatcherOptions, found_users, run_administrator, run_client,
+    run_contender, run_limited, run_operator, run_script, run_watches, settle, standard_watches,
 };
 use tracing::Level;
 
@@ -34,9 +34,10 @@ use crate::judge::{self, Judged};
 use crate::logs::{LineListener, Logs};
 use crate::nemesis;
 use crate::notebook::Notebook;
-use crate::plan::Plan;
+use crate::plan::{CALM, Plan};
 use crate::properties::{Observation, Properties};
 use crate::report::{Report, Violation, add_counters};
+use crate::sabotage::Sabotage;
 use crate::seed::Seed;
 use crate::timeline;
 use crate::trace::Trace;
@@ -65,6 +66,7 @@ pub(crate) const FIRST_STRIKE: u32 = 10_000;
 struct Remains {
     cluster: Arc<Mutex<Option<Cluster>>>,
     recorder: Recorder,
+    scripts: Scripts,
 }
 
 /// Carries out a plan. Once per process: hash keys and interned call sites are per thread and process.
@@ -98,7 +100,10 @@ fn report(
     };
     let cluster = cluster.expect("the cluster is built before anything can fail");
     let world = cluster.world().clone();
-    let history = remains.recorder.take();
+    let mut history = remains.recorder.take();
+    if let Some(sabotage) = plan.sabotage {
+        sabotage.forge(&mut history);
+    }
     let mut violations = cluster.violations();
     let mut counters = cluster.all_counters();
     let mut judged = Judged::default();
@@ -140,6 +145,8 @@ fn report(
         trace_lines: world.trace().lines(),
         counters,
         violations,
+        script: remains.scripts.take(),
+        file: String::new(),
         cpu_seconds: 0.0,
         memory_mebibytes: 0,
     };
@@ -199,7 +206,10 @@ struct Run {
     cluster: Cluster,
     world: World,
     recorder: Recorder,
+    scripts: Scripts,
     stop: Stop,
+    /// For contenders and limited users.
+    unscripted: Stop,
 }
 
 impl Run {
@@ -213,7 +223,9 @@ impl Run {
             cluster,
             world,
             recorder: remains.recorder,
+            scripts: remains.scripts,
             stop: Stop::new(),
+            unscripted: Stop::new(),
         };
         run.listen_to_votes(log);
         run
@@ -249,12 +261,15 @@ impl Run {
         for member in 0..self.plan.members {
             self.cluster.start(member);
         }
-        self.world.spawn(self.probes());
+        if self.plan.sabotage != Some(Sabotage::LyingSync) {
+            self.world.spawn(self.probes());
+        }
         let envs = self.start_hosts();
         if self.plan.clients.auth && !self.found_users(&envs[0]).await {
             return;
         }
         let clients = self.start_clients(&envs);
+        self.end_unscripted();
         self.start_operator(&envs[0]);
         let watchers = self.start_watchers(&envs);
         if !self.faults(&envs).await {
@@ -263,6 +278,7 @@ impl Run {
         self.world.event("world", format_args!("heal"));
         self.phase("heal");
         self.stop.stop_clients();
+        self.unscripted.stop_clients();
         // A call that is answered after the members were asked what they hold would look lost.
         self.within(
             self.plan.clients.call_timeout * 2 + Duration::from_secs(5),
@@ -340,31 +356,68 @@ impl Run {
         let clients = self.plan.clients.per_host;
         for (env, host) in envs.iter().zip(0..) {
             for client in host * clients..(host + 1) * clients {
-                tasks.push(if self.plan.clients.contend {
-                    self.start_contender(env, client)
-                } else {
-                    self.start_client(env, client)
-                });
+                match (&self.plan.clients.script, self.plan.clients.contend) {
+                    (_, true) => tasks.push(self.start_contender(env, client)),
+                    (None, false) => tasks.push(self.start_client(env, client, None)),
+                    (Some(_), false) => {}
+                }
             }
+        }
+        for script in self.plan.clients.script.iter().flatten() {
+            let host = (script.client / clients.max(1)) as usize % envs.len();
+            tasks.push(self.start_client(&envs[host], script.client, Some(script)));
         }
         if self.plan.clients.auth {
             let round = Arc::default();
-            let (clock, stop) = (self.clock(), self.stop.clone());
+            let (clock, stop) = (self.clock(), self.unscripted.clone());
             let options = self.users_options(ADMINISTRATOR, &round);
             let administrator =
                 run_administrator(envs[0].clone(), clock, self.recorder.clone(), options, stop);
-            tasks.push(envs[0].spawn(administrator));
+            tasks.push(self.spawn_unscripted(&envs[0], administrator));
             for (client, env) in LIMITED.zip(envs.iter().cycle()) {
-                let (clock, stop) = (self.clock(), self.stop.clone());
+                let (clock, stop) = (self.clock(), self.unscripted.clone());
                 let options = self.users_options(client, &round);
                 let limited = run_limited(env.clone(), clock, self.recorder.clone(), options, stop);
-                tasks.push(env.spawn(limited));
+                tasks.push(self.spawn_unscripted(env, limited));
             }
         }
         tasks
     }
 
-    fn start_client(&self, env: &Env, client: u32) -> Task<()> {
+    /// A client that no script exists for: the plan says when it begins.
+    fn spawn_unscripted(&self, env: &Env, client: impl Future<Output = ()> + Send + 'static) -> Task<()> {
+        let (world, from) = (self.world.clone(), self.plan.clients.unscripted_from);
+        env.spawn(async move {
+            if !from.is_zero() {
+                world.sleep_until(from.as_nanos() as u64).await;
+            }
+            client.await;
+        })
+    }
+
+    /// The plan may end the unscripted clients early.
+    fn end_unscripted(&self) {
+        let Some(until) = self.plan.clients.unscripted_until else {
+            return;
+        };
+        let (world, stop) = (self.world.clone(), self.unscripted.clone());
+        self.world.spawn(async move {
+            world.sleep_until(until.as_nanos() as u64).await;
+            stop.stop_clients();
+        });
+    }
+
+    fn desk(&self, env: &Env) -> Desk {
+        Desk {
+            env: env.clone(),
+            clock: self.clock(),
+            recorder: self.recorder.clone(),
+            scripts: self.scripts.clone(),
+        }
+    }
+
+    /// A client that follows its script, if it has one, or draws.
+    fn start_client(&self, env: &Env, client: u32, script: Option<&ScriptedClient>) -> Task<()> {
         let plan = &self.plan;
         let options = ClientOptions {
             client,
@@ -376,16 +429,15 @@ impl Run {
             consistency: Consistency::Linearizable,
             calls_per_member: plan.clients.calls_per_member,
         };
-        let generator = Generator::new(plan.seed.0, client, plan.clients.shape);
-        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
-        env.spawn(run_client(
-            env.clone(),
-            self.clock(),
-            recorder,
-            generator,
-            options,
-            stop,
-        ))
+        let (desk, stop) = (self.desk(env), self.stop.clone());
+        let shape = plan.clients.shape;
+        match script {
+            Some(script) => env.spawn(run_script(desk, script.clone(), shape, options, stop)),
+            None => {
+                let generator = Generator::new(plan.seed.0, client, shape);
+                env.spawn(run_client(desk, generator, options, stop))
+            }
+        }
     }
 
     fn start_contender(&self, env: &Env, client: u32) -> Task<()> {
@@ -399,8 +451,9 @@ impl Run {
             pause: plan.clients.pause,
             lease_ttl_seconds: plan.clients.shape.lease_ttl_seconds,
         };
-        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
-        env.spawn(run_contender(env.clone(), self.clock(), recorder, options, stop))
+        let (recorder, stop) = (self.recorder.clone(), self.unscripted.clone());
+        let contender = run_contender(env.clone(), self.clock(), recorder, options, stop);
+        self.spawn_unscripted(env, contender)
     }
 
     /// Somebody has to make space where that can run out. Works to the end of the run.
@@ -483,11 +536,17 @@ impl Run {
             let world = cluster.world().clone();
             let mut properties = Properties::default();
             let mut last: Vec<Option<Observation>> = vec![None; cluster.len()];
+            let mut looks = 0_u64;
             loop {
                 for (member, last) in last.iter_mut().enumerate() {
-                    let Some(now) = cluster.probe(member) else {
+                    let Some(mut now) = cluster.probe(member) else {
                         continue;
                     };
+                    looks += 1;
+                    let falsify = looks.is_multiple_of(2) && world.elapsed() > CALM;
+                    if falsify && cluster.plan().sabotage == Some(Sabotage::SecondLeader) {
+                        now.leader = now.leader.map(|leader| leader ^ 1);
+                    }
                     if let Err(violation) = properties.observe(&now) {
                         cluster.violate(violation);
                         return;

@@ -10,6 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use quorate::proto::etcdserverpb as pb;
 use serde::Serialize;
 
 use crate::history::{Answer, History, Nanos, OpId, Outcome, Request, WatchEvent};
@@ -66,8 +67,7 @@ pub struct Counts {
     pub ok: u64,
     pub denied: u64,
     pub unknown: u64,
-    /// Operations by kind, answered ones and all.
-    pub by_kind: BTreeMap<String, (u64, u64)>,
+    pub by_kind: BTreeMap<String, Outcomes>,
     pub revisions: u64,
     /// Revisions made by operations with unknown result.
     pub revisions_of_unknown: u64,
@@ -183,19 +183,58 @@ fn first_operations(history: &History, violation: Option<&Violation>) -> Vec<Str
         .collect()
 }
 
+/// The kinds of calls that the clients of a simulation make.
+pub const KINDS: [&str; 13] = [
+    "get",
+    "get-serializable",
+    "get-at-revision",
+    "range",
+    "put",
+    "put-leased",
+    "delete",
+    "txn",
+    "txn-nested",
+    "compact",
+    "lease-grant",
+    "lease-revoke",
+    "lease-keep-alive",
+];
+
 fn kind(request: &Request) -> &'static str {
     match request {
         Request::Range(r) if r.serializable => "get-serializable",
         Request::Range(r) if r.revision > 0 => "get-at-revision",
+        Request::Range(r) if !r.range_end.is_empty() => "range",
         Request::Range(_) => "get",
+        Request::Put(r) if r.lease != 0 => "put-leased",
         Request::Put(_) => "put",
         Request::Delete(_) => "delete",
+        Request::Txn(r) if is_nested(r) => "txn-nested",
         Request::Txn(_) => "txn",
         Request::Compact(_) => "compact",
         Request::LeaseGrant(_) => "lease-grant",
         Request::LeaseRevoke(_) => "lease-revoke",
         Request::LeaseKeepAlive(_) => "lease-keep-alive",
         Request::LeaseTimeToLive(_) => "lease-time-to-live",
+    }
+}
+
+fn is_nested(txn: &pb::TxnRequest) -> bool {
+    let mut steps = txn.success.iter().chain(&txn.failure);
+    steps.any(|step| matches!(step.request, Some(pb::request_op::Request::RequestTxn(_))))
+}
+
+/// How many of a kind of call were answered, refused, and neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcomes {
+    pub ok: u64,
+    pub denied: u64,
+    pub unknown: u64,
+}
+
+impl Outcomes {
+    pub fn all(&self) -> u64 {
+        self.ok + self.denied + self.unknown
     }
 }
 
@@ -219,16 +258,21 @@ fn count(history: &History) -> Counts {
             .by_kind
             .entry(kind(&operation.request).to_owned())
             .or_default();
-        of_kind.1 += 1;
         match &operation.outcome {
             Outcome::Ok(answer) => {
                 counts.ok += 1;
-                of_kind.0 += 1;
+                of_kind.ok += 1;
                 let failed = matches!(answer, Answer::Txn(txn) if !txn.succeeded);
                 counts.failed_compares += u64::from(failed);
             }
-            Outcome::Denied { .. } => counts.denied += 1,
-            Outcome::Unknown { .. } => counts.unknown += 1,
+            Outcome::Denied { .. } => {
+                counts.denied += 1;
+                of_kind.denied += 1;
+            }
+            Outcome::Unknown { .. } => {
+                counts.unknown += 1;
+                of_kind.unknown += 1;
+            }
         }
     }
     for entry in history.watches.iter().flat_map(|watch| &watch.entries) {
@@ -359,7 +403,8 @@ impl Report {
             c.unknown,
             seconds(self.latencies.duration_nanos)
         )?;
-        for (kind, (ok, all)) in &c.by_kind {
+        for (kind, outcomes) in &c.by_kind {
+            let (ok, all) = (outcomes.ok, outcomes.all());
             writeln!(out, "  {kind:<20} {ok:>8} ok of {all}")?;
         }
         writeln!(

@@ -24,8 +24,8 @@ use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::{JudgeOptions, Report, Verdict, judge};
 use quorate_jepsen::timeline::Node;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, Generator, SettleOptions, Shape, Stop, WatcherOptions, run_client,
-    run_watches, settle, standard_watches,
+    ClientOptions, Clock, Consistency, Desk, Generator, Scripts, SettleOptions, Shape, Stop, WatcherOptions,
+    run_client, run_watches, settle, standard_watches,
 };
 
 use cluster::Cluster;
@@ -157,9 +157,13 @@ impl<'a> Run<'a> {
                 consistency: self.options.consistency,
                 calls_per_member: 200,
             };
-            let (env, clock) = (self.env.clone(), self.clock.clone());
-            let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
-            let client = run_client(env, clock, recorder, generator, options, stop);
+            let desk = Desk {
+                env: self.env.clone(),
+                clock: self.clock.clone(),
+                recorder: self.recorder.clone(),
+                scripts: Scripts::default(),
+            };
+            let client = run_client(desk, generator, options, self.stop.clone());
             self.clients.push(self.env.spawn(client));
         }
     }

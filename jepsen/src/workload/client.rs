@@ -1,11 +1,17 @@
-//! A client: draws operations, sends them to one member at a time, records what it saw.
+//! A client: draws operations or follows a script, calls one member at a time, records what it saw.
 
 use std::time::Duration;
 
 use quorate::runtime::Env;
 
-use super::{Clock, Connection, Consistency, Generator, Stop, User, call, is_stranger, wire_form};
-use crate::history::{Outcome, Recorder};
+use super::script::{ScriptedCall, ScriptedClient, Scripts};
+use super::{
+    Clock, Connection, Consistency, Generator, Knowledge, Shape, Stop, User, call, is_stranger, wire_form,
+};
+use crate::history::{Nanos, Outcome, Recorder, Request};
+
+/// Before another attempt to connect.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -23,53 +29,103 @@ pub struct ClientOptions {
     pub calls_per_member: u32,
 }
 
+/// What every client works with.
+#[derive(Clone)]
+pub struct Desk {
+    pub env: Env,
+    pub clock: Clock,
+    pub recorder: Recorder,
+    /// Where it writes down what it does, so that it can be done again.
+    pub scripts: Scripts,
+}
+
 /// Runs until `stop`, recording every call. After an unknown outcome the connection is given up, as
 /// the late answer would be nobody's, and another member is tried.
-pub async fn run_client(
-    env: Env,
-    clock: Clock,
-    recorder: Recorder,
-    mut generator: Generator,
-    options: ClientOptions,
-    stop: Stop,
-) {
+pub async fn run_client(desk: Desk, mut generator: Generator, options: ClientOptions, stop: Stop) {
     let mut member = generator.pick(options.addresses.len());
     while !stop.clients_stopped() {
-        let address = &options.addresses[member];
-        match Connection::open(&env, address, options.connect_timeout, options.user.as_ref()).await {
+        desk.scripts.visit(options.client, desk.clock.now(), member);
+        match connect(&desk, &options, member).await {
             Some(connection) => {
                 let session = Session {
-                    env: &env,
-                    clock: &clock,
-                    recorder: &recorder,
+                    desk: &desk,
                     options: &options,
                     connection,
                     member,
                 };
-                session.run(&mut generator, &stop).await;
+                session.draw_calls(&mut generator, &stop).await;
             }
             // Nothing was sent, so nothing is recorded.
-            None => env.sleep(Duration::from_millis(50)).await,
+            None => desk.env.sleep(RECONNECT_PAUSE).await,
         }
         member = generator.pick(options.addresses.len());
     }
 }
 
+/// Does again what a client did: each call at its time, or later if there is no connection or the call before
+/// takes longer. What cannot be called before `stop` is left out.
+pub async fn run_script(
+    desk: Desk,
+    script: ScriptedClient,
+    shape: Shape,
+    options: ClientOptions,
+    stop: Stop,
+) {
+    let mut knowledge = Knowledge::new(options.client, &shape);
+    for visit in &script.visits {
+        let member = visit.member % options.addresses.len();
+        let mut calls = visit.calls.as_slice();
+        wait_until(&desk, visit.at_nanos).await;
+        loop {
+            if stop.clients_stopped() {
+                return;
+            }
+            if let Some(connection) = connect(&desk, &options, member).await {
+                let session = Session {
+                    desk: &desk,
+                    options: &options,
+                    connection,
+                    member,
+                };
+                calls = session.scripted_calls(&mut knowledge, calls, &stop).await;
+            } else if !calls.is_empty() {
+                desk.env.sleep(RECONNECT_PAUSE).await;
+            }
+            if calls.is_empty() {
+                break;
+            }
+        }
+    }
+}
+
+async fn connect(desk: &Desk, options: &ClientOptions, member: usize) -> Option<Connection> {
+    let address = &options.addresses[member];
+    Connection::open(&desk.env, address, options.connect_timeout, options.user.as_ref()).await
+}
+
+async fn wait_until(desk: &Desk, at: Nanos) {
+    if let Some(wait) = at.checked_sub(desk.clock.now()).filter(|wait| *wait > 0) {
+        desk.env.sleep(Duration::from_nanos(wait)).await;
+    }
+}
+
 /// The calls over one connection.
 struct Session<'a> {
-    env: &'a Env,
-    clock: &'a Clock,
-    recorder: &'a Recorder,
+    desk: &'a Desk,
     options: &'a ClientOptions,
     connection: Connection,
     member: usize,
 }
 
 impl Session<'_> {
-    async fn run(&self, generator: &mut Generator, stop: &Stop) {
+    async fn draw_calls(&self, generator: &mut Generator, stop: &Stop) {
         let mut calls = 0;
         while !stop.clients_stopped() && !self.connection.is_closed() {
-            let outcome = self.one_call(generator).await;
+            let (intent, request) = generator.next_call();
+            let now = self.desk.clock.now();
+            self.desk.scripts.call(self.options.client, now, intent);
+            let outcome = self.call(&request).await;
+            generator.observe(&request, &outcome);
             if outcome.is_unknown() || is_stranger(&outcome) {
                 return;
             }
@@ -78,20 +134,42 @@ impl Session<'_> {
                 return;
             }
             let pause = generator.pause(self.options.pause);
-            self.env.sleep(pause).await;
+            self.desk.env.sleep(pause).await;
         }
     }
 
-    async fn one_call(&self, generator: &mut Generator) -> Outcome {
-        let request = generator.next_request();
-        let wire = wire_form(&request, self.options.consistency);
+    /// Returns the calls that this connection could not carry.
+    async fn scripted_calls<'s>(
+        &self,
+        knowledge: &mut Knowledge,
+        mut calls: &'s [ScriptedCall],
+        stop: &Stop,
+    ) -> &'s [ScriptedCall] {
+        while let Some((next, rest)) = calls.split_first() {
+            wait_until(self.desk, next.at_nanos).await;
+            if stop.clients_stopped() || self.connection.is_closed() {
+                return calls;
+            }
+            let request = knowledge.request(&next.intent);
+            let outcome = self.call(&request).await;
+            knowledge.observe(&request, &outcome);
+            calls = rest;
+            if outcome.is_unknown() || is_stranger(&outcome) {
+                break;
+            }
+        }
+        calls
+    }
+
+    async fn call(&self, request: &Request) -> Outcome {
+        let Desk {
+            env, clock, recorder, ..
+        } = self.desk;
+        let wire = wire_form(request, self.options.consistency);
         let member = self.member as u32;
-        let id = self
-            .recorder
-            .invoke(self.options.client, member, self.clock.now(), request.clone());
-        let outcome = call(self.env, &self.connection, &wire, self.options.call_timeout).await;
-        generator.observe(&request, &outcome);
-        self.recorder.complete(id, self.clock.now(), outcome.clone());
+        let id = recorder.invoke(self.options.client, member, clock.now(), request.clone());
+        let outcome = call(env, &self.connection, &wire, self.options.call_timeout).await;
+        recorder.complete(id, clock.now(), outcome.clone());
         outcome
     }
 }

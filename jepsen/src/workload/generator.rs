@@ -4,25 +4,21 @@
 //! neither is ever drawn twice in a run. Keys with a lease live under their own prefix: they are the
 //! only ones that may vanish by themselves, and a per-key check can leave them out.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use quorate::proto::etcdserverpb as pb;
-use quorate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use quorate::proto::etcdserverpb::request_op::Request as Op;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Answer, Outcome, Request};
+use super::intent::{Intent, Knowledge, Put, Read};
+use crate::history::{Outcome, Request};
 
 /// Prefix of the keys that never have a lease.
 const KEYS: &str = "k/";
 /// Prefix of the keys that may have a lease.
 const LEASED_KEYS: &str = "l/";
-/// Leases of one client that are in use at the same time.
-const LEASES_HELD_MAX: usize = 2;
+/// A key that every workload may use.
+pub(super) const FIRST_KEY: &str = "k/000";
 
 /// How often each kind of operation is drawn, relative to the others; 0 switches it off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -110,7 +106,7 @@ impl Weights {
     }
 }
 
-type Draw = fn(&mut Generator) -> Request;
+type Draw = fn(&mut Generator) -> Intent;
 
 /// The shape of a workload: itself something to draw from a seed, since one shape finds one sort of bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -147,8 +143,8 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// A shape drawn from a seed: few or many keys, small or padded values, and about a third of the
-    /// kinds of operation switched off (but never all writes or all reads).
+    /// A shape drawn from a seed: few or many keys, small or padded values, and about half of the kinds of
+    /// operation switched off (but never all writes or all reads).
     pub fn drawn(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5351_4150_4544_5752);
         let mut weights = Weights::DEFAULT;
@@ -164,8 +160,11 @@ impl Shape {
             &mut weights.read_only_txn,
             &mut weights.compact,
             &mut weights.lease_grant,
+            &mut weights.lease_keep_alive,
+            &mut weights.lease_revoke,
+            &mut weights.leased_put,
         ] {
-            *weight = if rng.random_ratio(1, 3) {
+            *weight = if rng.random_ratio(1, 2) {
                 0
             } else {
                 *weight * rng.random_range(1..=3)
@@ -182,18 +181,11 @@ impl Shape {
     }
 }
 
-/// Draws requests for one client.
+/// Draws what one client does.
 pub struct Generator {
     rng: ChaCha8Rng,
-    client: u32,
     shape: Shape,
-    values_drawn: u64,
-    leases_drawn: i64,
-    leases_held: Vec<i64>,
-    /// The newest revision seen.
-    revision: i64,
-    /// Modification revisions as last seen, for compares that have a chance to succeed.
-    seen: BTreeMap<Bytes, i64>,
+    knowledge: Knowledge,
 }
 
 impl Generator {
@@ -203,13 +195,8 @@ impl Generator {
         rng.set_stream(u64::from(client) + 1);
         Generator {
             rng,
-            client,
             shape,
-            values_drawn: 0,
-            leases_drawn: 0,
-            leases_held: Vec::new(),
-            revision: 1,
-            seen: BTreeMap::new(),
+            knowledge: Knowledge::new(client, &shape),
         }
     }
 
@@ -224,7 +211,18 @@ impl Generator {
         Duration::from_nanos(self.rng.random_range(0..=2 * nanos))
     }
 
+    /// What the client does next, and the request that does it.
+    pub fn next_call(&mut self) -> (Intent, Request) {
+        let intent = self.next_intent();
+        let request = self.knowledge.request(&intent);
+        (intent, request)
+    }
+
     pub fn next_request(&mut self) -> Request {
+        self.next_call().1
+    }
+
+    fn next_intent(&mut self) -> Intent {
         let table = self.shape.weights.table();
         let total: u32 = table.iter().map(|(weight, _)| weight).sum();
         let mut drawn = self.rng.random_range(0..total.max(1));
@@ -239,118 +237,67 @@ impl Generator {
 
     /// Learns from an outcome.
     pub fn observe(&mut self, request: &Request, outcome: &Outcome) {
-        match (request, outcome) {
-            (_, Outcome::Ok(answer)) => self.learn(request, answer),
-            (Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id }), Outcome::Denied { .. })
-            | (Request::LeaseRevoke(pb::LeaseRevokeRequest { id }), _) => self.forget_lease(*id),
-            (Request::Put(r), Outcome::Denied { .. }) => self.forget_lease(r.lease),
-            _ => {}
-        }
+        self.knowledge.observe(request, outcome);
     }
 
-    fn learn(&mut self, request: &Request, answer: &Answer) {
-        self.revision = self.revision.max(answer.revision());
-        match (request, answer) {
-            (_, Answer::Range(a)) => {
-                for kv in &a.kvs {
-                    self.seen.insert(kv.key.clone(), kv.mod_revision);
-                }
-            }
-            (Request::Put(r), Answer::Put(_)) => {
-                self.seen.insert(r.key.clone(), answer.revision());
-            }
-            (Request::Delete(r), Answer::Delete(_)) => {
-                self.seen.remove(&r.key);
-            }
-            (_, Answer::LeaseGrant(a)) => self.leases_held.push(a.id),
-            (Request::LeaseRevoke(r), _) => self.forget_lease(r.id),
-            (_, Answer::LeaseKeepAlive(a)) if a.ttl <= 0 => self.forget_lease(a.id),
-            _ => {}
-        }
-    }
-
-    fn forget_lease(&mut self, id: i64) {
-        self.leases_held.retain(|held| *held != id);
-    }
-
-    fn key(&mut self) -> Bytes {
+    fn key(&mut self) -> String {
         let number = self.rng.random_range(0..self.shape.keys.max(1));
-        Bytes::from(format!("{KEYS}{number:03}"))
+        format!("{KEYS}{number:03}")
     }
 
-    fn leased_key(&mut self) -> Bytes {
+    fn leased_key(&mut self) -> String {
         let number = self.rng.random_range(0..self.shape.leased_keys.max(1));
-        Bytes::from(format!("{LEASED_KEYS}{number:03}"))
+        format!("{LEASED_KEYS}{number:03}")
     }
 
-    /// A span of up to four neighbouring keys.
-    fn span(&mut self) -> (Bytes, Bytes) {
-        let from = self.rng.random_range(0..self.shape.keys.max(1));
-        let end = from + self.rng.random_range(1..=4);
-        (
-            Bytes::from(format!("{KEYS}{from:03}")),
-            Bytes::from(format!("{KEYS}{end:03}")),
-        )
-    }
-
-    fn value(&mut self) -> Bytes {
-        self.values_drawn += 1;
-        let mut value = format!("c{}-{}", self.client, self.values_drawn);
-        while value.len() < self.shape.value_bytes {
-            value.push('.');
-        }
-        Bytes::from(value)
-    }
-
-    fn put_request(&mut self, key: Bytes) -> pb::PutRequest {
-        let value = self.value();
-        let prev_kv = self.rng.random();
-        pb::PutRequest {
-            key,
-            value,
-            prev_kv,
-            ..Default::default()
-        }
-    }
-
-    fn put(&mut self) -> Request {
-        let key = self.key();
-        self.put_request(key).into()
-    }
-
-    fn any_key(&mut self) -> Bytes {
+    fn any_key(&mut self) -> String {
         if self.rng.random_ratio(1, 5) {
             return self.leased_key();
         }
         self.key()
     }
 
-    fn get_request(&mut self) -> pb::RangeRequest {
-        pb::RangeRequest {
+    fn put_to(&mut self, key: String) -> Put {
+        let prev_kv = self.rng.random();
+        Put { key, prev_kv }
+    }
+
+    fn put(&mut self) -> Intent {
+        let key = self.key();
+        Intent::Put(self.put_to(key))
+    }
+
+    fn get_one(&mut self) -> Read {
+        Read {
             key: self.any_key(),
-            ..Default::default()
+            ..Read::default()
         }
     }
 
-    fn get(&mut self) -> Request {
-        self.get_request().into()
+    fn get(&mut self) -> Intent {
+        Intent::Read(self.get_one())
     }
 
-    fn serializable_get(&mut self) -> Request {
-        let mut request = if self.rng.random() {
-            self.get_request()
+    fn one_or_many(&mut self) -> Read {
+        if self.rng.random() {
+            self.get_one()
         } else {
-            self.range_request()
-        };
-        request.serializable = true;
-        request.into()
+            self.get_many()
+        }
     }
 
-    fn range_request(&mut self) -> pb::RangeRequest {
+    fn serializable_get(&mut self) -> Intent {
+        Intent::Read(Read {
+            serializable: true,
+            ..self.one_or_many()
+        })
+    }
+
+    fn get_many(&mut self) -> Read {
         let (key, range_end) = match self.rng.random_range(0..4) {
-            0 => (Bytes::from_static(b"\0"), Bytes::from_static(b"\0")),
-            1 => (Bytes::from_static(b"l/"), Bytes::from_static(b"l0")),
-            _ => (Bytes::from_static(b"k/"), Bytes::from_static(b"k0")),
+            0 => ("\0", "\0"),
+            1 => ("l/", "l0"),
+            _ => ("k/", "k0"),
         };
         let limit = if self.rng.random() {
             0
@@ -363,207 +310,123 @@ impl Generator {
             1 => (false, true),
             _ => (false, false),
         };
-        pb::RangeRequest {
-            key,
-            range_end,
+        Read {
+            key: key.to_owned(),
+            range_end: range_end.to_owned(),
             limit,
             sort_order,
             keys_only,
             count_only,
-            ..Default::default()
+            ..Read::default()
         }
     }
 
-    fn range(&mut self) -> Request {
-        self.range_request().into()
+    fn range(&mut self) -> Intent {
+        Intent::Read(self.get_many())
     }
 
-    fn get_at_revision(&mut self) -> Request {
-        let mut request = if self.rng.random() {
-            self.get_request()
-        } else {
-            self.range_request()
-        };
+    fn get_at_revision(&mut self) -> Intent {
+        let read = self.one_or_many();
         let back = self.rng.random_range(0..=300);
-        request.revision = (self.revision - back).max(1);
-        request.serializable = self.rng.random_ratio(1, 3);
-        request.into()
+        Intent::Read(Read {
+            back: Some(back),
+            serializable: self.rng.random_ratio(1, 3),
+            ..read
+        })
     }
 
-    fn delete(&mut self) -> Request {
+    fn delete(&mut self) -> Intent {
         let key = self.any_key();
-        let prev_kv = self.rng.random();
-        pb::DeleteRangeRequest {
+        Intent::Delete {
             key,
-            prev_kv,
-            ..Default::default()
-        }
-        .into()
-    }
-
-    fn delete_range(&mut self) -> Request {
-        let (key, range_end) = self.span();
-        let prev_kv = self.rng.random();
-        pb::DeleteRangeRequest {
-            key,
-            range_end,
-            prev_kv,
-        }
-        .into()
-    }
-
-    fn compare_mod(&self, key: &Bytes) -> pb::Compare {
-        let seen = self.seen.get(key).copied().unwrap_or(0);
-        pb::Compare {
-            result: CompareResult::Equal as i32,
-            target: CompareTarget::Mod as i32,
-            key: key.clone(),
-            target_union: Some(TargetUnion::ModRevision(seen)),
-            ..Default::default()
+            range_end: String::new(),
+            prev_kv: self.rng.random(),
         }
     }
 
-    fn compare_and_put(&mut self) -> Request {
+    /// A span of up to four neighbouring keys.
+    fn delete_range(&mut self) -> Intent {
+        let from = self.rng.random_range(0..self.shape.keys.max(1));
+        let end = from + self.rng.random_range(1..=4);
+        Intent::Delete {
+            key: format!("{KEYS}{from:03}"),
+            range_end: format!("{KEYS}{end:03}"),
+            prev_kv: self.rng.random(),
+        }
+    }
+
+    fn compare_and_put(&mut self) -> Intent {
         let key = self.key();
-        let compare = vec![self.compare_mod(&key)];
-        let change = if self.rng.random_ratio(1, 6) {
-            let key = key.clone();
-            let prev_kv = true;
-            Op::RequestDeleteRange(pb::DeleteRangeRequest {
-                key,
-                prev_kv,
-                ..Default::default()
-            })
-        } else {
-            Op::RequestPut(self.put_request(key.clone()))
-        };
-        let read = Op::RequestRange(pb::RangeRequest {
-            key,
-            ..Default::default()
-        });
-        pb::TxnRequest {
-            compare,
-            success: ops([change]),
-            failure: ops([read]),
+        if self.rng.random_ratio(1, 6) {
+            return Intent::CompareAndDelete { key };
         }
-        .into()
+        Intent::CompareAndPut(self.put_to(key))
     }
 
     /// Puts of different keys and a range that must see all of them.
-    fn multi_put(&mut self) -> Request {
-        let mut keys: Vec<Bytes> = (0..3).map(|_| self.key()).collect();
+    fn multi_put(&mut self) -> Intent {
+        let mut keys: Vec<String> = (0..3).map(|_| self.key()).collect();
         keys.sort();
         keys.dedup();
-        let mut steps: Vec<Op> = keys
-            .into_iter()
-            .map(|key| Op::RequestPut(self.put_request(key)))
-            .collect();
-        steps.push(Op::RequestRange(self.range_request()));
-        pb::TxnRequest {
-            success: ops(steps),
-            ..Default::default()
-        }
-        .into()
+        let puts = keys.into_iter().map(|key| self.put_to(key)).collect();
+        let read = self.get_many();
+        Intent::MultiPut { puts, read }
     }
 
-    fn nested_txn(&mut self) -> Request {
+    fn nested_txn(&mut self) -> Intent {
         let (outer, inner) = (self.key(), self.leased_key());
-        let nested = pb::TxnRequest {
-            compare: vec![self.compare_mod(&outer)],
-            success: ops([Op::RequestPut(self.put_request(inner.clone()))]),
-            failure: ops([Op::RequestDeleteRange(pb::DeleteRangeRequest {
-                key: inner,
-                prev_kv: true,
-                ..Default::default()
-            })]),
-        };
-        let steps = [
-            Op::RequestPut(self.put_request(outer)),
-            Op::RequestTxn(nested),
-            Op::RequestRange(self.range_request()),
-        ];
-        pb::TxnRequest {
-            success: ops(steps),
-            ..Default::default()
-        }
-        .into()
+        let (inner, outer) = (self.put_to(inner), self.put_to(outer));
+        let read = self.get_many();
+        Intent::NestedTxn { outer, inner, read }
     }
 
-    fn read_only_txn(&mut self) -> Request {
+    fn read_only_txn(&mut self) -> Intent {
         let key = self.key();
-        let compare = vec![self.compare_mod(&key)];
-        pb::TxnRequest {
-            compare,
-            success: ops([Op::RequestRange(self.get_request())]),
-            failure: ops([Op::RequestRange(self.range_request())]),
-        }
-        .into()
+        let (then, otherwise) = (self.get_one(), self.get_many());
+        Intent::ReadOnlyTxn { key, then, otherwise }
     }
 
-    fn compact(&mut self) -> Request {
-        let keep = self.shape.compaction_keeps + self.rng.random_range(0..=50);
-        let revision = self.revision - keep;
-        if revision < 1 {
+    fn compact(&mut self) -> Intent {
+        let keeps = self.shape.compaction_keeps + self.rng.random_range(0..=50);
+        if self.knowledge.revision() <= keeps {
             return self.get();
         }
-        pb::CompactionRequest {
-            revision,
-            physical: self.rng.random_ratio(1, 4),
-        }
-        .into()
+        let physical = self.rng.random_ratio(1, 4);
+        Intent::Compact { keeps, physical }
     }
 
-    fn lease_grant(&mut self) -> Request {
-        if self.leases_held.len() >= LEASES_HELD_MAX {
-            // Abandoned: it will run out, and take its keys along.
-            self.leases_held.remove(0);
-        }
-        self.leases_drawn += 1;
-        pb::LeaseGrantRequest {
-            ttl: self.shape.lease_ttl_seconds,
-            id: (i64::from(self.client) + 1) * 1_000_000 + self.leases_drawn,
-        }
-        .into()
+    fn lease_grant(&mut self) -> Intent {
+        Intent::LeaseGrant
     }
 
-    fn held_lease(&mut self) -> Option<i64> {
-        if self.leases_held.is_empty() {
-            return None;
+    /// One of the leases that the client holds.
+    fn held_lease(&mut self) -> Option<usize> {
+        match self.knowledge.leases_held() {
+            0 => None,
+            count => Some(self.pick(count)),
         }
-        let index = self.pick(self.leases_held.len());
-        self.leases_held.get(index).copied()
     }
 
-    fn lease_keep_alive(&mut self) -> Request {
+    fn lease_keep_alive(&mut self) -> Intent {
         match self.held_lease() {
-            Some(id) => pb::LeaseKeepAliveRequest { id }.into(),
-            None => self.lease_grant(),
+            Some(held) => Intent::LeaseKeepAlive { held },
+            None => Intent::LeaseGrant,
         }
     }
 
-    fn lease_revoke(&mut self) -> Request {
+    fn lease_revoke(&mut self) -> Intent {
         match self.held_lease() {
-            Some(id) => pb::LeaseRevokeRequest { id }.into(),
-            None => self.lease_grant(),
+            Some(held) => Intent::LeaseRevoke { held },
+            None => Intent::LeaseGrant,
         }
     }
 
-    fn leased_put(&mut self) -> Request {
-        let Some(lease) = self.held_lease() else {
+    fn leased_put(&mut self) -> Intent {
+        let Some(held) = self.held_lease() else {
             return self.put();
         };
         let key = self.leased_key();
-        pb::PutRequest {
-            lease,
-            ..self.put_request(key)
-        }
-        .into()
+        let put = self.put_to(key);
+        Intent::LeasedPut { put, held }
     }
-}
-
-fn ops(steps: impl IntoIterator<Item = Op>) -> Vec<pb::RequestOp> {
-    let wrap = |request| pb::RequestOp {
-        request: Some(request),
-    };
-    steps.into_iter().map(wrap).collect()
 }

@@ -17,7 +17,9 @@ mod client;
 mod connection;
 mod contender;
 mod generator;
+mod intent;
 mod operator;
+mod script;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -30,11 +32,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use quorate::runtime::Env;
 
 pub use call::{call, wire_form};
-pub use client::{ClientOptions, run_client};
+pub use client::{ClientOptions, Desk, run_client, run_script};
 pub use connection::{Calls, Connection, User, is_stranger};
 pub use contender::{ContenderOptions, run_contender};
 pub use generator::{Generator, Shape, Weights};
+pub use intent::{Intent, Knowledge, Put, Read};
 pub use operator::{OperatorOptions, run_operator};
+pub use script::{ScriptedCall, ScriptedClient, Scripts, Visit};
 pub use settle::{SettleOptions, settle};
 pub use users::{UsersOptions, found_users, run_administrator, run_limited};
 pub use watcher::{WatchPlan, WatcherOptions, run_watches, standard_watches};

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use quorate::proto::etcdserverpb as pb;
 
-use super::{Consistency, Generator, Shape, Weights, wire_form};
+use super::{Consistency, Generator, Intent, Knowledge, Shape, Weights, wire_form};
 use crate::history::{Outcome, Request};
 use crate::linearizability::is_serializable;
 use crate::model::Model;
@@ -43,6 +43,28 @@ fn every_value_is_written_once() {
         }
     }
     assert!(values.len() > 1_000);
+}
+
+#[test]
+fn what_was_drawn_and_written_down_makes_the_same_requests_again() {
+    let shape = Shape {
+        value_bytes: 64,
+        ..Shape::default()
+    };
+    let mut generator = Generator::new(5, 2, shape);
+    let mut knowledge = Knowledge::new(2, &shape);
+    let mut model = Model::strict();
+    for _ in 0..2_000 {
+        let (intent, request) = generator.next_call();
+        let stored = serde_json::to_string(&intent).expect("plain data");
+        let read: Intent = serde_json::from_str(&stored).expect("the same");
+        assert_eq!(knowledge.request(&read), request);
+        if let Ok(answer) = model.apply(&request, None).result {
+            let outcome = Outcome::Ok(answer);
+            generator.observe(&request, &outcome);
+            knowledge.observe(&request, &outcome);
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A class has a counter in the report, [`Class::counter`]. It counts *effects*: a cut that held up no byte, a failing
 //! sync that nobody called, a crash of what did not run are not counted. A campaign in which a class has none
-//! proves nothing about it.
+//! proves nothing about it. An alias is the name that stored scenarios may have for a class, or for the nearest one that is
+//! left.
 
 use std::ops::Range;
 
@@ -10,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 /// Declares the classes, with the list of all of them.
 macro_rules! classes {
-    ($($(#[doc = $doc:literal])+ $name:ident $group:ident $lasts_ms:expr,)+) => {
+    ($($(#[$attribute:meta])+ $name:ident $group:ident $lasts_ms:expr,)+) => {
         /// A sort of fault.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
         pub enum Class {
-            $($(#[doc = $doc])+ $name,)+
+            $($(#[$attribute])+ $name,)+
         }
 
         impl Class {
@@ -71,6 +72,7 @@ classes! {
     /// A minority without the leader is cut off, clients on both sides.
     Majority Network 300..9_000,
     /// The leader is left with a minority, clients on both sides.
+    #[serde(alias = "Split")]
     Minority Network 300..9_000,
     /// Each member reaches its neighbours in a ring alone; of three, each hears one other alone.
     Ring Network 300..9_000,
@@ -93,12 +95,14 @@ classes! {
     /// All machines do.
     PowerLossAll Process 50..6_000,
     /// A machine loses power somewhere in a sync.
+    #[serde(alias = "PowerLossAtSync")]
     PowerLossInSync Process 200..5_000,
     /// A machine loses power just before a sync.
     CrashBeforeSync Process 200..5_000,
     /// A machine loses power just after a sync, when nobody has been told.
     CrashAfterSync Process 200..5_000,
     /// The leader does not run, and a machine loses power between its vote and its answer.
+    #[serde(alias = "PowerLossAtVote")]
     CrashAtVote Process 3_000..9_000,
     /// A machine loses power while it installs a snapshot, or the leader's does that sends it.
     CrashInSnapshot Process 2_000..8_000,
@@ -137,6 +141,7 @@ classes! {
     /// Times of day differ between all members.
     Skew Clock 3_000..20_000,
     /// A time of day jumps forward.
+    #[serde(alias = "ClockJump")]
     JumpForward Clock 2_000..15_000,
     /// A time of day jumps back.
     JumpBack Clock 2_000..15_000,

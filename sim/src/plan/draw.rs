@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use quorate_jepsen::workload::Shape;
 
-use super::{Clients, MemberOptions, Plan};
+use super::{CALM, Clients, MemberOptions, Plan};
 use crate::nemesis::Schedule;
 use crate::seed::Seed;
 use crate::world::{disk, net};
-
-/// Before the first fault.
-const CALM: Duration = Duration::from_secs(2);
 
 /// What the members count for a store without keys, for a pair besides its value, and the keys besides the workload's.
 const EMPTY_STORE_BYTES: i64 = 20_480;
@@ -33,6 +30,8 @@ impl Plan {
         let mut kind = seed.dice("kind");
         let mut nemesis = seed.dice("nemesis");
         let classes = Schedule::half(&mut nemesis);
+        let mut options = seed.dice("options");
+        let seconds = Duration::from_secs;
         Plan {
             seed,
             members,
@@ -48,6 +47,9 @@ impl Plan {
                 pause: *dice.pick(&[millis(20), millis(60), millis(150)]),
                 call_timeout: *dice.pick(&[millis(1_000), millis(3_000), millis(8_000)]),
                 calls_per_member: *dice.pick(&[0, 3, 20]),
+                script: None,
+                unscripted_from: Duration::ZERO,
+                unscripted_until: None,
             },
             options: MemberOptions {
                 heartbeat_interval: election_timeout / 10,
@@ -57,10 +59,17 @@ impl Plan {
                 log_segment_bytes,
                 quota_bytes: quota(&mut kind, &shape),
                 jwt: seed.dice("tokens").chance(0.5),
+                pre_vote: options.chance(0.8),
+                lease_checkpoints: options.chance(0.3),
+                initial_corruption_check: options.chance(0.2),
+                corruption_check_interval: *options.pick(&[seconds(0), seconds(0), seconds(3)]),
+                compaction_check_interval: *options.pick(&[seconds(0), seconds(0), seconds(4)]),
+                watch_progress_interval: *options.pick(&[millis(300), seconds(1), seconds(5), seconds(600)]),
             },
             chaos_end,
             settle_timeout: Duration::from_secs(60),
             schedule: Schedule::draw(&mut nemesis, &classes, members, CALM, chaos_end),
+            sabotage: None,
         }
     }
 }
@@ -93,7 +102,7 @@ fn disks(dice: &mut crate::seed::Dice) -> disk::Settings {
     disk::Settings {
         sync_latency_min: Duration::from_micros(micros / 2),
         sync_latency_mean: Duration::from_micros(micros),
-        capacity_bytes: 4 << 30,
+        ..disk::Settings::default()
     }
 }
 

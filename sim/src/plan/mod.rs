@@ -19,12 +19,16 @@ pub mod readable;
 use std::fmt;
 use std::time::Duration;
 
-use quorate_jepsen::workload::{Shape, User};
+use quorate_jepsen::workload::{ScriptedClient, Shape, User};
 use serde::{Deserialize, Serialize};
 
 use crate::nemesis::Schedule;
+use crate::sabotage::Sabotage;
 use crate::seed::Seed;
 use crate::world::{disk, net};
+
+/// Before the first fault.
+pub const CALM: Duration = Duration::from_secs(2);
 
 /// See the module's text.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -43,6 +47,9 @@ pub struct Plan {
     #[serde(with = "readable")]
     pub settle_timeout: Duration,
     pub schedule: Schedule,
+    /// What is broken on purpose: such a run has to fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sabotage: Option<Sabotage>,
 }
 
 /// The options that all members of a run are started with.
@@ -60,6 +67,19 @@ pub struct MemberOptions {
     pub quota_bytes: i64,
     /// Tokens of those who log in are signed and have an end, in place of simple ones: times of day matter.
     pub jwt: bool,
+    pub pre_vote: bool,
+    /// The leader writes down what is left of long leases.
+    pub lease_checkpoints: bool,
+    /// Members compare their hashes before they serve clients.
+    pub initial_corruption_check: bool,
+    /// They do so again and again; zero: never.
+    #[serde(with = "readable")]
+    pub corruption_check_interval: Duration,
+    /// They compare what was compacted last; zero: never.
+    #[serde(with = "readable")]
+    pub compaction_check_interval: Duration,
+    #[serde(with = "readable")]
+    pub watch_progress_interval: Duration,
 }
 
 /// Who works on the cluster, and how.
@@ -83,6 +103,15 @@ pub struct Clients {
     pub call_timeout: Duration,
     /// Calls after which a client goes to another member; 0: never by itself.
     pub calls_per_member: u32,
+    /// What the clients do, call by call, in place of what they would draw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<Vec<ScriptedClient>>,
+    /// When contenders and limited users begin, for whom there is no script.
+    #[serde(with = "readable")]
+    pub unscripted_from: Duration,
+    /// When they end, if before the chaos does.
+    #[serde(with = "readable::optional", skip_serializing_if = "Option::is_none")]
+    pub unscripted_until: Option<Duration>,
 }
 
 impl Plan {
@@ -128,6 +157,7 @@ impl Default for Plan {
             chaos_end: Duration::from_secs(20),
             settle_timeout: Duration::from_secs(60),
             schedule: Schedule::default(),
+            sabotage: None,
         }
     }
 }
@@ -142,6 +172,12 @@ impl Default for MemberOptions {
             log_segment_bytes: 2 << 20,
             quota_bytes: 0,
             jwt: false,
+            pre_vote: true,
+            lease_checkpoints: false,
+            initial_corruption_check: false,
+            corruption_check_interval: Duration::ZERO,
+            compaction_check_interval: Duration::ZERO,
+            watch_progress_interval: Duration::from_secs(5),
         }
     }
 }
@@ -158,6 +194,9 @@ impl Default for Clients {
             pause: Duration::from_millis(60),
             call_timeout: Duration::from_millis(3_000),
             calls_per_member: 0,
+            script: None,
+            unscripted_from: Duration::ZERO,
+            unscripted_until: None,
         }
     }
 }

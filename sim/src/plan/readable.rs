@@ -8,7 +8,14 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// Largest first.
-const UNITS: [(&str, u128); 4] = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
+const UNITS: [(&str, u128); 6] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
 
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     show(*duration).serialize(serializer)
@@ -22,6 +29,9 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 
 fn show(duration: Duration) -> String {
     let nanos = duration.as_nanos();
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
     let (name, unit) = UNITS
         .into_iter()
         .find(|(_, unit)| nanos.is_multiple_of(*unit))
@@ -29,12 +39,26 @@ fn show(duration: Duration) -> String {
     format!("{}{name}", nanos / unit)
 }
 
-fn parse(text: &str) -> Option<Duration> {
+/// A time as a stored plan or the command line gives it.
+pub fn parse(text: &str) -> Option<Duration> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit())?;
     let (number, name) = text.split_at(digits);
     let (_, unit) = UNITS.into_iter().find(|(known, _)| *known == name)?;
     let nanos = number.parse::<u128>().ok()?.checked_mul(unit)?;
     Some(Duration::from_nanos(u64::try_from(nanos).ok()?))
+}
+
+/// The same where there may be none.
+pub mod optional {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        duration.map(show).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        super::deserialize(deserializer).map(Some)
+    }
 }
 
 /// The same for numbers of nanoseconds.
@@ -62,14 +86,15 @@ mod tests {
             (1, "1ns"),
             (1_500, "1500ns"),
             (500_000, "500us"),
-            (60_000_000_000, "60s"),
+            (90_000_000_000, "90s"),
+            (300_000_000_000, "5m"),
             (1_200_000_000, "1200ms"),
         ] {
             let duration = Duration::from_nanos(nanos);
             assert_eq!(show(duration), text);
             assert_eq!(parse(text), Some(duration));
         }
-        for text in ["", "s", "5", "5 s", "-1s", "5h", "99999999999999999999s"] {
+        for text in ["", "s", "5", "5 s", "-1s", "5d", "99999999999999999999s"] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

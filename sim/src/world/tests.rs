@@ -31,7 +31,7 @@ fn world(seed: u64) -> World {
     let disks = disk::Settings {
         sync_latency_min: Duration::from_micros(100),
         sync_latency_mean: Duration::from_micros(400),
-        capacity_bytes: 1 << 30,
+        ..disk::Settings::default()
     };
     World::new(Seed(seed), network, disks, Trace::new(false))
 }

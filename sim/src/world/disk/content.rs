@@ -240,6 +240,19 @@ impl Content {
         damage
     }
 
+    /// The power fails on a disk that lied: nothing of what was not synced remains.
+    pub fn lose(&mut self) -> Damage {
+        let pending = std::mem::take(&mut self.pending);
+        self.synced += pending.len() as u64;
+        for change in pending.iter().rev() {
+            self.undo(change);
+        }
+        Damage {
+            lost: pending.len() as u64,
+            ..Damage::default()
+        }
+    }
+
     fn undo(&mut self, change: &Pending) {
         match change {
             Pending::Write {

@@ -50,6 +50,14 @@ pub struct Settings {
     #[serde(with = "readable")]
     pub sync_latency_mean: Duration,
     pub capacity_bytes: u64,
+    /// Of a hundred syncs so many do nothing, and say that it is done; the others write all that there is. A loss
+    /// of power leaves what was there at the last of these. No product survives it: for runs that have to fail.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lying_syncs_percent: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Default for Settings {
@@ -58,6 +66,7 @@ impl Default for Settings {
             sync_latency_min: Duration::from_micros(200),
             sync_latency_mean: Duration::from_micros(400),
             capacity_bytes: 4 << 30,
+            lying_syncs_percent: 0,
         }
     }
 }
@@ -203,6 +212,9 @@ impl Drive {
 
     pub fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         self.take_sync_failure()?;
+        if self.settings.lying_syncs_percent > 0 {
+            return Ok(());
+        }
         self.tree.sync_dir(path)
     }
 
@@ -270,7 +282,11 @@ impl Drive {
             return Err(failure);
         }
         self.counters.syncs += 1;
-        self.file(life, inode)?.finish_sync(mark);
+        match self.settings.lying_syncs_percent {
+            0 => self.file(life, inode)?.finish_sync(mark),
+            lies if self.dice.below(100) < u64::from(lies) => {}
+            _ => self.write_everything(),
+        }
         Ok(())
     }
 
@@ -280,6 +296,14 @@ impl Drive {
             return Err(io::Error::other("input/output error (EIO)"));
         }
         Ok(())
+    }
+
+    /// A disk that lies keeps the order of what it is told, at least.
+    fn write_everything(&mut self) {
+        self.tree.sync_all();
+        self.files
+            .values_mut()
+            .for_each(|content| content.finish_sync(u64::MAX));
     }
 
     fn take_sync_failure(&mut self) -> io::Result<()> {
@@ -318,17 +342,25 @@ impl Drive {
         self.locks.clear();
         self.trap = Trap::default();
         let Drive {
+            settings,
             tree,
             files,
             dice,
             counters,
             ..
         } = self;
-        let (_, lost) = tree.crash(dice);
+        let lies = settings.lying_syncs_percent > 0;
+        let (_, lost) = match lies {
+            true => (0, tree.lose()),
+            false => tree.crash(dice),
+        };
         counters.names_lost += lost;
         for content in files.values_mut() {
             if content.is_dirty() {
-                counters.crash.add(content.crash_with(tail, dice));
+                counters.crash.add(match lies {
+                    true => content.lose(),
+                    false => content.crash_with(tail, dice),
+                });
             }
         }
         self.forget_unreachable();
@@ -467,6 +499,7 @@ mod tests {
             sync_latency_min: Duration::from_micros(100),
             sync_latency_mean: Duration::from_micros(400),
             capacity_bytes: 1 << 20,
+            lying_syncs_percent: 0,
         };
         Drive::new(settings, Seed(seed).dice("disk"))
     }
@@ -497,6 +530,27 @@ mod tests {
             lost > 10,
             "a sync that succeeds after a failure must not mean durable"
         );
+    }
+
+    #[test]
+    fn a_disk_that_lies_goes_back_to_its_last_true_sync() {
+        let mut drive = drive(1);
+        let life = drive.begin_life();
+        let file = drive.create(Path::new("f")).expect("created");
+        drive.write(life, file, 0, data("kept")).expect("written");
+        drive.settings.lying_syncs_percent = 1;
+        drive.write_everything();
+        drive.settings.lying_syncs_percent = 100;
+        drive.write(life, file, 0, data("lost")).expect("written");
+        let mark = drive.begin_sync(life, file).expect("begun");
+        drive.finish_sync(life, file, mark).expect("so it says");
+        drive.create(Path::new("g")).expect("created");
+        drive.sync_dir(Path::new("")).expect("so it says");
+        drive.crash();
+        let life = drive.begin_life();
+        let file = drive.open(Path::new("f")).expect("there");
+        assert_eq!(drive.read(life, file, 0, 10).expect("read"), "kept");
+        assert!(drive.open(Path::new("g")).is_err());
     }
 
     #[test]

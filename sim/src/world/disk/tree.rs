@@ -251,6 +251,21 @@ impl Tree {
         Ok(())
     }
 
+    /// Everything becomes durable.
+    pub fn sync_all(&mut self) {
+        for record in std::mem::take(&mut self.pending) {
+            self.make_durable(&record);
+        }
+    }
+
+    /// The power fails, and nothing that was not synced is there. Returns how many records that were.
+    pub fn lose(&mut self) -> u64 {
+        for directory in self.directories.values_mut() {
+            directory.now = directory.durable.clone();
+        }
+        std::mem::take(&mut self.pending).len() as u64
+    }
+
     fn make_durable(&mut self, record: &Record) {
         for change in record {
             if let Some(directory) = self.directories.get_mut(&change.directory) {

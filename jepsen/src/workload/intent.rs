@@ -1,0 +1,360 @@
+//! What a client means to do, before it is filled in with what the client knows at that moment.
+//!
+//! ```text
+//!   Generator ─┐                       Knowledge: newest revision, revisions of keys, leases held, numbers given
+//!              ├─► Intent ──► Knowledge::request ──► Request ──► call ──► Knowledge::observe
+//!   Script ────┘   (data)
+//! ```
+//!
+//! An intent is plain data, so that a client's run can be written down, cut down and done again. "Compare with
+//! the revision last seen" stays true then, where a stored request would name a revision that is no longer made.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use quorate::proto::etcdserverpb::request_op::Request as Op;
+use serde::{Deserialize, Serialize};
+
+use super::Shape;
+use crate::history::{Answer, Outcome, Request};
+
+/// Leases of one client that are in use at the same time.
+const LEASES_HELD_MAX: usize = 2;
+
+/// A put of a value that is written once in a run.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Put {
+    pub key: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prev_kv: bool,
+}
+
+/// A range; a field that is not written down is the wire's default.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Read {
+    pub key: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub range_end: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limit: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sort_order: i32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keys_only: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub count_only: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub serializable: bool,
+    /// At so many revisions before the newest that the client has seen.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub back: Option<i64>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// See the module's text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Intent {
+    Put(Put),
+    /// With a lease that the client holds; without one if it holds none. `held`: which.
+    LeasedPut {
+        put: Put,
+        held: usize,
+    },
+    Read(Read),
+    Delete {
+        key: String,
+        #[serde(default, skip_serializing_if = "is_default")]
+        range_end: String,
+        #[serde(default, skip_serializing_if = "is_default")]
+        prev_kv: bool,
+    },
+    /// If the key is as the client saw it last; otherwise it reads it.
+    CompareAndPut(Put),
+    CompareAndDelete {
+        key: String,
+    },
+    /// Puts of different keys, and a read that must see all of them.
+    MultiPut {
+        puts: Vec<Put>,
+        read: Read,
+    },
+    /// A put, then if its key was as seen before another put and otherwise a deletion, then a read.
+    NestedTxn {
+        outer: Put,
+        inner: Put,
+        read: Read,
+    },
+    /// If the key is as seen the one read, otherwise the other.
+    ReadOnlyTxn {
+        key: String,
+        then: Read,
+        otherwise: Read,
+    },
+    /// Keeps so many revisions; a read while there are fewer.
+    Compact {
+        keeps: i64,
+        physical: bool,
+    },
+    LeaseGrant,
+    LeaseKeepAlive {
+        held: usize,
+    },
+    LeaseRevoke {
+        held: usize,
+    },
+}
+
+/// What a client knows, and which values and leases it has used up.
+pub struct Knowledge {
+    client: u32,
+    lease_ttl_seconds: i64,
+    value_bytes: usize,
+    values: u64,
+    leases: i64,
+    leases_held: Vec<i64>,
+    /// The newest revision seen.
+    revision: i64,
+    /// Modification revisions as last seen, for compares that have a chance to succeed.
+    seen: BTreeMap<Bytes, i64>,
+}
+
+impl Knowledge {
+    pub fn new(client: u32, shape: &Shape) -> Self {
+        Knowledge {
+            client,
+            lease_ttl_seconds: shape.lease_ttl_seconds,
+            value_bytes: shape.value_bytes,
+            values: 0,
+            leases: 0,
+            leases_held: Vec::new(),
+            revision: 1,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    pub fn leases_held(&self) -> usize {
+        self.leases_held.len()
+    }
+
+    /// Learns from an outcome.
+    pub fn observe(&mut self, request: &Request, outcome: &Outcome) {
+        match (request, outcome) {
+            (_, Outcome::Ok(answer)) => self.learn(request, answer),
+            (Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id }), Outcome::Denied { .. })
+            | (Request::LeaseRevoke(pb::LeaseRevokeRequest { id }), _) => self.forget_lease(*id),
+            (Request::Put(r), Outcome::Denied { .. }) => self.forget_lease(r.lease),
+            _ => {}
+        }
+    }
+
+    fn learn(&mut self, request: &Request, answer: &Answer) {
+        self.revision = self.revision.max(answer.revision());
+        match (request, answer) {
+            (_, Answer::Range(a)) => {
+                for kv in &a.kvs {
+                    self.seen.insert(kv.key.clone(), kv.mod_revision);
+                }
+            }
+            (Request::Put(r), Answer::Put(_)) => {
+                self.seen.insert(r.key.clone(), answer.revision());
+            }
+            (Request::Delete(r), Answer::Delete(_)) => {
+                self.seen.remove(&r.key);
+            }
+            (_, Answer::LeaseGrant(a)) => self.leases_held.push(a.id),
+            (Request::LeaseRevoke(r), _) => self.forget_lease(r.id),
+            (_, Answer::LeaseKeepAlive(a)) if a.ttl <= 0 => self.forget_lease(a.id),
+            _ => {}
+        }
+    }
+
+    fn forget_lease(&mut self, id: i64) {
+        self.leases_held.retain(|held| *held != id);
+    }
+
+    /// The request that carries an intent out now.
+    pub fn request(&mut self, intent: &Intent) -> Request {
+        match intent {
+            Intent::Put(put) => self.put(put).into(),
+            Intent::LeasedPut { put, held } => {
+                let lease = self.held(*held).unwrap_or(0);
+                pb::PutRequest {
+                    lease,
+                    ..self.put(put)
+                }
+                .into()
+            }
+            Intent::Read(read) => self.read(read).into(),
+            Intent::Delete {
+                key,
+                range_end,
+                prev_kv,
+            } => pb::DeleteRangeRequest {
+                key: key.clone().into(),
+                range_end: range_end.clone().into(),
+                prev_kv: *prev_kv,
+            }
+            .into(),
+            Intent::CompareAndPut(put) => {
+                let change = Op::RequestPut(self.put(put));
+                self.compare_and(&put.key, change).into()
+            }
+            Intent::CompareAndDelete { key } => self.compare_and(key, delete(key)).into(),
+            Intent::MultiPut { puts, read } => {
+                let mut steps: Vec<Op> = puts.iter().map(|put| Op::RequestPut(self.put(put))).collect();
+                steps.push(Op::RequestRange(self.read(read)));
+                without_compare(steps).into()
+            }
+            Intent::NestedTxn { outer, inner, read } => self.nested(outer, inner, read).into(),
+            Intent::ReadOnlyTxn { key, then, otherwise } => pb::TxnRequest {
+                compare: vec![self.as_seen(key)],
+                success: ops([Op::RequestRange(self.read(then))]),
+                failure: ops([Op::RequestRange(self.read(otherwise))]),
+            }
+            .into(),
+            Intent::Compact { keeps, physical } => self.compact(*keeps, *physical),
+            Intent::LeaseGrant => self.grant(),
+            Intent::LeaseKeepAlive { held } => match self.held(*held) {
+                Some(id) => pb::LeaseKeepAliveRequest { id }.into(),
+                None => self.grant(),
+            },
+            Intent::LeaseRevoke { held } => match self.held(*held) {
+                Some(id) => pb::LeaseRevokeRequest { id }.into(),
+                None => self.grant(),
+            },
+        }
+    }
+
+    fn value(&mut self) -> Bytes {
+        self.values += 1;
+        let mut value = format!("c{}-{}", self.client, self.values);
+        while value.len() < self.value_bytes {
+            value.push('.');
+        }
+        Bytes::from(value)
+    }
+
+    fn put(&mut self, put: &Put) -> pb::PutRequest {
+        pb::PutRequest {
+            key: put.key.clone().into(),
+            value: self.value(),
+            prev_kv: put.prev_kv,
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, read: &Read) -> pb::RangeRequest {
+        pb::RangeRequest {
+            key: read.key.clone().into(),
+            range_end: read.range_end.clone().into(),
+            limit: read.limit,
+            sort_order: read.sort_order,
+            keys_only: read.keys_only,
+            count_only: read.count_only,
+            serializable: read.serializable,
+            revision: read.back.map_or(0, |back| (self.revision - back).max(1)),
+            ..Default::default()
+        }
+    }
+
+    /// Compares a key with what the client saw of it last.
+    fn as_seen(&self, key: &str) -> pb::Compare {
+        let seen = self.seen.get(key.as_bytes()).copied().unwrap_or(0);
+        pb::Compare {
+            result: CompareResult::Equal as i32,
+            target: CompareTarget::Mod as i32,
+            key: key.to_owned().into(),
+            target_union: Some(TargetUnion::ModRevision(seen)),
+            ..Default::default()
+        }
+    }
+
+    fn compare_and(&self, key: &str, change: Op) -> pb::TxnRequest {
+        let read = Op::RequestRange(pb::RangeRequest {
+            key: key.to_owned().into(),
+            ..Default::default()
+        });
+        pb::TxnRequest {
+            compare: vec![self.as_seen(key)],
+            success: ops([change]),
+            failure: ops([read]),
+        }
+    }
+
+    fn nested(&mut self, outer: &Put, inner: &Put, read: &Read) -> pb::TxnRequest {
+        let nested = pb::TxnRequest {
+            compare: vec![self.as_seen(&outer.key)],
+            success: ops([Op::RequestPut(self.put(inner))]),
+            failure: ops([delete(&inner.key)]),
+        };
+        without_compare([
+            Op::RequestPut(self.put(outer)),
+            Op::RequestTxn(nested),
+            Op::RequestRange(self.read(read)),
+        ])
+    }
+
+    fn compact(&self, keeps: i64, physical: bool) -> Request {
+        let revision = self.revision - keeps;
+        if revision < 1 {
+            let newest = Read {
+                key: super::generator::FIRST_KEY.to_owned(),
+                ..Read::default()
+            };
+            return self.read(&newest).into();
+        }
+        pb::CompactionRequest { revision, physical }.into()
+    }
+
+    fn grant(&mut self) -> Request {
+        if self.leases_held.len() >= LEASES_HELD_MAX {
+            // Abandoned: it will run out, and take its keys along.
+            self.leases_held.remove(0);
+        }
+        self.leases += 1;
+        pb::LeaseGrantRequest {
+            ttl: self.lease_ttl_seconds,
+            id: (i64::from(self.client) + 1) * 1_000_000 + self.leases,
+        }
+        .into()
+    }
+
+    fn held(&self, which: usize) -> Option<i64> {
+        let count = self.leases_held.len();
+        self.leases_held.get(which.checked_rem(count)?).copied()
+    }
+}
+
+fn delete(key: &str) -> Op {
+    Op::RequestDeleteRange(pb::DeleteRangeRequest {
+        key: key.to_owned().into(),
+        prev_kv: true,
+        ..Default::default()
+    })
+}
+
+fn without_compare(steps: impl IntoIterator<Item = Op>) -> pb::TxnRequest {
+    pb::TxnRequest {
+        success: ops(steps),
+        ..Default::default()
+    }
+}
+
+fn ops(steps: impl IntoIterator<Item = Op>) -> Vec<pb::RequestOp> {
+    let wrap = |request| pb::RequestOp {
+        request: Some(request),
+    };
+    steps.into_iter().map(wrap).collect()
+}

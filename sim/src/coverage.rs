@@ -1,0 +1,70 @@
+//! What a campaign has to have exercised: a fault that never struck and a branch that was never taken prove
+//! nothing.
+//!
+//! | prefix | one for each | counts |
+//! |---|---|---|
+//! | `fault/` | class of fault | faults that found somebody to strike |
+//! | `operation/` | kind of call and its outcome | calls of all clients |
+//! | `buggify/` | site in the product | times that it took the rarer way |
+//!
+//! Other names are counted and shown, but nobody has to reach them.
+
+use std::collections::BTreeMap;
+
+use quorate_jepsen::report::KINDS;
+
+use crate::nemesis::Class;
+
+/// How a call ends: with an answer, or without one, so that it may have taken effect. (Refusals are counted too, but a
+/// healthy cluster owes nobody one.)
+const OUTCOMES: [&str; 2] = ["ok", "unknown"];
+
+/// The counters that have to be above zero after some hundreds of seeds.
+pub fn known() -> Vec<String> {
+    let faults = Class::ALL.iter().map(|class| class.counter());
+    let of_kind = |kind: &str| OUTCOMES.map(|outcome| format!("operation/{kind}/{outcome}"));
+    let operations = KINDS.into_iter().flat_map(of_kind);
+    faults.chain(operations).collect()
+}
+
+/// The known counters that are zero.
+pub fn missing(counters: &BTreeMap<String, u64>) -> Vec<String> {
+    let is_zero = |name: &String| counters.get(name).copied().unwrap_or(0) == 0;
+    known().into_iter().filter(is_zero).collect()
+}
+
+/// All counters, the known ones that are missing as zeros.
+pub fn with_known(counters: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let zeros = known().into_iter().map(|name| (name, 0));
+    let mut all: BTreeMap<String, u64> = zeros.collect();
+    all.extend(counters.clone());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_counters_have_a_prefix_and_one_name_each() {
+        let names = known();
+        let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+        assert!(names.iter().all(|name| {
+            ["fault/", "operation/", "buggify/"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        }));
+        assert!(names.len() > 40);
+    }
+
+    #[test]
+    fn a_counter_is_missing_until_it_counts() {
+        let mut counters = BTreeMap::from([("fault/Kill".to_owned(), 0)]);
+        assert!(missing(&counters).contains(&"fault/Kill".to_owned()));
+        counters.insert("fault/Kill".to_owned(), 1);
+        assert!(!missing(&counters).contains(&"fault/Kill".to_owned()));
+        assert_eq!(with_known(&counters)["fault/Kill"], 1);
+        assert_eq!(with_known(&counters)["fault/Pause"], 0);
+    }
+}
