@@ -9,7 +9,7 @@
 //! Delta debugging (Zeller and Hildebrandt, 2002): ever smaller pieces are taken out, and stay out if the
 //! failure stays. Candidates run side by side, as many as there are processors; of those that fail the first
 //! in the order of the list is taken, so that the result does not depend on which one was faster. When nothing more
-//! can go, each piece is tried again with other seeds: what a run still draws (latencies, the order of tasks) may have been
+//! can go and much is left, each piece is tried again with other seeds: what a run still draws (latencies, the order of tasks) may have been
 //! all that was in the way.
 #![allow(clippy::disallowed_methods)]
 
@@ -28,6 +28,10 @@ use crate::seed::Seed;
 
 /// Seeds that a candidate is tried with at the end.
 const OTHER_SEEDS: u64 = 4;
+
+/// What is no larger can be read, and is not worth that.
+const FAULTS_GOAL: usize = 6;
+const OPERATIONS_GOAL: usize = 12;
 
 /// How it is done.
 pub struct Options {
@@ -144,8 +148,12 @@ impl Shrinker<'_> {
     fn run(&mut self) -> io::Result<()> {
         self.follow_script()?;
         self.until_nothing_goes()?;
-        self.seeds = OTHER_SEEDS;
-        self.until_nothing_goes()
+        let operations = client_operations(&self.best, &self.report);
+        if cuts::faults(&self.best) > FAULTS_GOAL || operations > OPERATIONS_GOAL {
+            self.seeds = OTHER_SEEDS;
+            self.until_nothing_goes()?;
+        }
+        Ok(())
     }
 
     /// Until nothing more can go.
