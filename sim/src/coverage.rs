@@ -3,7 +3,7 @@
 //!
 //! | prefix | one for each | counts |
 //! |---|---|---|
-//! | `fault/` | class of fault | faults that found somebody to strike |
+//! | `fault/` | class of fault | faults that somebody noticed |
 //! | `operation/` | kind of call and its outcome | calls of all clients |
 //! | `buggify/` | site in the product | times that it took the rarer way |
 //!
