@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::base::{Broken, MemberId, Revision, limits};
+use crate::base::{Broken, FeatureGate, MemberId, Revision, limits};
 pub use crate::client::Pings;
 use crate::consensus::{self, Consensus, Door};
 use crate::proto::command::command::Request;
@@ -131,6 +131,10 @@ pub struct Config {
     pub slow: Slow,
     /// Measure how long the calls of each method take.
     pub extensive_metrics: bool,
+    /// What metrics tell of `--feature-gates`.
+    pub feature_gates: Vec<FeatureGate>,
+    /// How often the other members are asked for a sign of life, for metrics alone; zero: never.
+    pub probe_interval: Duration,
     /// Send spans of calls to a collector.
     pub tracing: Option<TracingOptions>,
     /// The leader writes down what is left of long leases, for the next.
@@ -195,6 +199,8 @@ impl Default for Config {
             watch_progress_interval: Duration::from_secs(600),
             slow: Slow::default(),
             extensive_metrics: false,
+            feature_gates: Vec::new(),
+            probe_interval: limits::PEER_PROBE_INTERVAL,
             tracing: None,
             lease_checkpoints: false,
             unsafe_no_fsync: false,
@@ -265,6 +271,7 @@ impl Node {
     /// Opens the data directory, recovers, joins its cluster and serves. Returns when every listener is
     /// bound and recovery is done; clients are served once the member has published itself through raft.
     pub async fn start(env: Env, config: Config) -> Result<Node, NodeError> {
+        let env = env.counting_anew();
         let jwt = config
             .auth_jwt
             .as_ref()
@@ -315,7 +322,7 @@ impl Node {
             cluster = format!("{:x}", identity.cluster),
             "recovered the data directory"
         );
-        let hub = WatchHub::new();
+        let hub = WatchHub::new(env.figures().clone());
         let options = consensus::Options {
             identity,
             initial_members: founding.initial_members,
@@ -330,6 +337,7 @@ impl Node {
             token_ttl: config.auth_token_ttl,
             lease_checkpoints: config.lease_checkpoints,
             slow_apply: config.slow.apply,
+            probe_interval: config.probe_interval,
         };
         let consensus =
             Consensus::start(env.clone(), options, wal.clone(), store, door, way, hub.clone()).await?;

@@ -76,6 +76,7 @@ impl Cluster {
             token_ttl: Duration::from_secs(300),
             lease_checkpoints: true,
             slow_apply: Duration::from_secs(1),
+            probe_interval: Duration::ZERO,
         });
         let options = options.collect();
         let dir = tempfile::tempdir().unwrap();

@@ -309,6 +309,8 @@ impl Cluster {
                 compaction_interval: options.compaction_check_interval,
             },
             watch_progress_interval: options.watch_progress_interval,
+            // A look at the members changes no run.
+            probe_interval: Duration::ZERO,
             name: own,
             ..Config::default()
         }

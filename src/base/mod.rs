@@ -1,12 +1,23 @@
-//! What every layer may know: identifiers, revisions, limits and the three kinds of error.
+//! What every layer may know: identifiers, revisions, limits, the three kinds of error, and what is counted.
 
 pub mod error;
+pub mod figures;
 pub mod ids;
 pub mod kv;
 pub mod limits;
 pub mod urls;
 
 pub use error::{Broken, Denied};
+pub use figures::Figures;
+
+/// A switch between ways of doing something, of which members are told by their metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FeatureGate {
+    pub name: &'static str,
+    /// How mature it is: "ALPHA", "BETA".
+    pub stage: &'static str,
+    pub on: bool,
+}
 
 /// The identity of a member: the first 8 bytes of a SHA-1, as etcd computes it. Never 0.
 pub type MemberId = u64;

@@ -241,6 +241,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         },
         lease_checkpoints: gates::is_on(&gates_of(flags), "LeaseCheckpoint"),
         tracing: tracing_options(flags),
+        feature_gates: gates::told(&gates_of(flags)),
         extensive_metrics: flags.text("metrics") == "extensive",
         unsafe_no_fsync: flags.boolean("unsafe-no-fsync"),
         auto_compaction: auto_compaction(flags)?,

@@ -70,12 +70,16 @@ impl Consensus {
         if let Some(hash) = self.core().compactions.find(revision) {
             return Ok(hash);
         }
+        let begun = self.env().now();
         let consensus = self.clone();
         let look = move || {
             let (plan, view) = consensus.core().plan_hash(revision)?;
             plan.run(&*view).map_err(|broken| consensus.met_damage(broken))
         };
-        self.env().run_blocking(look).await
+        let hash = self.env().run_blocking(look).await;
+        let took = self.env().now() - begun;
+        self.env().figures().store.hash_at_revision.observe(took);
+        hash
     }
 
     pub(super) async fn run_compaction_hashes(self, mut compactions: mpsc::Receiver<Compacted>) {

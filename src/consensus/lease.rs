@@ -10,6 +10,7 @@ use super::message::{PeerRequest, PeerResponse};
 use crate::base::{Denied, LeaseId};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
+use crate::state::Outcome;
 
 /// How often the leader looks for leases that are over.
 const SCAN: Duration = Duration::from_millis(500);
@@ -162,7 +163,12 @@ impl Consensus {
                     self.propose_in_term(request, status.term)
                 });
                 // One that fails is handed out again later.
-                futures_util::future::join_all(revokes).await;
+                let revoked = futures_util::future::join_all(revokes).await;
+                let done = |outcome: &&Result<Outcome, Denied>| {
+                    outcome.as_ref().is_ok_and(|outcome| outcome.answer.is_ok())
+                };
+                let expired = revoked.iter().filter(done).count() as u64;
+                self.env().figures().leases.expired.add(expired);
             }
         }
     }

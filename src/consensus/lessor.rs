@@ -128,6 +128,9 @@ impl Lessor {
             granted: ttl,
             remaining: 0,
         };
+        let figures = &self.env.figures().leases;
+        figures.granted.inc();
+        figures.ttl.observe_number(u64::try_from(ttl).unwrap_or(0));
         let mut inner = self.lock();
         inner.terms.insert(id, term);
         self.start(&mut inner, id, seconds(ttl));
@@ -182,6 +185,7 @@ impl Lessor {
 
     /// A revoke was applied.
     pub fn revoked(&self, id: LeaseId) {
+        self.env.figures().leases.revoked.inc();
         let mut inner = self.lock();
         inner.terms.remove(&id);
         if let Some(deadline) = inner
@@ -218,6 +222,11 @@ impl Lessor {
         }
     }
 
+    /// Whether this member leads, as far as leases go.
+    pub fn leads(&self) -> bool {
+        self.lock().deadlines.is_some()
+    }
+
     /// This member does not lead any more.
     pub fn demote(&self) {
         let mut inner = self.lock();
@@ -236,6 +245,7 @@ impl Lessor {
             return Some(None);
         };
         self.start(&mut inner, id, seconds(term.granted));
+        self.env.figures().leases.renewed.inc();
         Some(Some(term.granted))
     }
 

@@ -24,12 +24,14 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::SharedObserver;
+use super::counted::{self, Stopwatch};
 use super::hash::{Compacted, Compactions};
 use super::lessor::{Lessor, Term};
 use super::network::addresses;
 use super::propose::Proposals;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
+use crate::base::figures::Figures;
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, Denied, LeaseId, MemberId, Revision};
 use crate::proto::command::{Command, Header, command::Request};
@@ -114,6 +116,7 @@ impl SlowApplies {
     fn look(&self, begun: Instant, entries: usize) {
         let took = self.env.now() - begun;
         if took > self.threshold {
+            self.env.figures().agreement.slow_applies.inc();
             tracing::warn!(
                 ?took,
                 "expected-duration" = ?self.threshold,
@@ -251,8 +254,15 @@ impl Core {
             let inner = self.lock_read();
             (inner.engine.clone(), inner.standing.applied)
         };
+        let begun = self.slow_applies.env.now();
         engine.sync().await?;
+        let took = self.slow_applies.env.now() - begun;
+        self.figures().engine.commit.observe(took);
         Ok(applied)
+    }
+
+    fn figures(&self) -> &Figures {
+        self.slow_applies.env.figures()
     }
 
     /// A place to receive a snapshot into.
@@ -262,7 +272,8 @@ impl Core {
 
     /// Applies entries that follow each other, and answers who waits for them.
     fn apply(&self, entries: Vec<Entry>) -> Result<(), Broken> {
-        let (begun, count) = (self.slow_applies.env.now(), entries.len());
+        let env = &self.slow_applies.env;
+        let (begun, count) = (env.now(), entries.len());
         let mut batches = Vec::new();
         let last = {
             let mut inner = self.lock_write();
@@ -287,7 +298,7 @@ impl Core {
                         members_changed = true;
                     }
                     Payload::Normal(batch) => {
-                        let effects = apply_batch(state, at, &batch, &mut pending)?;
+                        let effects = apply_batch(env, state, at, &batch, &mut pending)?;
                         batches.push((batch, effects));
                     }
                 }
@@ -295,7 +306,11 @@ impl Core {
             state.seal(&mut pending);
             let mut changes = pending.into_batch();
             changes.put(Space::Meta, RAFT_KEY, encode(standing));
+            let writing = env.now();
             engine.write(changes)?;
+            let wrote = env.now() - writing;
+            env.figures().engine.write.observe(wrote);
+            env.figures().engine.commit.observe(wrote);
             let dead = state.dead_records();
             if state.compact_revision() > since {
                 self.compactions.hash(|| Compacted {
@@ -305,8 +320,12 @@ impl Core {
                     dead: dead.clone(),
                 });
             }
+            let died = dead.len();
             if !dead.is_empty() {
                 engine.discard(dead);
+            }
+            if state.compact_revision() > since {
+                counted::compacted(env, env.now() - begun, died);
             }
             for effect in batches.iter().flat_map(|(_, effects)| effects) {
                 self.observe(state, effect);
@@ -336,6 +355,9 @@ impl Core {
 
     /// Tells watches, the lessor and the tokens what a command did.
     fn observe(&self, state: &State, effect: &Effect) {
+        if matches!(effect.request, Request::MemberPromote(_)) {
+            counted::promoted(self.figures(), &self.lessor, &effect.outcome);
+        }
         let Ok(_) = &effect.outcome.answer else { return };
         if !effect.outcome.events.is_empty() {
             self.observer
@@ -376,7 +398,11 @@ impl Core {
 
     /// Replaces the state by a received snapshot.
     async fn install(&self, meta: &SnapshotMeta, install: Install) -> Result<(), Broken> {
+        let _installing = self.figures().snapshots.installing.hold();
+        let begun = self.slow_applies.env.now();
         let engine = install.commit().await?;
+        let took = self.slow_applies.env.now() - begun;
+        self.figures().snapshots.install_sync.observe(took);
         let fresh = Inner::open(engine)?;
         if fresh.standing.applied != meta.last_log_id {
             return Err(Broken::new(format!(
@@ -445,14 +471,17 @@ fn stored(log_id: LogId, membership: Membership<u64, super::types::Peer>) -> Sto
 }
 
 fn apply_batch(
+    env: &Env,
     state: &mut State,
     at: crate::state::Position,
     batch: &Batch,
     pending: &mut Pending<'_>,
 ) -> Result<Vec<Effect>, Broken> {
+    let mut stopwatch = Stopwatch::start(env);
     let apply = |encoded: &Bytes| {
         let (header, request) = decode_command(at.index, encoded)?;
         let outcome = state.apply(at, header.as_ref(), &request, pending)?;
+        counted::applied(env.figures(), &request, &outcome, stopwatch.lap());
         Ok(Effect { request, outcome })
     };
     batch.commands.iter().map(apply).collect()
@@ -499,9 +528,16 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        let figures = &self.0.figures().snapshots;
+        let mut stopwatch = Stopwatch::start(&self.0.slow_applies.env);
         // The snapshot is taken before the sync, so the sync covers all that it names.
         let snapshot = self.0.snapshot();
+        let naming = stopwatch.lap();
         self.0.sync().await?;
+        let sync = stopwatch.lap();
+        figures.naming.observe(naming);
+        figures.sync.observe(sync);
+        figures.save.observe(naming + sync);
         Ok(snapshot)
     }
 }

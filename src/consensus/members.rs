@@ -19,6 +19,7 @@ use openraft::{EntryPayload, Membership};
 use serde::{Deserialize, Serialize};
 
 use super::Consensus;
+use super::counted;
 use super::message::{PeerRequest, PeerResponse};
 use super::types::{Peer, TypeConfig};
 use crate::base::{Denied, MemberId, limits};
@@ -146,7 +147,11 @@ impl Consensus {
             Change::Remove(id) => self.check_remove(id),
             Change::Promote { id, strict } => self.check_promote(id, strict),
         };
-        Some(check().err())
+        let objection = check().err();
+        if let (Change::Promote { .. }, Some(objection)) = (change, objection) {
+            counted::refused(self.env().figures(), objection.into());
+        }
+        Some(objection)
     }
 
     /// Voters but `without`, and how many of them have started.

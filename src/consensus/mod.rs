@@ -11,6 +11,7 @@
 //! leases that live on the leader's clock, membership and status.
 
 mod alone;
+mod counted;
 mod hash;
 mod join;
 mod lease;
@@ -21,6 +22,7 @@ mod members;
 mod message;
 mod network;
 mod peer;
+mod probe;
 mod propose;
 mod proposer;
 mod purge;
@@ -104,6 +106,8 @@ pub struct Options {
     pub lease_checkpoints: bool,
     /// An apply that takes longer is logged.
     pub slow_apply: Duration,
+    /// How often the others are asked for a sign of life; zero: never.
+    pub probe_interval: Duration,
 }
 
 /// etcd's file of a moment, part by part.
@@ -231,6 +235,10 @@ impl Consensus {
             env.spawn(self.clone().run_membership()),
             env.spawn(self.clone().run_compaction_hashes(compacted)),
         ];
+        let interval = self.0.options.probe_interval;
+        if !interval.is_zero() {
+            tasks.push(env.spawn(self.clone().run_probes(interval)));
+        }
         tasks.extend(door.admit(self.clone()));
         self.0
             .tasks

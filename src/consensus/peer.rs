@@ -234,11 +234,18 @@ async fn serve_snapshot(
     reader: FrameReader,
     mut writer: FrameWriter,
 ) -> io::Result<()> {
+    let figures = consensus.env().figures();
+    let (peer, begun) = (figures.peers.of(from), consensus.env().now());
+    let _under_way = peer.snapshots_received.under_way.hold();
     let mut received = pin!(receive_snapshot(&consensus, from, reader));
     let sign_of_life = consensus.election_timeout() / 2;
     let response = loop {
         match consensus.env().timeout(sign_of_life, received.as_mut()).await {
-            Ok(response) => break response?,
+            Ok(response) => {
+                let took = consensus.env().now() - begun;
+                peer.snapshots_received.ended(response.is_ok(), took);
+                break response?;
+            }
             Err(_) => writer.send(&encode(&SnapshotReply::Working)).await?,
         }
     };
@@ -255,6 +262,7 @@ async fn receive_snapshot(
     let head = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let (vote, meta): (Vote, SnapshotMeta) = decode(&head)?;
     tracing::info!(from = format!("{from:x}"), last = ?meta.last_log_id, "receiving a snapshot");
+    let begun = consensus.env().now();
     let install = consensus.core().begin_install().await?;
     let mut decoder = SnapshotDecoder::new();
     while decoder.finish().is_err() {
@@ -266,5 +274,7 @@ async fn receive_snapshot(
         .raft()
         .install_full_snapshot(vote, Snapshot { meta, snapshot: data })
         .await;
+    let took = consensus.env().now() - begun;
+    consensus.env().figures().snapshots.install.observe(took);
     installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))
 }

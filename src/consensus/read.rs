@@ -14,11 +14,42 @@ use tokio::sync::{mpsc, oneshot};
 use super::Consensus;
 use super::message::{PeerRequest, PeerResponse};
 use super::types::LogId;
-use crate::base::Denied;
-use crate::runtime::Instant;
+use crate::base::{Denied, MemberId};
+use crate::runtime::{Elapsed, Instant};
 
 /// Pause before a round is repeated.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// Why a round came to nothing.
+struct Failed {
+    /// The answer took too long.
+    late: bool,
+    why: String,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Failed {
+        Failed { late: false, why }
+    }
+}
+
+impl From<Elapsed> for Failed {
+    fn from(elapsed: Elapsed) -> Failed {
+        Failed {
+            late: true,
+            why: elapsed.to_string(),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Failed {
+        Failed {
+            late: error.kind() == std::io::ErrorKind::TimedOut,
+            why: error.to_string(),
+        }
+    }
+}
 
 type Waiting = oneshot::Sender<Option<LogId>>;
 
@@ -88,17 +119,29 @@ impl Consensus {
         }
     }
 
+    /// One round. Without a leader there is none, and nothing to count.
     async fn read_index(&self, timeout: Duration) -> Result<Option<LogId>, String> {
         let leader = self.status().leader.ok_or("no leader")?;
+        let round = self.ask_read_index(leader, timeout).await;
+        round.map_err(|failed| {
+            let figures = &self.env().figures().agreement;
+            match failed.late {
+                true => figures.slow_read_indexes.inc(),
+                false => figures.failed_read_indexes.inc(),
+            }
+            failed.why
+        })
+    }
+
+    async fn ask_read_index(&self, leader: MemberId, timeout: Duration) -> Result<Option<LogId>, Failed> {
         if leader == self.member_id() {
             let round = self.env().timeout(timeout, self.read_index_as_leader());
-            return round.await.map_err(|elapsed| elapsed.to_string())?;
+            return round.await?.map_err(Failed::from);
         }
-        match self.ask_peer(leader, PeerRequest::ReadIndex, timeout).await {
-            Ok(PeerResponse::ReadIndex(index)) => Ok(index),
-            Ok(PeerResponse::Refused(why)) => Err(why),
-            Ok(_) => Err("the leader answered another question".into()),
-            Err(error) => Err(error.to_string()),
+        match self.ask_peer(leader, PeerRequest::ReadIndex, timeout).await? {
+            PeerResponse::ReadIndex(index) => Ok(index),
+            PeerResponse::Refused(why) => Err(why.into()),
+            _ => Err("the leader answered another question".to_owned().into()),
         }
     }
 
@@ -107,6 +150,7 @@ impl Consensus {
         let round_timeout = self.election_timeout();
         while woken.recv().await.is_some() {
             let mut round = std::mem::take(&mut *self.reads().lock());
+            let mut asked = self.env().now();
             while !round.is_empty() {
                 let started: Instant = self.env().now();
                 match self.read_index(round_timeout).await {
@@ -119,6 +163,11 @@ impl Consensus {
                     Err(why) => {
                         tracing::debug!(%why, "read index round failed");
                         round.retain(|read| !read.is_closed());
+                        if started - asked >= self.request_timeout() {
+                            // In etcd one that waits for a leader in vain is a slow one, too.
+                            self.env().figures().agreement.slow_read_indexes.inc();
+                            asked = started;
+                        }
                         self.env().sleep_until(started + RETRY).await;
                     }
                 }

@@ -36,13 +36,29 @@ impl Consensus {
     /// A leader's heartbeats. Raft would time each out after the interval at which it sends them; here an
     /// answer may take longer than that, as in a cluster whose members are far apart.
     pub(super) async fn run_heartbeats(self) {
+        let mut last = None;
         loop {
             self.env().sleep(self.0.options.heartbeat_interval).await;
             let leads = self.status().leader == Some(self.member_id());
             if leads && self.raft().trigger().heartbeat().await.is_err() {
                 return;
             }
+            let now = self.env().now();
+            if let Some(last) = last
+                && leads
+                && now - last > 2 * self.0.options.heartbeat_interval
+            {
+                self.count_late_heartbeats();
+            }
+            last = leads.then_some(now);
         }
+    }
+
+    /// A follower's heartbeat was late, every follower's.
+    fn count_late_heartbeats(&self) {
+        let members = self.core().membership().membership().nodes().count() as u64;
+        let late = &self.env().figures().agreement.late_heartbeats;
+        late.add(members.saturating_sub(1));
     }
 
     /// What raft says now.

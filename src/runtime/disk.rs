@@ -8,6 +8,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -42,6 +43,6 @@ pub trait File: Send + Sync {
     fn set_len(&self, length: u64) -> BoxFuture<'_, io::Result<()>>;
     /// `fdatasync`.
     fn sync(&self) -> BoxFuture<'_, io::Result<()>>;
-    /// [`write_at`](Self::write_at) and [`sync`](Self::sync) in one trip.
-    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<()>>;
+    /// [`write_at`](Self::write_at) and [`sync`](Self::sync) in one trip; how long the sync alone took.
+    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<Duration>>;
 }

@@ -32,6 +32,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::base::Figures;
 pub use disk::{Disk, File};
 pub use futures_util::future::BoxFuture;
 pub use net::{Listener, Stream};
@@ -79,7 +80,10 @@ pub trait Abort: Send + Sync {
 
 /// A handle on one environment: cheap to clone, one per node.
 #[derive(Clone)]
-pub struct Env(Arc<dyn Runtime>);
+pub struct Env {
+    runtime: Arc<dyn Runtime>,
+    figures: Arc<Figures>,
+}
 
 /// Time ran out before the future was ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -94,23 +98,39 @@ impl From<Elapsed> for io::Error {
 
 impl Env {
     pub fn new(runtime: impl Runtime) -> Self {
-        Env(Arc::new(runtime))
+        Env {
+            runtime: Arc::new(runtime),
+            figures: Arc::default(),
+        }
+    }
+
+    /// The same environment for a member of its own, of which nothing has been counted yet.
+    pub fn counting_anew(&self) -> Env {
+        Env {
+            runtime: self.runtime.clone(),
+            figures: Arc::default(),
+        }
+    }
+
+    /// What is counted of this member. To be written; what it says decides nothing.
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
     }
 
     pub fn now(&self) -> Instant {
-        self.0.now()
+        self.runtime.now()
     }
 
     pub fn wall_clock(&self) -> Duration {
-        self.0.wall_clock()
+        self.runtime.wall_clock()
     }
 
     pub fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        self.0.sleep_until(self.now() + duration)
+        self.runtime.sleep_until(self.now() + duration)
     }
 
     pub fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()> {
-        self.0.sleep_until(deadline)
+        self.runtime.sleep_until(deadline)
     }
 
     /// The future's output, unless `duration` passes first.
@@ -122,7 +142,7 @@ impl Env {
     pub fn timeout_at<F: Future>(&self, deadline: Instant, future: F) -> Timeout<F> {
         Timeout {
             future: Box::pin(future),
-            sleep: self.0.sleep_until(deadline),
+            sleep: self.runtime.sleep_until(deadline),
         }
     }
 
@@ -134,7 +154,7 @@ impl Env {
         F::Output: Send + 'static,
     {
         let (sender, receiver) = ::tokio::sync::oneshot::channel();
-        let abort = self.0.spawn(Box::pin(async move {
+        let abort = self.runtime.spawn(Box::pin(async move {
             // The receiver is gone when nobody waits for the output.
             let _ = sender.send(future.await);
         }));
@@ -143,7 +163,7 @@ impl Env {
 
     /// Starts a task that nobody waits for and nobody ends: there is one per request, so it has no handle.
     pub fn spawn_detached(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn_detached(Box::pin(future));
+        self.runtime.spawn_detached(Box::pin(future));
     }
 
     /// Runs work that blocks or computes for long where it delays no task.
@@ -153,7 +173,7 @@ impl Env {
         W: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = ::tokio::sync::oneshot::channel();
-        self.0.run_blocking(Box::new(move || {
+        self.runtime.run_blocking(Box::new(move || {
             // The receiver is gone when nobody waits for the output.
             let _ = sender.send(work());
         }));
@@ -165,37 +185,37 @@ impl Env {
     }
 
     pub fn random_u64(&self) -> u64 {
-        self.0.random_u64()
+        self.runtime.random_u64()
     }
 
     pub async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
-        self.0.listen(address).await
+        self.runtime.listen(address).await
     }
 
     pub async fn connect(&self, address: &str) -> io::Result<Stream> {
-        self.0.connect(address).await
+        self.runtime.connect(address).await
     }
 
     /// Connects from an address of this machine's own, if one is named. Unix sockets have none.
     pub async fn connect_from(&self, from: Option<IpAddr>, address: &str) -> io::Result<Stream> {
         match from {
-            Some(from) if !address.starts_with("unix:") => self.0.connect_from(from, address).await,
-            _ => self.0.connect(address).await,
+            Some(from) if !address.starts_with("unix:") => self.runtime.connect_from(from, address).await,
+            _ => self.runtime.connect(address).await,
         }
     }
 
     /// The addresses behind "host:port". Not in the simulator.
     pub async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
-        self.0.resolve(address).await
+        self.runtime.resolve(address).await
     }
 
     /// The services that stand behind a name (SRV records), best first. Not in the simulator.
     pub async fn lookup_services(&self, name: &str) -> io::Result<Vec<dns::Service>> {
-        self.0.lookup_services(name).await
+        self.runtime.lookup_services(name).await
     }
 
     pub fn disk(&self) -> Arc<dyn Disk> {
-        self.0.disk()
+        self.runtime.disk()
     }
 }
 

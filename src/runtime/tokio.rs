@@ -348,10 +348,12 @@ impl File for OsFile {
         self.blocking(fs::File::sync_data)
     }
 
-    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<()>> {
+    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<Duration>> {
         self.blocking(move |file| {
             file.write_all_at(&data, offset)?;
-            file.sync_data()
+            let begun = tokio::time::Instant::now();
+            file.sync_data()?;
+            Ok(begun.elapsed())
         })
     }
 }

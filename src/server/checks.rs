@@ -75,16 +75,24 @@ impl Api {
         probed.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED)).map(drop)
     }
 
-    /// Runs `checks` without the `excluded`: whether all passed, and the text.
-    pub async fn run_checks(&self, checks: &[Check], excluded: &[String], verbose: bool) -> (bool, String) {
+    /// Runs `checks` without the `excluded` for "livez" or "readyz": whether all passed, and the text.
+    pub async fn run_checks(
+        &self,
+        endpoint: &str,
+        checks: &[Check],
+        excluded: &[String],
+        verbose: bool,
+    ) -> (bool, String) {
         let (mut passed, mut text) = (true, String::new());
         for &check in checks {
             let name = check.name();
             if excluded.iter().any(|excluded| excluded == name) {
                 continue;
             }
+            let result = self.check(check).await;
+            self.metrics.checked(endpoint, check, result.is_ok());
             // Writing to memory cannot fail.
-            let _ = match self.check(check).await {
+            let _ = match result {
                 Ok(()) => writeln!(text, "[+]{name} ok"),
                 Err(why) => {
                     passed = false;

@@ -143,7 +143,7 @@ where
             } else {
                 Check::READY
             };
-            verdict(api, checks, &query).await
+            verdict(api, path, checks, &query).await
         }
         "/metrics" => {
             let text = api.metrics.render(&api.sample(), VERSION);
@@ -154,7 +154,7 @@ where
         "/health" | "/livez" | "/readyz" => not_allowed(),
         "/version" if role == Role::Clients => not_allowed(),
         _ => match single_check(path) {
-            Some(check) if get => verdict(api, &[check], &query).await,
+            Some(check) if get => verdict(api, path, &[check], &query).await,
             Some(_) => not_allowed(),
             None => error(StatusCode::NOT_FOUND, "404 page not found\n"),
         },
@@ -191,9 +191,10 @@ async fn health(api: &Api, query: &Query) -> Response<Body> {
     respond(status, TEXT, body.to_string())
 }
 
-async fn verdict(api: &Api, checks: &[Check], query: &Query) -> Response<Body> {
+async fn verdict(api: &Api, path: &str, checks: &[Check], query: &Query) -> Response<Body> {
+    let endpoint = path.split('/').nth(1).unwrap_or_default();
     let (passed, text) = api
-        .run_checks(checks, &query.all("exclude"), query.has("verbose"))
+        .run_checks(endpoint, checks, &query.all("exclude"), query.has("verbose"))
         .await;
     let status = if passed {
         StatusCode::OK

@@ -12,10 +12,11 @@ use super::rpc::Rpc;
 use super::streams::Guarded;
 use super::{Api, mismatch};
 use crate::base::Denied;
+use crate::base::figures::RequestKind;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, kv_server::Kv};
-use crate::runtime::BoxFuture;
-use crate::state::{Answer, check};
+use crate::runtime::{BoxFuture, Instant};
+use crate::state::{Answer, Tally, check};
 
 pub(super) type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -39,7 +40,7 @@ impl Kv for Api {
             self.metrics.rpc(Rpc::RangeStream).msg_received.inc();
             check::range(&request)?;
             check::range_stream(&request)?;
-            self.metrics.ranges.inc();
+            self.figures().store.ranges.inc();
             let chunks = Chunks::new(self.shared(), request, who);
             Ok(Box::pin(chunks.into_stream()) as Answers<_>)
         })
@@ -85,12 +86,31 @@ impl Api {
         who: Caller,
     ) -> Result<pb::RangeResponse, Denied> {
         check::range(&request)?;
-        self.metrics.ranges.inc();
+        let begun = self.env.now();
+        let answer = self.read_range(request, who).await;
+        self.read(RequestKind::Range, begun, answer.is_ok());
+        answer
+    }
+
+    /// Counts what was read without raft's log.
+    fn read(&self, kind: RequestKind, begun: Instant, success: bool) {
+        let took = self.took(kind, begun, success);
+        if took > self.options.slow.apply {
+            self.figures().agreement.slow_applies.inc();
+        }
+    }
+
+    async fn read_range(&self, request: pb::RangeRequest, who: Caller) -> Result<pb::RangeResponse, Denied> {
         if !request.serializable {
             self.read_barrier().await?;
         }
         let permit = self.permit_range(&request, &who).await?;
-        let mut response = range::local(self, request).await?;
+        let begun = self.env.now();
+        let response = range::local(self, request).await;
+        let took = self.env.now() - begun;
+        self.figures().requests.range.observe(response.is_ok(), took);
+        Tally::RANGE.count(&self.figures().store);
+        let mut response = response?;
         self.confirm(&permit)?;
         self.complete(&mut response.header);
         Ok(response)
@@ -143,19 +163,11 @@ impl Api {
         Box::pin(async move {
             self.reserve(super::quota::txn(&request)).await?;
             check::txn(&request, self.options.max_txn_ops)?;
-            self.metrics.txns.inc();
             let mut response = if check::is_read_only(&request) {
-                if !check::is_serializable(&request) {
-                    self.read_barrier().await?;
-                }
-                let permit = self
-                    .permit(&who, |state, who| state.permit_txn(who, &request))
-                    .await?;
-                let response = self
-                    .consensus
-                    .read_store(|state, store| state.read_txn(&request, store))??;
-                self.confirm(&permit)?;
-                response
+                let begun = self.env.now();
+                let answer = self.read_txn(&request, &who).await;
+                self.read(RequestKind::ReadonlyTxn, begun, answer.is_ok());
+                answer?
             } else {
                 match self.propose(&who, Command::Txn(request)).await? {
                     (Answer::Txn(response), _) => response,
@@ -165,6 +177,21 @@ impl Api {
             self.complete(&mut response.header);
             Ok(response)
         })
+    }
+
+    async fn read_txn(&self, request: &pb::TxnRequest, who: &Caller) -> Result<pb::TxnResponse, Denied> {
+        if !check::is_serializable(request) {
+            self.read_barrier().await?;
+        }
+        let permit = self
+            .permit(who, |state, who| state.permit_txn(who, request))
+            .await?;
+        let response = self
+            .consensus
+            .read_store(|state, store| state.read_txn(request, store))??;
+        Tally::of_txn(request, &response).count(&self.figures().store);
+        self.confirm(&permit)?;
+        Ok(response)
     }
 
     /// With `physical` etcd answers when the old revisions are gone from its file. Here they are handed to the

@@ -98,7 +98,6 @@ impl Api {
         }
         match self.propose(&who, Command::LeaseGrant(request)).await? {
             (Answer::LeaseGrant { id, ttl }, revision) => {
-                self.metrics.leases_granted.inc();
                 let header = Some(self.header(revision));
                 Ok(pb::LeaseGrantResponse {
                     header,
@@ -117,12 +116,9 @@ impl Api {
         who: Caller,
     ) -> Result<pb::LeaseRevokeResponse, Denied> {
         match self.propose(&who, Command::LeaseRevoke(request)).await? {
-            (Answer::LeaseRevoke, revision) => {
-                self.metrics.leases_revoked.inc();
-                Ok(pb::LeaseRevokeResponse {
-                    header: Some(self.header(revision)),
-                })
-            }
+            (Answer::LeaseRevoke, revision) => Ok(pb::LeaseRevokeResponse {
+                header: Some(self.header(revision)),
+            }),
             (other, _) => mismatch(&other),
         }
     }
@@ -168,9 +164,6 @@ impl Api {
         // Before the renewal: a client must not take this revision for one that saw the lease alive.
         let header = Some(self.header_now());
         let ttl = self.consensus.lease_keep_alive(id).await?;
-        if ttl > 0 {
-            self.metrics.leases_renewed.inc();
-        }
         Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
     }
 }
@@ -189,7 +182,10 @@ fn keep_alives(
     stream::unfold((api, requests, who), |(api, mut requests, who)| async move {
         let answer = match requests.message().await {
             Ok(None) => return None,
-            Err(error) => Err(of_request(error)),
+            Err(error) => {
+                api.metrics.request_failed("lease-keepalive", error.code());
+                Err(of_request(error))
+            }
             Ok(Some(request)) => {
                 api.metrics.rpc(Rpc::LeaseKeepAlive).msg_received.inc();
                 api.keep_alive(request.id, &who).await.map_err(status)

@@ -48,6 +48,8 @@ impl Maintenance for Api {
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         self.unary(Rpc::Defragment, false, request, |_, _| async {
+            let (_active, begun) = (self.metrics.defragmenting.hold(), self.env.now());
+            self.metrics.defragmentation.observe(self.env.now() - begun);
             Ok(pb::DefragmentResponse::default())
         })
         .await
@@ -148,12 +150,14 @@ impl Api {
 
     /// The same on members at the same index, whatever lies where in their files.
     async fn hash_all(&self) -> Result<pb::HashResponse, Denied> {
-        let consensus = self.consensus.clone();
+        let (consensus, begun) = (self.consensus.clone(), self.env.now());
         let look = self
             .env
             .run_blocking(move || consensus.read_store(|_, _| consensus.export()?.hash(true)));
+        let hash = look.await;
+        self.figures().store.hash.observe(self.env.now() - begun);
         Ok(pb::HashResponse {
-            hash: look.await?,
+            hash: hash?,
             header: Some(self.header_now()),
         })
     }

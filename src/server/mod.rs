@@ -50,16 +50,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use prometheus::IntGauge;
-
+use crate::base::figures::{Figures, RequestKind};
 use crate::base::{Denied, Revision};
 use crate::consensus::Consensus;
 use crate::node::Config;
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::tls::Security;
-use crate::runtime::{Env, Listener, Task, signal};
-use crate::state::{Answer, State};
+use crate::runtime::{Env, Instant, Listener, Task, signal};
+use crate::state::{Answer, State, kind};
 use auth::{Caller, Passwords};
 pub use auth::{Jwt, JwtOptions};
 pub use compactor::AutoCompaction;
@@ -253,19 +252,44 @@ impl Server {
     }
 }
 
-/// Counts a proposal as pending for as long as it lives, also if its client gives up.
-struct Pending<'a>(&'a IntGauge);
+/// A proposal, pending for as long as it lives; counted when it ends, also if its client gives up.
+struct Proposal<'a> {
+    api: &'a Api,
+    kind: Option<RequestKind>,
+    begun: Instant,
+    end: End,
+}
 
-impl<'a> Pending<'a> {
-    fn new(gauge: &'a IntGauge) -> Self {
-        gauge.inc();
-        Pending(gauge)
+#[derive(PartialEq, Eq)]
+enum End {
+    /// It was applied, with whatever answer.
+    Applied,
+    /// There was no room for it, or no member to take it.
+    NotMade,
+    Failed,
+}
+
+impl<'a> Proposal<'a> {
+    fn begin(api: &'a Api, request: &Request) -> Self {
+        api.metrics.proposals_pending.inc();
+        Proposal {
+            api,
+            kind: kind(request),
+            begun: api.env.now(),
+            end: End::Failed,
+        }
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Proposal<'_> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.api.metrics.proposals_pending.dec();
+        if self.end == End::Failed {
+            self.api.metrics.proposals_failed.inc();
+        }
+        if let Some(kind) = self.kind.filter(|_| self.end != End::NotMade) {
+            self.api.took(kind, self.begun, self.end == End::Applied);
+        }
     }
 }
 
@@ -324,27 +348,40 @@ impl Api {
         if request.encoded_len() > self.options.max_request_bytes {
             return Err(Denied::REQUEST_TOO_LARGE);
         }
-        let _pending = Pending::new(&self.metrics.proposals_pending);
+        let mut proposal = Proposal::begin(self, &request);
         let proposed = match header {
             Some(header) => self.consensus.propose_for(header, request).await,
             None => self.consensus.propose(request).await,
         };
         match proposed {
-            Ok(outcome) => outcome.answer.map(|answer| (answer, outcome.revision)),
+            Ok(outcome) => {
+                proposal.end = End::Applied;
+                outcome.answer.map(|answer| (answer, outcome.revision))
+            }
             Err(denied) => {
-                self.metrics.proposals_failed.inc();
+                if denied == Denied::TOO_MANY_REQUESTS || denied == Denied::STOPPED {
+                    proposal.end = End::NotMade;
+                }
                 Err(denied)
             }
         }
     }
 
+    /// What is counted of this member below the server.
+    fn figures(&self) -> &Figures {
+        self.env.figures()
+    }
+
+    /// Counts a request that has its answer; how long that took.
+    fn took(&self, kind: RequestKind, begun: Instant, success: bool) -> Duration {
+        let took = self.env.now() - begun;
+        self.figures().requests.whole.observe(kind, success, took);
+        took
+    }
+
     /// Waits until a local read is linearizable.
     async fn read_barrier(&self) -> Result<(), Denied> {
-        let barrier = self.consensus.read_barrier().await;
-        if barrier.is_err() {
-            self.metrics.read_indexes_failed.inc();
-        }
-        barrier
+        self.consensus.read_barrier().await
     }
 
     /// A header with the revision that the caller knows to be right.
@@ -388,6 +425,7 @@ impl Api {
             applied: status.applied,
             quota_bytes: quota::effective(self.options.quota_bytes),
             member: self.consensus.member_id(),
+            feature_gates: self.options.feature_gates.clone(),
             ..Sample::default()
         };
         (sample.slow_watchers, sample.pending_events) = self.hub.backlog();
@@ -399,6 +437,11 @@ impl Api {
             sample.revision = state.revision();
             sample.compact_revision = state.compact_revision();
             sample.cluster_version = state.cluster_version().map(str::to_owned);
+            sample.auth_revision = state.auth().revision();
+            let alarm = |alarm: &pb::AlarmMember| (alarm.member_id, alarm.alarm().as_str_name());
+            sample.alarms = state.alarms().iter().map(alarm).collect();
+            sample.members = state.members().iter().map(|member| member.id).collect();
+            sample.removed_members = state.removed_members().collect();
         });
         sample
     }

@@ -13,6 +13,7 @@ use super::status::status;
 use crate::base::{Broken, Denied};
 use crate::consensus::SnapshotFile;
 use crate::proto::etcdserverpb::SnapshotResponse;
+use crate::runtime::Instant;
 pub use crate::state::exchange::STORAGE_VERSION as VERSION;
 
 /// Bytes of one message, as etcd.
@@ -28,10 +29,13 @@ struct Sending {
     /// Of the file, not of the checksum behind it.
     remaining: u64,
     checksum: Option<Sha256>,
+    /// When the first part was asked for.
+    begun: Instant,
 }
 
 pub fn stream(api: Arc<Api>) -> impl Stream<Item = Result<SnapshotResponse, Status>> + Send {
     let sending = Sending {
+        begun: api.env.now(),
         api,
         file: None,
         started: false,
@@ -54,7 +58,7 @@ impl Sending {
             return Ok(None);
         }
         if !self.started {
-            self.started = true;
+            (self.started, self.begun) = (true, self.api.env.now());
             let consensus = self.api.consensus.clone();
             let file = read(self.api.clone(), move || SnapshotFile::new(consensus.export()?)).await?;
             self.remaining = file.file_bytes();
@@ -75,6 +79,8 @@ impl Sending {
         let blob = self.part.split_to(self.part.len().min(MESSAGE_BYTES));
         if blob.is_empty() {
             let checksum = self.checksum.take().map(Sha256::finalize);
+            let took = self.api.env.now() - self.begun;
+            self.api.figures().snapshots.read_out.observe(took);
             tracing::info!("successfully sent database snapshot to client");
             return Ok(checksum.map(|checksum| message(0, Bytes::copy_from_slice(&checksum))));
         }

@@ -28,6 +28,7 @@ mod open;
 mod pending;
 mod range;
 mod record;
+mod tally;
 mod txn;
 mod write;
 
@@ -40,6 +41,7 @@ pub use auth::{Auth, Login};
 pub use hash::{HashPlan, KvHash};
 pub use lease::Lease;
 pub use pending::Pending;
+pub use tally::{Tally, kind};
 
 use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, RevisionAt};
 use crate::proto::command::{Header, command::Request};

@@ -18,6 +18,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
+/// What each sync that follows a write claims to have taken.
+pub const SYNC_TIME: Duration = Duration::from_millis(3);
+
 use crate::runtime::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream};
 
 const SECTOR: usize = 512;
@@ -510,10 +513,11 @@ impl File for FakeFile {
         })
     }
 
-    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<()>> {
+    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<Duration>> {
         Box::pin(async move {
             self.write_at(offset, data).await?;
-            self.sync().await
+            self.sync().await?;
+            Ok(SYNC_TIME)
         })
     }
 }

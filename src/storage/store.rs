@@ -26,7 +26,7 @@ use super::fjall::FjallEngine;
 use super::journal::JournalEngine;
 use super::{EngineKind, failed};
 use crate::base::kv::{Batch, Read, Space, Visit};
-use crate::base::{Broken, RevisionAt};
+use crate::base::{Broken, Figures, RevisionAt};
 use crate::runtime::Env;
 
 const MAGIC: &[u8; 8] = b"QUORCUR1";
@@ -202,6 +202,7 @@ struct Held {
     path: PathBuf,
     janitor: mpsc::UnboundedSender<Stale>,
     stale: AtomicBool,
+    figures: Arc<Figures>,
     /// Taken when dropped, so that it is closed before the directory goes.
     engine: Option<Box<dyn Engine>>,
 }
@@ -220,6 +221,7 @@ impl Site {
             path,
             janitor: self.janitor.clone(),
             stale: AtomicBool::new(false),
+            figures: self.env.figures().clone(),
             engine: Some(engine),
         }))))
     }
@@ -292,9 +294,10 @@ impl Engine for Generation {
     }
 
     fn view(&self) -> Box<dyn View> {
+        self.0.figures.engine.views.add(1);
         Box::new(HeldView {
             view: self.0.engine().view(),
-            _held: self.0.clone(),
+            held: self.0.clone(),
         })
     }
 
@@ -307,7 +310,13 @@ impl Engine for Generation {
 struct HeldView {
     // Dropped first: the engine must not outlive its last user in the other order.
     view: Box<dyn View>,
-    _held: Arc<Held>,
+    held: Arc<Held>,
+}
+
+impl Drop for HeldView {
+    fn drop(&mut self) {
+        self.held.figures.engine.views.add(-1);
+    }
 }
 
 impl Read for HeldView {

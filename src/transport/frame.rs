@@ -4,11 +4,13 @@
 //! damaged entry would be logged with a good checksum of its own. Length is bounded before allocation.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 
 use super::malformed;
+use crate::base::figures::PeerFigures;
 use crate::base::limits;
 use crate::runtime::Stream;
 
@@ -18,31 +20,52 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The receiving side of a connection.
 pub struct FrameReader {
     stream: BufReader<ReadHalf<Stream>>,
+    figures: Option<Arc<PeerFigures>>,
 }
 
 /// The sending side of a connection. Frames are buffered until [`flush`](Self::flush).
 pub struct FrameWriter {
     stream: WriteHalf<Stream>,
     buffer: BytesMut,
+    figures: Option<Arc<PeerFigures>>,
 }
 
 pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     let (reader, writer) = tokio::io::split(stream);
     let reader = FrameReader {
         stream: BufReader::with_capacity(READ_BUFFER_BYTES, reader),
+        figures: None,
     };
     (
         reader,
         FrameWriter {
             stream: writer,
             buffer: BytesMut::new(),
+            figures: None,
         },
     )
 }
 
 impl FrameReader {
+    /// From now on what comes in is counted.
+    pub(super) fn count(&mut self, figures: Arc<PeerFigures>) {
+        self.figures = Some(figures);
+    }
+
     /// The next frame; `None` at an end of stream between frames.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let next = self.read().await;
+        if let Some(figures) = &self.figures {
+            match &next {
+                Ok(Some(body)) => figures.received_bytes.add((HEADER_BYTES + body.len()) as u64),
+                Ok(None) => {}
+                Err(_) => figures.received_failures.inc(),
+            }
+        }
+        next
+    }
+
+    async fn read(&mut self) -> io::Result<Option<Bytes>> {
         let mut header = [0; HEADER_BYTES];
         let first = self.stream.read(&mut header).await?;
         if first == 0 {
@@ -79,8 +102,25 @@ impl FrameWriter {
         self.buffer.put_slice(body);
     }
 
+    /// From now on what goes out is counted.
+    pub(super) fn count(&mut self, figures: Arc<PeerFigures>) {
+        self.figures = Some(figures);
+    }
+
     /// Sends what was pushed.
     pub async fn flush(&mut self) -> io::Result<()> {
+        let bytes = self.buffer.len();
+        let flushed = self.write().await;
+        if let Some(figures) = &self.figures {
+            match &flushed {
+                Ok(()) => figures.sent_bytes.add(bytes as u64),
+                Err(_) => figures.lost(),
+            }
+        }
+        flushed
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
         self.stream.write_all_buf(&mut self.buffer).await?;
         self.stream.flush().await
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{self, FrameReader, FrameWriter};
 use super::{decode, encode, malformed};
+use crate::base::figures::PeerFigures;
 use crate::base::{ClusterId, MemberId};
 use crate::runtime::tls::{Tls, described};
 use crate::runtime::{Env, Instant, Stream};
@@ -156,13 +157,30 @@ impl Dialer {
                 .timeout(self.timeout, self.dial_address(&address, purpose))
                 .await
             {
-                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Ok(connection)) => return Ok(self.counted(connection)),
                 Ok(Err(error)) => last = error,
                 Err(elapsed) => last = elapsed.into(),
             }
         }
         self.trouble.tell(self, &last);
+        if let Some(figures) = self.figures() {
+            figures.lost();
+        }
         Err(last)
+    }
+
+    /// What is counted of the peer; nothing of one that has no name yet.
+    pub(super) fn figures(&self) -> Option<Arc<PeerFigures>> {
+        (self.peer != 0).then(|| self.env.figures().peers.of(self.peer))
+    }
+
+    fn counted(&self, (mut reader, mut writer): (FrameReader, FrameWriter)) -> (FrameReader, FrameWriter) {
+        if let Some(figures) = self.figures() {
+            figures.reached();
+            reader.count(figures.clone());
+            writer.count(figures);
+        }
+        (reader, writer)
     }
 
     async fn connect(&self, address: &Address) -> io::Result<Stream> {

@@ -184,6 +184,9 @@ impl RpcClient {
                 // Not a word since: the peer may have lost the connection without a trace (its power, a
                 // router's memory), and the system here would go on believing in it for a quarter of an hour.
                 calls.close(&elapsed);
+                if let Some(figures) = self.dialer.figures() {
+                    figures.lost();
+                }
                 elapsed
             }
             _ => elapsed,
@@ -222,7 +225,13 @@ impl Serve {
     /// Dials, then writes requests and reads responses until either fails.
     async fn run(self, mut queue: mpsc::Receiver<(u64, Bytes)>) {
         let over = match (self.dialer.dial(self.purpose).await, &self.back) {
-            (Ok((reader, writer)), _) => self.exchange(reader, writer, queue).await,
+            (Ok((reader, writer)), _) => {
+                let over = self.exchange(reader, writer, queue).await;
+                if let Some(figures) = self.dialer.figures() {
+                    figures.gone();
+                }
+                over
+            }
             (Err(error), Some(back)) => back.relay(self.dialer.peer, &mut queue, &self.calls, error).await,
             (Err(error), None) => error,
         };
@@ -337,7 +346,7 @@ mod tests {
     }
 
     async fn client() -> (Env, RpcClient, Box<dyn Listener>) {
-        let env = crate::runtime::tokio::env();
+        let env = crate::runtime::tokio::env().counting_anew();
         let listener = env.listen("127.0.0.1:0").await.unwrap();
         let book = AddressBook::default();
         let address = Address {
@@ -403,6 +412,16 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer may have seen it");
         assert_eq!(client.call("again", PATIENCE).await.unwrap(), "answer");
         assert!(serving.await.is_some());
+        let peer = env.figures().peers.of(2);
+        assert_eq!(peer.sent_failures.get(), 1, "what was lost");
+        assert_eq!(peer.disconnects.get(), 1);
+        assert!(peer.is_active(), "it has been reached again");
+        let framed = |bodies: &[&str]| -> u64 {
+            let bytes = bodies.iter().map(|body| 8 + 8 + body.len() as u64);
+            bytes.sum()
+        };
+        assert_eq!(peer.sent_bytes.get(), framed(&["lost", "again"]));
+        assert_eq!(peer.received_bytes.get(), framed(&["answer"]));
     }
 
     /// Some systems answer `ENOTCONN` on a socket whose connection is lost: the request had left all the same.
@@ -423,9 +442,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_says_that_nothing_was_sent() {
-        let (_, client, listener) = client().await;
+        let (env, client, listener) = client().await;
         drop(listener);
         let error = client.call("to nobody", PATIENCE).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
+        let peer = env.figures().peers.of(2);
+        assert_eq!((peer.sent_failures.get(), peer.disconnects.get()), (1, 0));
     }
 }

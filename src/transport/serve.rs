@@ -126,12 +126,16 @@ async fn serve(
             handshake::welcome(identity, |member| handler.is_removed(member), stream),
         )
         .await?;
-    let (from, purpose, reader, writer) = hello?;
+    let (from, purpose, mut reader, mut writer) = hello?;
+    if purpose != Purpose::Discover {
+        let figures = env.figures().peers.of(from);
+        reader.count(figures.clone());
+        writer.count(figures);
+    }
     match purpose {
         Purpose::Control => answer(env, from, reader, writer, handler, None).await,
         Purpose::Request => answer(env, from, reader, writer, handler, Some(callers)).await,
         Purpose::Discover => {
-            let mut writer = writer;
             writer.send(&handler.discover().await).await?;
             writer.close().await
         }

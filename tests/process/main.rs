@@ -7,6 +7,7 @@
 //! * `snapshot`: the way in and out, offline commands;
 //! * `discovery`: members that find one another through a service, or through DNS;
 //! * `members`: members that are added, promoted, removed, wiped, replaced, or left alone;
+//! * `metrics`: every figure on `/metrics` moves under load, and is etcd's in name, label, bound and text;
 //! * `kubeadm`: a control plane of three with kubeadm's flags and certificates, which grows and replaces a node under load;
 //! * `tls`: certificates of clients and members, unix sockets;
 //! * `local_address`: from which address members call;
@@ -28,6 +29,7 @@ mod kills;
 mod kubeadm;
 mod local_address;
 mod members;
+mod metrics;
 mod session;
 mod single;
 mod small_disk;

@@ -222,7 +222,23 @@ pub fn http_get(address: &str, path: &str) -> (u16, String) {
     stream.read_to_string(&mut answer).expect("an answer comes");
     let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    (status.expect("an answer has a status"), body.to_owned())
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = match chunked {
+        true => joined(body),
+        false => body.to_owned(),
+    };
+    (status.expect("an answer has a status"), body)
+}
+
+/// What comes in chunks, each behind its length in hexadecimal digits, in one piece.
+fn joined(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((length, rest)) = chunks.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).expect("a chunk has a length");
+        body.push_str(&rest[..length]);
+        chunks = rest[length..].trim_start_matches("\r\n");
+    }
+    body
 }
 
 /// Members of one cluster, in one temporary directory.

@@ -392,10 +392,12 @@ impl File for SimFile {
         })
     }
 
-    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<()>> {
+    fn write_and_sync(&self, offset: u64, data: Bytes) -> BoxFuture<'_, io::Result<Duration>> {
         Box::pin(async move {
             self.write_at(offset, data).await?;
-            self.sync().await
+            let begun = self.disk.time.now();
+            self.sync().await?;
+            Ok(Duration::from_nanos(self.disk.time.now() - begun))
         })
     }
 }

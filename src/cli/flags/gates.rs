@@ -5,6 +5,7 @@
 //! warning.
 
 use super::value;
+use crate::base::FeatureGate;
 
 /// Name and default of each gate.
 const GATES: &[(&str, bool)] = &[
@@ -72,6 +73,25 @@ pub fn is_on(set: &[(String, bool)], name: &str) -> bool {
     effective(set).iter().any(|gate| gate.0 == name && gate.2)
 }
 
+/// All gates, as metrics tell them. Whatever is on by default is etcd's beta, the others its alpha.
+pub fn told(set: &[(String, bool)]) -> Vec<FeatureGate> {
+    let gate = |(name, default, on): (&'static str, bool, bool)| FeatureGate {
+        name,
+        stage: if default { "BETA" } else { "ALPHA" },
+        on,
+    };
+    let group = |(name, stage)| FeatureGate {
+        name,
+        stage,
+        on: set.iter().rev().any(|(set, on)| set == name && *on),
+    };
+    let groups = [(ALL_ALPHA, "ALPHA"), (ALL_BETA, "BETA")].map(group);
+    groups
+        .into_iter()
+        .chain(effective(set).into_iter().map(gate))
+        .collect()
+}
+
 /// The gates that are set, to no effect.
 pub fn inert(set: &[(String, bool)]) -> Vec<&'static str> {
     let built = [
@@ -123,6 +143,19 @@ mod tests {
         let set = parse("AllBeta=false,FastLeaseKeepAlive=true,CompactHashCheck=true").unwrap();
         assert_eq!(inert(&set), ["TxnModeWriteWithSharedBuffer"]);
         assert!(is_on(&set, "CompactHashCheck") && !is_on(&set, "InitialCorruptCheck"));
+    }
+
+    #[test]
+    fn metrics_tell_every_gate_and_group() {
+        let told = told(&parse("AllAlpha=true,PriorityRequest=false").unwrap());
+        assert_eq!(told.len(), GATES.len() + 2);
+        let is_on = |name: &str, stage: &str| {
+            let gate = told.iter().find(|gate| (gate.name, gate.stage) == (name, stage));
+            gate.expect("it is told").on
+        };
+        assert!(is_on("AllAlpha", "ALPHA") && !is_on("AllBeta", "BETA"));
+        assert!(is_on("CompactHashCheck", "ALPHA") && !is_on("PriorityRequest", "ALPHA"));
+        assert!(is_on("FastLeaseKeepAlive", "BETA"));
     }
 
     #[test]

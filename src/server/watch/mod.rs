@@ -34,9 +34,9 @@ use std::task::{Poll, Waker};
 
 use super::metrics::Metrics;
 use crate::base::kv::Read;
-use crate::base::{Broken, Denied, Revision, limits};
+use crate::base::{Broken, Denied, Figures, Revision, limits};
 use crate::consensus::{Consensus, Observer};
-use crate::proto::mvccpb::{Event, event::EventType};
+use crate::proto::mvccpb::Event;
 use crate::state::State;
 use feed::{Delivery, Feed, Watcher, Wishes, event_bytes};
 use registry::Registry;
@@ -142,11 +142,11 @@ impl Inner {
 }
 
 impl WatchHub {
-    pub fn new() -> Arc<WatchHub> {
+    pub fn new(figures: Arc<Figures>) -> Arc<WatchHub> {
         Arc::new(WatchHub {
             inner: Mutex::default(),
             revision: AtomicI64::new(0),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(figures),
         })
     }
 
@@ -257,12 +257,6 @@ impl WatchHub {
 
 impl Observer for WatchHub {
     fn applied(&self, revision: Revision, events: &[Event]) {
-        let deletes = events
-            .iter()
-            .filter(|event| event.r#type() == EventType::Delete)
-            .count() as u64;
-        self.metrics.puts.inc_by(events.len() as u64 - deletes);
-        self.metrics.deletes.inc_by(deletes);
         let mut inner = self.lock();
         inner.applied = revision;
         self.revision.store(revision, Ordering::Release);

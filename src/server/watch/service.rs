@@ -25,9 +25,13 @@ impl Watch for Api {
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.stream(Rpc::Watch, false, request, |requests, who| {
             let received = self.metrics.rpc(Rpc::Watch).msg_received.clone();
+            let metrics = self.metrics.clone();
             let requests = requests.map(move |request| {
                 received.inc();
-                request.map_err(of_request)
+                request.map_err(|error| {
+                    metrics.request_failed("watch", error.code());
+                    of_request(error)
+                })
             });
             Ok(self.watch_stream(requests, who) as Answers<_>)
         })
@@ -83,6 +87,7 @@ impl Api {
         let jitter = interval.mul_f64(0.1 * (self.env.random_u64() as f64 / u64::MAX as f64));
         let (api, env) = (self.shared(), self.env.clone());
         Setup {
+            env: self.env.clone(),
             hub: self.hub.clone(),
             source: Arc::new(self.consensus.clone()),
             header: Box::new(move |revision| api.header(revision)),

@@ -23,7 +23,7 @@ use crate::proto::etcdserverpb::{
     watch_request::RequestUnion,
 };
 use crate::proto::mvccpb::{Event, event::EventType};
-use crate::runtime::BoxFuture;
+use crate::runtime::{BoxFuture, Env};
 use crate::server::status::status;
 use crate::state::check::RangeEnd;
 
@@ -36,6 +36,8 @@ const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream
 
 /// What a stream needs of its server.
 pub struct Setup {
+    /// For its clock.
+    pub env: Env,
     pub hub: Arc<WatchHub>,
     pub source: Arc<dyn Source>,
     /// Completes a header around a revision.
@@ -275,7 +277,20 @@ impl<R> Session<R> {
     }
 
     /// Makes a response of each batch: its watch, the header's revision, its events.
-    pub(super) fn send(&mut self, mut batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
+    pub(super) fn send(&mut self, batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
+        let events: usize = batches.iter().map(|(.., events)| events.len()).sum();
+        let begun = self.setup.env.now();
+        self.make_responses(batches);
+        if let Ok(events) = u32::try_from(events)
+            && events > 0
+        {
+            let (took, durations) = (self.setup.env.now() - begun, &self.setup.hub.metrics.watch);
+            durations.events.observe(took);
+            durations.per_event.observe(took / events);
+        }
+    }
+
+    fn make_responses(&mut self, mut batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
         if self.look_up_prev_kvs(&mut batches).is_err() {
             self.damaged = true;
             return;
@@ -352,7 +367,12 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Session<R> {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.ended = true,
                 Poll::Ready(Some(Err(status))) => return Err(status),
-                Poll::Ready(Some(Ok(asked))) => self.request(asked.into(), cx.waker()),
+                Poll::Ready(Some(Ok(asked))) => {
+                    let begun = self.setup.env.now();
+                    self.request(asked.into(), cx.waker());
+                    let took = self.setup.env.now() - begun;
+                    self.setup.hub.metrics.watch.control.observe(took);
+                }
             }
             worked = true;
         }
@@ -385,7 +405,10 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Ses
             let ticked = this.tick.as_mut().poll(cx).is_ready();
             if ticked {
                 this.tick = (this.setup.tick)();
+                let begun = this.setup.env.now();
                 this.tick(cx.waker());
+                let took = this.setup.env.now() - begun;
+                this.setup.hub.metrics.watch.progress.observe(took);
             }
             if !this.ready.is_empty() || asked || ticked {
                 continue;

@@ -230,6 +230,7 @@ impl Wal {
             None => Next::Asked(keeper.prepare(segment.number + 1, 0)),
         };
         let writer = Writer {
+            env: env.clone(),
             shared: shared.clone(),
             options,
             keeper,

@@ -5,6 +5,7 @@
 //! written so far amount to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
@@ -13,10 +14,12 @@ use super::mirror::Place;
 use super::segment::{Keeper, Segment};
 use super::{Held, Inner, Records, Shared, WalOptions, WalState};
 use crate::base::{Broken, limits};
+use crate::runtime::Env;
 use crate::storage::failed;
 use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_len, record_len};
 
 pub(super) struct Writer {
+    pub env: Env,
     pub shared: Arc<Shared>,
     pub options: WalOptions,
     pub keeper: Keeper,
@@ -158,18 +161,34 @@ impl Writer {
         let (group, placed) = self.encode(records, committed);
         let (segment, end) = (self.segment.clone(), self.offset + group.len() as u64);
         let cannot = failed("could not write log segment", &segment.path);
+        let begun = self.env.now();
         let written = if self.options.sync {
-            segment.file.write_and_sync(self.offset, group.clone()).await
+            let synced = segment.file.write_and_sync(self.offset, group.clone()).await;
+            synced.map(Some)
         } else {
-            segment.file.write_at(self.offset, group.clone()).await
+            let written = segment.file.write_at(self.offset, group.clone()).await;
+            written.map(|()| None)
         };
-        written.map_err(&cannot)?;
+        let sync = written.map_err(&cannot)?;
+        self.count(self.env.now() - begun, sync, group.len());
         self.offset = end;
         self.sequence += 1;
         // Nobody else holds the group any more, unless the disk keeps what it was given.
         self.buffer = group.try_into_mut().unwrap_or_default();
         self.note(&placed);
         Ok(())
+    }
+
+    /// Counts a group that took so long in all, and of that its sync.
+    fn count(&self, took: Duration, sync: Option<Duration>, bytes: usize) {
+        let figures = &self.env.figures().log;
+        figures
+            .write
+            .observe(took.saturating_sub(sync.unwrap_or_default()));
+        if let Some(sync) = sync {
+            figures.sync.observe(sync);
+        }
+        figures.written_bytes.add(bytes as u64);
     }
 
     fn checkpoint_len(&self) -> usize {

@@ -21,6 +21,7 @@ use crate::proto::etcdserverpb::{
     self as pb, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
     watch_request::RequestUnion,
 };
+use crate::proto::mvccpb::event::EventType;
 use crate::state::{Pending, Position};
 
 /// A store in memory.
@@ -71,7 +72,7 @@ impl Member {
     fn new() -> Arc<Member> {
         let store = Memory::default();
         let state = State::open(&store).unwrap();
-        let hub = WatchHub::new();
+        let hub = WatchHub::new(Arc::default());
         hub.attach(state.revision());
         Arc::new(Member {
             hub,
@@ -180,6 +181,7 @@ impl Client {
         let tick: Arc<Mutex<Vec<tokio::sync::oneshot::Sender<()>>>> = Arc::default();
         let ticks = tick.clone();
         let setup = Setup {
+            env: crate::runtime::tokio::env(),
             hub: member.hub.clone(),
             source: member.clone(),
             header: Box::new(|revision| pb::ResponseHeader {

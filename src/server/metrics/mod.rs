@@ -4,20 +4,29 @@
 //! by number. What raft and the store know anyway is read only when somebody asks for `/metrics`
 //! ([`Metrics::render`]), and so are the process's figures from `/proc`.
 //!
-//! Other layers get plain counters and histograms (the log its fsync histogram) and know nothing of this
-//! module.
+//! What the layers below count is plain numbers ([`Figures`]): they know nothing of this module, and
+//! [`figures`] gives them their names. What only the server sees is counted here.
 
+mod families;
+mod figures;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
+use super::checks::Check;
 use super::rpc::{CODES, Rpc};
+use crate::base::figures::{Figures, Gauge, Histogram as Durations};
+use crate::base::{FeatureGate, MemberId};
+use families::{Families, labels};
 
 /// Versions of the client API that get a label of their own; a client must not fill our memory with names.
 const CLIENT_VERSIONS_MAX: usize = 16;
@@ -27,9 +36,9 @@ pub struct RpcMetrics {
     pub started: IntCounter,
     pub msg_received: IntCounter,
     pub msg_sent: IntCounter,
-    handled: [OnceLock<IntCounter>; CODES.len()],
+    /// By code. All are there from the start, as in etcd: the first error of a kind is then seen to be one more.
+    handled: [IntCounter; CODES.len()],
     rpc: Rpc,
-    handled_vec: IntCounterVec,
     /// Set with `--metrics=extensive`.
     seconds: OnceLock<Histogram>,
 }
@@ -41,11 +50,7 @@ impl RpcMetrics {
             seconds.observe(took.as_secs_f64());
         }
         let number = (code as i32).unsigned_abs() as usize % CODES.len();
-        let (service, method, kind) = self.rpc.describe();
-        let labels = [CODES[number], method, service, kind.label()];
-        self.handled[number]
-            .get_or_init(|| self.handled_vec.with_label_values(&labels))
-            .inc();
+        self.handled[number].inc();
     }
 }
 
@@ -91,6 +96,36 @@ pub struct Sample {
     /// Watchers that read history.
     pub slow_watchers: usize,
     pub pending_events: usize,
+    pub auth_revision: u64,
+    /// Member and type of each alarm that is raised.
+    pub alarms: Vec<(MemberId, &'static str)>,
+    pub members: Vec<MemberId>,
+    /// They were, and never will be again.
+    pub removed_members: Vec<MemberId>,
+    pub feature_gates: Vec<FeatureGate>,
+}
+
+/// How long watch streams are busy with what they do at a time.
+pub struct WatchDurations {
+    /// Making responses of events: in all, and for each event.
+    pub events: Durations,
+    pub per_event: Durations,
+    /// A request of the client.
+    pub control: Durations,
+    /// The ticker of progress.
+    pub progress: Durations,
+}
+
+impl Default for WatchDurations {
+    fn default() -> Self {
+        let fine = || Durations::seconds(Duration::from_millis(1), 14);
+        WatchDurations {
+            events: fine(),
+            per_event: fine(),
+            control: fine(),
+            progress: fine(),
+        }
+    }
 }
 
 macro_rules! metrics {
@@ -104,20 +139,46 @@ macro_rules! metrics {
             registry: Registry,
             rpcs: Vec<RpcMetrics>,
             client_requests: ClientRequests,
-            /// Seconds of an fdatasync of the write-ahead log.
-            pub wal_fsync_seconds: Histogram,
+            figures: Arc<Figures>,
+            pub watch: WatchDurations,
+            pub defragmentation: Durations,
+            pub defragmenting: Gauge,
+            stream_failures: IntCounterVec,
+            check_results: IntGaugeVec,
+            checks: IntCounterVec,
+            scrapes: IntCounterVec,
+            /// Alarms that were ever shown: those that are over are shown as 0.
+            alarms_seen: Mutex<BTreeSet<(MemberId, &'static str)>>,
             $(#[doc = $counter_help] pub $counter: IntCounter,)*
             $(#[doc = $gauge_help] pub $gauge: IntGauge,)*
             $(#[doc = $vec_help] $vec: IntGaugeVec,)*
         }
 
         impl Metrics {
-            pub fn new() -> Arc<Metrics> {
+            pub fn new(figures: Arc<Figures>) -> Arc<Metrics> {
                 let registry = Registry::new();
                 Arc::new(Metrics {
                     rpcs: rpc_metrics(&registry),
                     client_requests: client_requests(&registry),
-                    wal_fsync_seconds: register(&registry, wal_fsync_seconds()),
+                    figures,
+                    watch: WatchDurations::default(),
+                    defragmentation: Durations::seconds(Duration::from_millis(100), 13),
+                    defragmenting: Gauge::default(),
+                    stream_failures: counters(
+                        &registry,
+                        "etcd_network_server_stream_failures_total",
+                        "The total number of stream failures from the local server.",
+                        &["Type", "API"],
+                    ),
+                    check_results: register(&registry, check_results()),
+                    checks: counters(
+                        &registry,
+                        "etcd_server_healthchecks_total",
+                        "The total number of each kind of healthcheck.",
+                        &["type", "name", "status"],
+                    ),
+                    scrapes: scrapes(&registry),
+                    alarms_seen: Mutex::default(),
                     $($counter: register(&registry, named(IntCounter::new($counter_name, $counter_help))),)*
                     $($gauge: register(&registry, named(IntGauge::new($gauge_name, $gauge_help))),)*
                     $($vec: register(
@@ -135,15 +196,7 @@ metrics! {
     counters {
         leader_changes = "etcd_server_leader_changes_seen_total" "The number of leader changes seen.";
         proposals_failed = "etcd_server_proposals_failed_total" "The total number of failed proposals seen.";
-        read_indexes_failed = "etcd_server_read_indexes_failed_total" "The total number of failed read indexes seen.";
-        puts = "etcd_mvcc_put_total" "Total number of puts seen by this member.";
-        deletes = "etcd_mvcc_delete_total" "Total number of deletes seen by this member.";
-        ranges = "etcd_mvcc_range_total" "Total number of ranges seen by this member.";
-        txns = "etcd_mvcc_txn_total" "Total number of txns seen by this member.";
         events = "etcd_debugging_mvcc_events_total" "Total number of events sent by this member.";
-        leases_granted = "etcd_debugging_lease_granted_total" "The total number of granted leases.";
-        leases_revoked = "etcd_debugging_lease_revoked_total" "The total number of revoked leases.";
-        leases_renewed = "etcd_debugging_lease_renewed_total" "The number of renewed leases seen by the leader.";
         bytes_received = "etcd_network_client_grpc_received_bytes_total"
             "The total number of bytes received from grpc clients.";
         bytes_sent = "etcd_network_client_grpc_sent_bytes_total" "The total number of bytes sent to grpc clients.";
@@ -169,6 +222,7 @@ metrics! {
         db_bytes = "etcd_mvcc_db_total_size_in_bytes" "Total size of the underlying database physically allocated in bytes.";
         db_bytes_in_use = "etcd_mvcc_db_total_size_in_use_in_bytes"
             "Total size of the underlying database logically in use in bytes.";
+        auth_revision = "etcd_debugging_auth_revision" "The current revision of auth store.";
         quota_bytes = "etcd_server_quota_backend_bytes" "Current backend storage quota size in bytes.";
     }
     vectors {
@@ -192,18 +246,34 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C
     metric
 }
 
-/// Powers of two from a millisecond: the buckets that etcd's dashboards expect.
-fn wal_fsync_seconds() -> Histogram {
-    let buckets = (0..14).map(|power| 0.001 * f64::from(1 << power)).collect();
-    let help = "The latency distributions of fsync called by WAL.";
-    let opts = HistogramOpts::new("etcd_disk_wal_fsync_duration_seconds", help).buckets(buckets);
-    named(Histogram::with_opts(opts))
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, named(IntCounterVec::new(Opts::new(name, help), labels)))
+}
+
+fn check_results() -> IntGaugeVec {
+    let opts = Opts::new(
+        "etcd_server_healthcheck",
+        "The result of each kind of healthcheck.",
+    );
+    named(IntGaugeVec::new(opts, &["type", "name"]))
+}
+
+/// As Go's handler shows it, which names these three codes from the start.
+fn scrapes(registry: &Registry) -> IntCounterVec {
+    let scrapes = counters(
+        registry,
+        "promhttp_metric_handler_requests_total",
+        "Total number of scrapes by HTTP status code.",
+        &["code"],
+    );
+    for code in ["200", "500", "503"] {
+        scrapes.with_label_values(&[code]);
+    }
+    scrapes
 }
 
 fn rpc_metrics(registry: &Registry) -> Vec<RpcMetrics> {
-    let vec = |name: &str, help: &str, labels: &[&str]| {
-        register(registry, named(IntCounterVec::new(Opts::new(name, help), labels)))
-    };
+    let vec = |name: &str, help: &str, labels: &[&str]| counters(registry, name, help, labels);
     let labels = ["grpc_method", "grpc_service", "grpc_type"];
     let started = vec(
         "grpc_server_started_total",
@@ -232,9 +302,8 @@ fn rpc_metrics(registry: &Registry) -> Vec<RpcMetrics> {
             started: started.with_label_values(&labels),
             msg_received: received.with_label_values(&labels),
             msg_sent: sent.with_label_values(&labels),
-            handled: Default::default(),
+            handled: CODES.map(|code| handled.with_label_values(&[code, method, service, kind.label()])),
             rpc,
-            handled_vec: handled.clone(),
             seconds: OnceLock::new(),
         }
     };
@@ -290,12 +359,40 @@ impl Metrics {
         self.client_requests.count(version.unwrap_or("unknown"), stream);
     }
 
-    /// Everything as Prometheus's text.
+    /// What the layers below count.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// A stream of requests broke off that its client did not give up. `api`: as in etcd's label.
+    pub fn request_failed(&self, api: &str, code: tonic::Code) {
+        if !matches!(code, tonic::Code::Cancelled | tonic::Code::DeadlineExceeded) {
+            self.stream_failures.with_label_values(&["receive", api]).inc();
+        }
+    }
+
+    /// A check of `/livez` or `/readyz` was made.
+    pub fn checked(&self, endpoint: &str, check: Check, passed: bool) {
+        let result = self.check_results.with_label_values(&[endpoint, check.name()]);
+        result.set(passed.into());
+        let status = if passed { "success" } else { "error" };
+        self.checks
+            .with_label_values(&[endpoint, check.name(), status])
+            .inc();
+    }
+
+    /// Everything as Prometheus's text, by name.
     pub fn render(&self, sample: &Sample, version: &str) -> Vec<u8> {
         self.set(sample, version);
         let mut families = self.registry.gather();
         // Built here, since it reads /proc at once: nobody else needs it, the simulator least of all.
-        families.extend(ProcessCollector::for_self().collect());
+        let process = ProcessCollector::for_self().collect();
+        families.extend(self.files(&process));
+        families.extend(process);
+        families.extend(figures::families(&self.figures, sample.member));
+        families.extend(self.sampled(sample));
+        families.sort_by(|one, other| one.name().cmp(other.name()));
+        self.scrapes.with_label_values(&["200"]).inc();
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&families, &mut text)
@@ -305,10 +402,104 @@ impl Metrics {
 
     /// One of the figures about the process, by the name it has in [`render`](Self::render)'s text; 0 if unknown.
     pub fn process_figure(&self, name: &str) -> u64 {
-        let families = ProcessCollector::for_self().collect();
-        let family = families.iter().find(|family| family.name() == name);
-        let metric = family.and_then(|family| family.get_metric().first());
-        metric.map_or(0, |metric| metric.get_gauge().get_value() as u64)
+        process_figure(&ProcessCollector::for_self().collect(), name)
+    }
+
+    /// etcd's own names for what the process collector knows.
+    fn files(&self, process: &[MetricFamily]) -> Vec<MetricFamily> {
+        let mut out = Families::default();
+        let figure = |name: &str| process_figure(process, name) as i64;
+        out.gauge(
+            "os_fd_used",
+            "The number of used file descriptors.",
+            figure("process_open_fds"),
+        );
+        out.gauge(
+            "os_fd_limit",
+            "The file descriptor limit.",
+            figure("process_max_fds"),
+        );
+        out.0
+    }
+
+    /// What has labels of the moment, and the server's own durations.
+    fn sampled(&self, sample: &Sample) -> Vec<MetricFamily> {
+        let mut out = Families::default();
+        let local = format!("{:x}", sample.member);
+        let known = sample.members.iter().map(|id| (id, 1));
+        let gone = sample.removed_members.iter().map(|id| (id, 0));
+        out.gauges(
+            "etcd_network_known_peers",
+            "The current number of known peers.",
+            known.chain(gone).map(|(id, value)| {
+                let remote = format!("{id:x}");
+                (labels(&[("Local", &local), ("Remote", &remote)]), value)
+            }),
+        );
+        let gate = |gate: &FeatureGate| {
+            let pairs = [("name", gate.name), ("stage", gate.stage)];
+            (labels(&pairs), i64::from(gate.on))
+        };
+        out.gauges(
+            "etcd_server_feature_enabled",
+            "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
+            sample.feature_gates.iter().map(gate),
+        );
+        let mut seen = self.alarms_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(sample.alarms.iter().copied());
+        out.gauges(
+            "etcd_debugging_server_alarms",
+            "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with type of this alarm",
+            seen.iter().map(|alarm| {
+                let (member, kind) = (format!("{:x}", alarm.0), alarm.1);
+                let pairs = [("alarm_type", kind), ("server_id", &*member)];
+                (labels(&pairs), i64::from(sample.alarms.contains(alarm)))
+            }),
+        );
+        out.gauge(
+            "promhttp_metric_handler_requests_in_flight",
+            "Current number of scrapes being served.",
+            1,
+        );
+        self.durations(&mut out);
+        out.0
+    }
+
+    fn durations(&self, out: &mut Families) {
+        for (name, help, durations) in [
+            (
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+                "The total duration in seconds of running through the send loop watch stream response all events.",
+                &self.watch.events,
+            ),
+            (
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+                "The average duration in seconds of running through the send loop watch stream response, per event.",
+                &self.watch.per_event,
+            ),
+            (
+                "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+                "The total duration in seconds of running through the send loop control stream response.",
+                &self.watch.control,
+            ),
+            (
+                "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+                "The total duration in seconds of running through the progress loop control stream response.",
+                &self.watch.progress,
+            ),
+            (
+                "etcd_disk_backend_defrag_duration_seconds",
+                "The latency distribution of backend defragmentation.",
+                &self.defragmentation,
+            ),
+        ] {
+            out.histogram(name, help, durations);
+        }
+        out.gauge(
+            "etcd_disk_defrag_inflight",
+            "Whether or not defrag is active on the member. 1 means active, 0 means not.",
+            self.defragmenting.get(),
+        );
     }
 
     fn set(&self, sample: &Sample, version: &str) {
@@ -323,6 +514,7 @@ impl Metrics {
         self.db_bytes.set(sample.db_bytes);
         self.db_bytes_in_use.set(sample.db_bytes_in_use);
         self.quota_bytes.set(sample.quota_bytes);
+        self.auth_revision.set(signed(sample.auth_revision));
         self.slow_watchers.set(sample.slow_watchers as i64);
         self.pending_events.set(sample.pending_events as i64);
         self.server_version.with_label_values(&[version]).set(1);
@@ -340,70 +532,15 @@ impl Metrics {
     }
 }
 
+fn process_figure(families: &[MetricFamily], name: &str) -> u64 {
+    let family = families.iter().find(|family| family.name() == name);
+    let metric = family.and_then(|family| family.get_metric().first());
+    metric.map_or(0, |metric| metric.get_gauge().get_value() as u64)
+}
+
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(metrics: &Metrics, sample: &Sample) -> String {
-        String::from_utf8(metrics.render(sample, "3.7.1")).expect("text")
-    }
-
-    #[test]
-    fn counters_appear_under_the_names_of_etcd() {
-        let metrics = Metrics::new();
-        metrics.rpc(Rpc::Put).started.inc();
-        metrics.rpc(Rpc::Put).handled(tonic::Code::Ok, Duration::ZERO);
-        metrics
-            .rpc(Rpc::Put)
-            .handled(tonic::Code::OutOfRange, Duration::ZERO);
-        metrics.client_request(Some("3.7.1"), false);
-        metrics.client_request(None, true);
-        let sample = Sample {
-            member: 0x8e9e,
-            cluster_version: Some("3.7.0".into()),
-            has_leader: true,
-            ..Sample::default()
-        };
-        let text = text(&metrics, &sample);
-        for line in [
-            r#"grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#,
-            r#"grpc_server_handled_total{grpc_code="OutOfRange",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#,
-            r#"grpc_server_started_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"} 0"#,
-            r#"etcd_server_client_requests_total{client_api_version="3.7.1",type="unary"} 1"#,
-            r#"etcd_server_client_requests_total{client_api_version="unknown",type="stream"} 1"#,
-            r#"etcd_server_version{server_version="3.7.1"} 1"#,
-            r#"etcd_cluster_version{cluster_version="3.7"} 1"#,
-            r#"etcd_server_id{server_id="8e9e"} 1"#,
-            "etcd_server_has_leader 1",
-            r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="8.192"} 0"#,
-        ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line}\nis not in\n{text}"
-            );
-        }
-        assert!(text.contains("process_resident_memory_bytes "), "{text}");
-    }
-
-    #[test]
-    fn clients_cannot_make_names_without_end() {
-        let metrics = Metrics::new();
-        for number in 0..100 {
-            metrics.client_request(Some(&format!("3.{number}")), false);
-        }
-        let text = text(&metrics, &Sample::default());
-        let names = text
-            .lines()
-            .filter(|line| line.starts_with("etcd_server_client_requests_total{"))
-            .count();
-        assert_eq!(names, 2 * CLIENT_VERSIONS_MAX);
-        assert!(
-            text.contains(r#"{client_api_version="unknown",type="unary"} 85"#),
-            "{text}"
-        );
-    }
-}
+mod tests;

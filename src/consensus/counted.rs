@@ -1,0 +1,79 @@
+//! What is counted of commands that were applied.
+
+use std::time::Duration;
+
+use super::lessor::Lessor;
+use crate::base::Denied;
+use crate::base::figures::Figures;
+use crate::proto::command::command::Request;
+use crate::runtime::{Env, Instant};
+use crate::state::{Outcome, Tally, kind};
+
+/// Takes the time of each command of a batch: one look at the clock for each.
+pub(super) struct Stopwatch<'a> {
+    env: &'a Env,
+    last: Instant,
+}
+
+impl<'a> Stopwatch<'a> {
+    pub fn start(env: &'a Env) -> Self {
+        Stopwatch { env, last: env.now() }
+    }
+
+    /// Since the start or the last lap.
+    pub fn lap(&mut self) -> Duration {
+        let now = self.env.now();
+        now - std::mem::replace(&mut self.last, now)
+    }
+}
+
+/// A command took so long.
+pub(super) fn applied(figures: &Figures, request: &Request, outcome: &Outcome, took: Duration) {
+    if let Some(kind) = kind(request) {
+        // For etcd it is no failure to be behind a compaction.
+        let success = outcome
+            .answer
+            .as_ref()
+            .err()
+            .is_none_or(|why| *why == Denied::COMPACTED);
+        figures.requests.apply.observe(kind, success, took);
+    }
+    if matches!(request, Request::Compaction(_)) {
+        figures.store.index_compaction_pause.observe(took);
+    }
+    Tally::of_command(request, outcome).count(&figures.store);
+}
+
+/// A compaction was applied: nothing else was for so long, and so many records died of it.
+pub(super) fn compacted(env: &Env, took: Duration, died: usize) {
+    let figures = &env.figures().store;
+    figures.compaction_pause.observe(took);
+    figures.compaction.observe(took);
+    figures.compacted_records.add(died as u64);
+    let now = env.wall_clock().as_secs();
+    figures
+        .last_compaction
+        .set(i64::try_from(now).unwrap_or(i64::MAX));
+}
+
+/// A learner was to be promoted: the leader counts that.
+pub(super) fn promoted(figures: &Figures, lessor: &Lessor, outcome: &Outcome) {
+    // The lessor knows, under the state's lock, whether this member leads.
+    if !lessor.leads() {
+        return;
+    }
+    match &outcome.answer {
+        Ok(_) => figures.agreement.promotions.inc(),
+        Err(why) => refused(figures, *why),
+    }
+}
+
+/// A promotion was refused. The reasons are etcd's inner words, which are not always those that clients hear.
+pub(super) fn refused(figures: &Figures, why: Denied) {
+    let reason = match why {
+        Denied::MEMBER_NOT_FOUND => "membership: ID not found",
+        Denied::MEMBER_NOT_LEARNER => "membership: can only promote a learner member",
+        other => other.text,
+    };
+    figures.agreement.refused_promotions.count(reason);
+}
