@@ -410,7 +410,16 @@ impl Change {
         self.before + i64::from(!self.events.is_empty())
     }
 
-    fn record(&mut self, kind: EventType, kv: KeyValue, prev_kv: Option<KeyValue>) {
+    /// `old` is the pair just before the change. A watch shows the one before the revision, however often the key
+    /// changes within it, and none with a pair that is new.
+    fn record(&mut self, kind: EventType, kv: KeyValue, old: Option<KeyValue>) {
+        let is_same = |event: &&Event| event.kv.as_ref().is_some_and(|changed| changed.key == kv.key);
+        let before = match self.events.iter().find(is_same) {
+            Some(first) => first.prev_kv.clone(),
+            None => old,
+        };
+        let is_new = kind == EventType::Put && kv.create_revision == kv.mod_revision;
+        let prev_kv = before.filter(|_| !is_new);
         self.events.push(Event {
             r#type: kind as i32,
             kv: Some(kv),

@@ -291,3 +291,35 @@ fn the_end_of_a_lease_is_one_revision_and_the_assuming_model_learns_of_leases_by
     model.undo(&applied);
     assert!(apply(&mut model, leased("a")).result.is_ok());
 }
+
+#[test]
+fn a_watch_shows_the_pair_before_the_revision_however_often_a_key_changes_within_it() {
+    let previous = |applied: &Applied| -> Vec<Option<String>> {
+        let value = |kv: &quorate::proto::mvccpb::KeyValue| kv.value.escape_ascii().to_string();
+        let events = applied.events.iter();
+        events.map(|event| event.prev_kv.as_ref().map(value)).collect()
+    };
+    let mut model = Model::strict();
+    let put_and_delete = || {
+        txn(vec![
+            Op::RequestPut(put("a", "new")),
+            Op::RequestDeleteRange(delete("a", "\0")),
+        ])
+    };
+    // etcd refuses a put and a delete of one key in one transaction, unless the delete's range has no end.
+    // There was none before.
+    assert_eq!(previous(&apply(&mut model, put_and_delete())), [None, None]);
+    apply(&mut model, put("a", "old"));
+    let old = Some("old".to_owned());
+    assert_eq!(
+        previous(&apply(&mut model, put_and_delete())),
+        [old.clone(), old.clone()]
+    );
+    apply(&mut model, put("a", "old"));
+    // A pair that is new has none.
+    let delete_and_put = txn(vec![
+        Op::RequestDeleteRange(delete("a", "\0")),
+        Op::RequestPut(put("a", "new")),
+    ]);
+    assert_eq!(previous(&apply(&mut model, delete_and_put)), [old, None]);
+}
