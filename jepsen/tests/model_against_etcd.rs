@@ -1,8 +1,9 @@
 //! Is the model etcd? The same random requests, one after another, to a real etcd and to the model:
-//! every answer and every refusal has to be the same, field by field.
+//! every answer, every refusal and every event of a watch has to be the same, field by field.
 //!
-//! Needs an `etcd` 3.7 on the PATH; without one it says so and passes. `MODEL_TEST_SERVER` names another
-//! server to compare with (quorate, for one), `MODEL_TEST_SEEDS` how many sequences to try.
+//! Needs an `etcd` 3.7 on the PATH; without one it says so and passes. `QUORATE_MODEL=100000 cargo test --release -p
+//! quorate-jepsen --test model_against_etcd` makes so many requests; `MODEL_TEST_SERVER` names another server to compare
+//! with (quorate, for one).
 #![allow(clippy::disallowed_methods)]
 
 use std::path::PathBuf;
@@ -10,17 +11,26 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::compare::TargetUnion;
 use quorate::proto::etcdserverpb::request_op::Request as Op;
+use quorate::proto::etcdserverpb::watch_client::WatchClient;
+use quorate::proto::etcdserverpb::watch_request::RequestUnion;
+use quorate::proto::mvccpb::Event;
 use quorate::runtime::Env;
 use quorate_jepsen::history::{Outcome, Request};
 use quorate_jepsen::model::{Model, same_answer};
 use quorate_jepsen::workload::{Connection, call};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tonic::Streaming;
 
-const REQUESTS: u32 = 4_000;
+/// Requests to one server, which then makes room for a fresh one.
+const SESSION: u32 = 4_000;
+/// Requests unless [`REQUESTS_VARIABLE`] says otherwise.
+const REQUESTS: u32 = 8_000;
+const REQUESTS_VARIABLE: &str = "QUORATE_MODEL";
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MISSING_LEASE: i64 = 999;
 
@@ -317,14 +327,52 @@ impl Draw {
     }
 }
 
-async fn compare_with_etcd(seed: u64) {
-    let Some(binary) = server() else {
-        eprintln!("skipped: no etcd 3.7 on the PATH to compare the model with");
-        return;
-    };
+/// A watch of everything, with previous pairs.
+struct Watched(Streaming<pb::WatchResponse>);
+
+impl Watched {
+    async fn begin(connection: &Connection) -> Watched {
+        let create = pb::WatchCreateRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            prev_kv: true,
+            start_revision: 2,
+            ..Default::default()
+        };
+        let create = pb::WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        };
+        let requests = stream::iter([create]).chain(stream::pending());
+        let mut client = WatchClient::new(connection.calls());
+        let responses = client.watch(requests).await.expect("a watch stream");
+        let mut watched = Watched(responses.into_inner());
+        assert!(watched.next().await.created);
+        watched
+    }
+
+    async fn next(&mut self) -> pb::WatchResponse {
+        let response = self.0.message().await.expect("the stream goes on");
+        response.expect("the stream goes on")
+    }
+
+    /// The next events, as many.
+    async fn events(&mut self, count: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let response = self.next().await;
+            assert!(!response.canceled, "a watch that keeps up is not cancelled");
+            events.extend(response.events);
+        }
+        events
+    }
+}
+
+/// One session; how many requests were answered, and how many refused.
+async fn compare_with_etcd(binary: &PathBuf, seed: u64, requests: u32) -> (u32, u32) {
     let env = quorate::runtime::tokio::env();
-    let etcd = start(&env, &binary).await;
+    let etcd = start(&env, binary).await;
     let connection = connect(&env, &etcd.address).await;
+    let mut watched = Watched::begin(&connection).await;
     let mut model = Model::strict();
     let mut draw = Draw {
         rng: ChaCha8Rng::seed_from_u64(seed),
@@ -333,7 +381,7 @@ async fn compare_with_etcd(seed: u64) {
         open_deletes: false,
     };
     let (mut answered, mut refused) = (0, 0);
-    for number in 0..REQUESTS {
+    for number in 0..requests {
         let request = draw.request();
         let outcome = call(&env, &connection, &request, TIMEOUT).await;
         let applied = model.apply(&request, outcome.answer());
@@ -354,18 +402,33 @@ async fn compare_with_etcd(seed: u64) {
             "request {number} of seed {seed}: {request:?}\netcd:  {outcome:?}\nmodel: {:?}",
             applied.result
         );
+        let events = env.timeout(TIMEOUT, watched.events(applied.events.len())).await;
+        assert_eq!(
+            events.as_ref(),
+            Ok(&applied.events),
+            "events of request {number} of seed {seed}: {request:?}"
+        );
     }
-    assert!(
-        answered > REQUESTS / 2 && refused > REQUESTS / 50,
-        "{answered} answered, {refused} refused"
-    );
+    (answered, refused)
 }
 
 #[tokio::test]
 async fn the_model_answers_as_etcd_does() {
-    let seeds = std::env::var("MODEL_TEST_SEEDS").ok();
-    let seeds = seeds.map_or(2, |text| text.parse().expect("MODEL_TEST_SEEDS is a number"));
-    for seed in 0..seeds {
-        compare_with_etcd(seed).await;
+    let Some(binary) = server() else {
+        eprintln!("skipped: no etcd 3.7 on the PATH to compare the model with");
+        return;
+    };
+    let requests = std::env::var(REQUESTS_VARIABLE).ok();
+    let requests = requests.map_or(REQUESTS, |text| text.parse().expect("a number of requests"));
+    let (mut answered, mut refused) = (0, 0);
+    for seed in 0..requests.div_ceil(SESSION) {
+        let session = SESSION.min(requests - seed * SESSION);
+        let (some, others) = compare_with_etcd(&binary, seed.into(), session).await;
+        (answered, refused) = (answered + some, refused + others);
     }
+    eprintln!("{answered} requests answered and {refused} refused as the model says");
+    assert!(
+        answered > requests / 2 && refused > requests / 50,
+        "{answered} answered, {refused} refused"
+    );
 }
