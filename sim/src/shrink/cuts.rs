@@ -175,7 +175,7 @@ pub fn fewer_kinds(plan: &Plan) -> Vec<Plan> {
 const PARTS: [&str; 5] = ["/options", "/network", "/network/speed", "/disks", "/clients"];
 
 /// Fields with a cut of their own.
-const KEPT: [&str; 3] = ["script", "unscripted_from", "unscripted_until"];
+const KEPT: [&str; 4] = ["script", "unscripted_from", "unscripted_until", "watchers"];
 
 /// One field with its default, or a whole part.
 pub fn toward_defaults(plan: &Plan) -> Vec<Plan> {
@@ -307,7 +307,7 @@ mod tests {
                 assert!(steps < 200, "it goes on forever");
             }
         }
-        assert_eq!((plan.members, plan.clients.watchers), (1, 1));
+        assert_eq!((plan.members, plan.clients.watchers), (1, 0));
         assert_eq!(plan.options, Plan::default().options);
         assert_eq!(plan.network, Plan::default().network);
         assert!(!plan.clients.auth);
