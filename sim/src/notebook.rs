@@ -275,3 +275,96 @@ pub fn cuts(changes: &[LinkChange], name: &dyn Fn(HostId) -> String, end: Nanos)
     cuts.sort_by_key(|cut| cut.from);
     cuts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn fault(class: Class) -> nemesis::Fault {
+        nemesis::Fault {
+            at_ms: 2_000,
+            lasts_ms: 1_000,
+            class,
+            member: 1,
+            choice: 0,
+        }
+    }
+
+    fn filled(notes: &Notebook) -> Timeline {
+        let mut timeline = Timeline::default();
+        notes.fill(&mut timeline, 10 * SECOND, &["m1".to_owned(), "m2".to_owned()]);
+        timeline
+    }
+
+    #[test]
+    fn lives_and_pauses_end_when_something_ends_them() {
+        let notes = Notebook::on();
+        notes.life(0, "m1", Step::Started);
+        notes.life(2 * SECOND, "m1", Step::Paused);
+        notes.life(3 * SECOND, "m1", Step::Resumed);
+        notes.life(4 * SECOND, "m1", Step::Paused);
+        notes.life(5 * SECOND, "m1", Step::Ended("lost power"));
+        notes.life(6 * SECOND, "m1", Step::Started);
+        notes.life(0, "c1", Step::Started);
+        let timeline = filled(&notes);
+        let [m1, m2] = timeline.nodes.as_slice() else {
+            panic!("two members, and no client: {:?}", timeline.nodes);
+        };
+        assert_eq!((m1.name.as_str(), m2.name.as_str()), ("m1", "m2"));
+        assert!(m2.lives.is_empty());
+        let [first, second] = m1.lives.as_slice() else {
+            panic!("two lives: {:?}", m1.lives);
+        };
+        assert_eq!(first.pauses, [(2_000_000, 3_000_000), (4_000_000, 5_000_000)]);
+        let ended = first.ended.as_ref().expect("it lost power");
+        assert_eq!((ended.at, ended.how.as_str()), (5_000_000, "lost power"));
+        assert_eq!((second.from, &second.ended), (6_000_000, &None));
+    }
+
+    #[test]
+    fn a_fault_strikes_whom_its_class_names_and_ends_with_the_run_at_the_latest() {
+        let notes = Notebook::on();
+        notes.fault(2 * SECOND, &fault(Class::IsolateLeader), Some(0));
+        notes.fault(2 * SECOND, &fault(Class::PauseLeader), None);
+        notes.fault(2 * SECOND, &fault(Class::Swizzle), Some(0));
+        notes.fault(2 * SECOND, &fault(Class::Kill), Some(0));
+        notes.fault_ended(3 * SECOND, &fault(Class::Kill), false);
+        let faults = filled(&notes).faults;
+        let aims: Vec<&[usize]> = faults.iter().map(|fault| fault.nodes.as_slice()).collect();
+        assert_eq!(aims, [&[0][..], &[1], &[], &[1]]);
+        let ends: Vec<Micros> = faults.iter().map(|fault| fault.to).collect();
+        assert_eq!(ends, [10_000_000, 10_000_000, 10_000_000, 3_000_000]);
+        assert!(faults[3].text.ends_with("which nothing noticed"));
+    }
+
+    #[test]
+    fn a_cut_lasts_until_the_link_is_let_through_again() {
+        let change = |at, from, to, is_cut| LinkChange { at, from, to, is_cut };
+        let changes = [
+            change(SECOND, 0, 1, true),
+            change(2 * SECOND, 1, 0, true),
+            change(3 * SECOND, 0, 1, false),
+        ];
+        let cuts = cuts(&changes, &|host| format!("h{host}"), 9 * SECOND);
+        let shown: Vec<_> = cuts
+            .iter()
+            .map(|cut| (cut.from_host.as_str(), cut.to_host.as_str(), cut.from, cut.to))
+            .collect();
+        let expected = [
+            ("h0", "h1", 1_000_000, 3_000_000),
+            ("h1", "h0", 2_000_000, 9_000_000),
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn nothing_is_noted_unless_somebody_asked() {
+        let notes = Notebook::default();
+        notes.life(0, "m1", Step::Started);
+        notes.fault(0, &fault(Class::Kill), None);
+        notes.phase(0, "heal");
+        assert_eq!(filled(&notes), Timeline::default());
+    }
+}
