@@ -43,6 +43,8 @@ function showAll() { show(-T.end * 0.01, T.end * 1.01); }
 // The span in which the first violation can be understood.
 function showViolation() {
   if (!first) return showAll();
+  // Without an operation the cause is what happened to the nodes just before.
+  if (!first.operations.length && !first.watches.length) return show(first.at - 4.5e6, first.at + 0.7e6);
   const involved = first.operations.map((p) => operationById.get(p.operation)).filter(Boolean);
   const near = involved.filter((o) => Math.abs(o.from - first.at) < 12e6);
   // What shows only at the quiet end began with an operation: that is the place to look at.
