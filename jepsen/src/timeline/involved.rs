@@ -22,11 +22,12 @@ pub(super) fn of(history: &History, violation: &Violation) -> Vec<Involved> {
         involved.add(*id, "named by the check");
     }
     let writes = Writes::of(history);
-    for operation in violation
+    // What the others show is not in doubt.
+    let last = violation
         .operations
         .iter()
-        .filter_map(|id| history.operations.get(*id))
-    {
+        .filter_map(|id| history.operations.get(*id));
+    if let Some(operation) = last.max_by_key(|operation| operation.invoked) {
         for (key, shown) in shown(operation, violation) {
             if let Some(writer) = writes.at(shown) {
                 let part = format!("made revision {shown}, which #{} shows", operation.id);

@@ -45,14 +45,15 @@ function showViolation() {
   if (!first) return showAll();
   // Without an operation the cause is what happened to the nodes just before.
   if (!first.operations.length && !first.watches.length) return show(first.at - 4.5e6, first.at + 0.7e6);
-  const involved = first.operations.map((p) => operationById.get(p.operation)).filter(Boolean);
+  const telling = first.operations.filter((p) => !p.part.startsWith("made revision"));
+  const involved = telling.map((p) => operationById.get(p.operation)).filter(Boolean);
   const near = involved.filter((o) => Math.abs(o.from - first.at) < 12e6);
   // What shows only at the quiet end began with an operation: that is the place to look at.
   const shown = near.length || !involved.length ? near : involved.slice(0, 1);
   const times = shown.flatMap((o) => [o.from, Math.min(endOf(o), o.from + 8e6)]);
   if (near.length || !involved.length) times.push(first.at);
   const from = Math.min(...times), to = Math.max(...times);
-  const span = Math.min(Math.max((to - from) * 1.9, 1.6e6), 20e6);
+  const span = Math.min(Math.max((to - from) * 1.9, 0.6e6), 20e6);
   show((from + to) / 2 - span / 2, (from + to) / 2 + span / 2);
 }
 
