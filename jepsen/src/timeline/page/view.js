@@ -44,7 +44,11 @@ function showAll() { show(-T.end * 0.01, T.end * 1.01); }
 function showViolation() {
   if (!first) return showAll();
   // Without an operation the cause is what happened to the nodes just before.
-  if (!first.operations.length && !first.watches.length) return show(first.at - 4.5e6, first.at + 0.7e6);
+  if (!first.operations.length && !first.watches.length) {
+    const before = T.faults.filter((f) => f.to >= first.at - 1.5e6 && f.from <= first.at).map((f) => f.from);
+    const from = Math.max(Math.min(first.at - 0.8e6, ...before), first.at - 8e6);
+    return show(from - (first.at - from) * 0.15, first.at + (first.at - from) * 0.2);
+  }
   const telling = first.operations.filter((p) => !p.part.startsWith("made revision"));
   const involved = telling.map((p) => operationById.get(p.operation)).filter(Boolean);
   const near = involved.filter((o) => Math.abs(o.from - first.at) < 12e6);
