@@ -5,6 +5,7 @@ const scroller = document.getElementById("scroll");
 const NODE_HEIGHT = 80, CLIENT_HEIGHT = 23, WATCH_HEIGHT = 17, FAULT_HEIGHT = 17, TITLE_HEIGHT = 19;
 let boxes = [];
 let laid = [];
+let callouts = [];
 
 const x = { of: (time) => time, width: 0 };
 function timeAt(pixel) { return view.from + ((pixel - GUTTER) / x.width) * (view.to - view.from); }
@@ -64,6 +65,7 @@ function drawLanes() {
   const { lanes, height } = layOut();
   laid = lanes;
   boxes = [];
+  callouts = [];
   const { c, width } = prepare(canvas, height);
   x.width = Math.max(width - GUTTER - 8, 50);
   x.of = (time) => GUTTER + ((time - view.from) / (view.to - view.from)) * x.width;
@@ -88,6 +90,7 @@ function drawLanes() {
     if (!(lane.type === "watch" && next && next.type === "watch" && !next.first)) line(c, 0, lane.top + lane.height - 0.5, width);
   });
   drawArrows(c);
+  drawCallouts(c);
   drawLines(c, height);
 }
 
@@ -393,17 +396,38 @@ function drawOperation(c, lane, o, top, height, limit) {
     c.strokeRect(left - 2, top - 2, right - left + 4, height + 4);
     c.lineWidth = 1;
   } else mark(c, o, left, top, right - left, height);
-  const inside = right - left > 60 && o.outcome === "ok";
-  const start = inside ? Math.max(left, GUTTER) + 4 : right + 4 + (involved ? 2 : 0);
-  c.fillStyle = inside ? "#fff" : involved ? colours.bad : colours.muted;
-  if (inside && document.documentElement.classList.contains("dark")) c.fillStyle = "#111";
-  if (involved) c.font = BOLD;
-  const text = (involved ? "#" + o.id + " " : "") + o.label + (o.writes ? " → r" + o.revision : "");
-  const room = involved ? Math.max(limit - start - 3, 34) : limit - start - 3;
-  if (room > 26) clipped(c, text, start, top + height / 2 + 0.5, room);
-  c.font = FONT;
+  const text = o.label + (o.writes ? " → r" + o.revision : "");
+  if (involved && !isHiddenOperation(o)) callouts.push({ o, text: "#" + o.id + " " + text, left, right, y: top + height / 2 + 0.5 });
+  else {
+    const inside = right - left > 60 && o.outcome === "ok";
+    const start = inside ? Math.max(left, GUTTER) + 4 : right + 4;
+    c.fillStyle = inside ? (document.documentElement.classList.contains("dark") ? "#111" : "#fff") : colours.muted;
+    const room = limit - start - 3;
+    if (room > 26) clipped(c, text, start, top + height / 2 + 0.5, room);
+  }
   c.globalAlpha = 1;
   if (!isHiddenOperation(o)) box(lane, "operation", o, left, top - 2, right - left, height + 4);
+}
+
+// What is involved says so on top of everything: to the right of its bar, or to the left if another one is there.
+function drawCallouts(c) {
+  c.save();
+  c.beginPath(); c.rect(GUTTER, 0, x.width + 8, 1e5); c.clip();
+  c.font = BOLD;
+  for (const call of callouts) {
+    const room = Math.min(c.measureText(call.text).width, 260);
+    const crowded = callouts.some((other) => other !== call && other.y === call.y && other.left >= call.right && other.left < call.right + room + 10);
+    const leftward = crowded || (call.right + room > GUTTER + x.width && call.left - room > GUTTER);
+    const start = leftward ? call.left - room - 7 : call.right + 6;
+    c.fillStyle = colours.bg;
+    c.globalAlpha = 0.88;
+    c.fillRect(start - 2, call.y - 8, room + 4, 15);
+    c.globalAlpha = 1;
+    c.fillStyle = colours.bad;
+    clipped(c, call.text, start, call.y, room + 1);
+  }
+  c.restore();
+  c.font = FONT;
 }
 
 function drawWatch(c, lane) {
