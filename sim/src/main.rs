@@ -174,7 +174,8 @@ fn time(text: &str) -> Result<Duration, String> {
 
 #[cfg(madsim)]
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
 }
 
 /// True if nothing failed.
