@@ -64,12 +64,23 @@ impl Compactions {
 
 impl Consensus {
     /// The hash of all records up to a revision (0: the current). What the compaction at that revision hashed is
-    /// answered even when it can be read no more. All of history is read from a view, off the tasks that serve
-    /// others: nobody waits.
+    /// answered even when it can be read no more.
     pub async fn hash_kv(&self, revision: Revision) -> Result<KvHash, Denied> {
-        if let Some(hash) = self.core().compactions.find(revision) {
-            return Ok(hash);
+        match self.hash_of_compaction(revision) {
+            Some(hash) => Ok(hash),
+            None => self.hash_now(revision).await,
         }
+    }
+
+    /// What the compaction at a revision hashed, if that is remembered. To be compared with its like alone: etcd counts the
+    /// records differently here.
+    pub fn hash_of_compaction(&self, revision: Revision) -> Option<KvHash> {
+        self.core().compactions.find(revision)
+    }
+
+    /// The hash of what can be read, up to a revision (0: the current). All of history is read from a view, off the tasks that
+    /// serve others: nobody waits.
+    pub async fn hash_now(&self, revision: Revision) -> Result<KvHash, Denied> {
         let begun = self.env().now();
         let consensus = self.clone();
         let look = move || {

@@ -32,10 +32,12 @@ pub enum PeerRequest {
     },
     /// May the members be changed so? Only the leader knows who is well.
     MayChange(Change),
-    /// Your hash of all keys at this revision?
+    /// Your hash of all that can be read at this revision?
     HashKv(Revision),
     /// Who are you? Also asked to learn whether one is still a member.
     Describe,
+    /// What your compaction at this revision hashed?
+    CompactionHash(Revision),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -63,7 +65,7 @@ pub enum PeerResponse {
 pub struct PeerHash {
     /// Where the member stands.
     pub revision: Revision,
-    /// `None`: the revision is compacted there, or in the future.
+    /// `None`: the revision is compacted there, or in the future; or what its compaction hashed is not known.
     pub hash: Option<KvHash>,
 }
 

@@ -342,12 +342,18 @@ impl Consensus {
         Export::new(self.0.core.view())
     }
 
-    /// Another member's hash of all keys at a revision; `None` if it cannot be asked.
+    /// Another member's [`hash_now`](Self::hash_now); `None` if it cannot be asked.
     pub async fn peer_hash(&self, peer: MemberId, revision: Revision) -> Option<PeerHash> {
-        let answer = self
-            .ask_peer(peer, PeerRequest::HashKv(revision), self.request_timeout())
-            .await;
-        match answer {
+        self.ask_hash(peer, PeerRequest::HashKv(revision)).await
+    }
+
+    /// Another member's [`hash_of_compaction`](Self::hash_of_compaction); `None` if it cannot be asked.
+    pub async fn peer_compaction_hash(&self, peer: MemberId, revision: Revision) -> Option<PeerHash> {
+        self.ask_hash(peer, PeerRequest::CompactionHash(revision)).await
+    }
+
+    async fn ask_hash(&self, peer: MemberId, request: PeerRequest) -> Option<PeerHash> {
+        match self.ask_peer(peer, request, self.request_timeout()).await {
             Ok(PeerResponse::HashKv(hash)) => Some(hash),
             _ => None,
         }

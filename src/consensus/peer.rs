@@ -173,13 +173,14 @@ impl Consensus {
                 Some(objection) => PeerResponse::MayChange(objection),
                 None => PeerResponse::Refused("not the leader".into()),
             },
-            PeerRequest::HashKv(revision) => {
-                let now = self.read(|state, _| state.revision());
-                PeerResponse::HashKv(PeerHash {
-                    revision: now,
-                    hash: self.hash_kv(revision).await.ok(),
-                })
-            }
+            PeerRequest::HashKv(revision) => PeerResponse::HashKv(PeerHash {
+                revision: self.read(|state, _| state.revision()),
+                hash: self.hash_now(revision).await.ok(),
+            }),
+            PeerRequest::CompactionHash(revision) => PeerResponse::HashKv(PeerHash {
+                revision: self.read(|state, _| state.revision()),
+                hash: self.hash_of_compaction(revision),
+            }),
             PeerRequest::Describe => PeerResponse::Describe(self.describe()),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Api;
-use crate::base::{MemberId, Revision};
+use crate::base::MemberId;
 use crate::consensus::{Consensus, PeerHash};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
@@ -24,11 +24,17 @@ pub struct CorruptionChecks {
     pub compaction_interval: Duration,
 }
 
-/// What the others say of a revision; who does not answer is left out.
-async fn peers(consensus: &Consensus, revision: Revision) -> Vec<(MemberId, PeerHash)> {
+/// What the others say; who does not answer is left out.
+async fn peers<A>(consensus: &Consensus, ask: impl Fn(MemberId) -> A) -> Vec<(MemberId, PeerHash)>
+where
+    A: Future<Output = Option<PeerHash>>,
+{
     let ids = consensus.members().into_iter().map(|member| member.id);
     let others = ids.filter(|id| *id != consensus.member_id());
-    let asked = others.map(|id| async move { (id, consensus.peer_hash(id, revision).await) });
+    let asked = others.map(|id| {
+        let answer = ask(id);
+        async move { (id, answer.await) }
+    });
     let answers = futures_util::future::join_all(asked).await;
     let answered = answers.into_iter().filter_map(|(id, answer)| Some((id, answer?)));
     answered.collect()
@@ -42,11 +48,12 @@ pub async fn check_initially(consensus: &Consensus) -> Result<(), String> {
         "local-member-id" = format!("{own:x}"),
         "starting initial corruption check"
     );
-    let Ok(hash) = consensus.hash_kv(0).await else {
+    let Ok(hash) = consensus.hash_now(0).await else {
         return Ok(());
     };
     let mut differing = 0;
-    for (peer, answer) in peers(consensus, hash.hash_revision).await {
+    let ask = |peer| consensus.peer_hash(peer, hash.hash_revision);
+    for (peer, answer) in peers(consensus, ask).await {
         let Some(theirs) = answer.hash else { continue };
         if theirs.compact_revision == hash.compact_revision && theirs.hash != hash.hash {
             differing += 1;
@@ -88,10 +95,11 @@ pub async fn run_after_compactions(api: Arc<Api>, interval: Duration) {
         if compacted <= checked || !api.leads() {
             continue;
         }
-        let Ok(hash) = api.consensus.hash_kv(compacted).await else {
+        let Some(hash) = api.consensus.hash_of_compaction(compacted) else {
             continue;
         };
-        let answers = peers(&api.consensus, compacted).await;
+        let ask = |peer| api.consensus.peer_compaction_hash(peer, compacted);
+        let answers = peers(&api.consensus, ask).await;
         for (peer, answer) in &answers {
             let same_history = answer
                 .hash
@@ -107,10 +115,11 @@ pub async fn run_after_compactions(api: Arc<Api>, interval: Duration) {
 impl Api {
     /// `None`: no answer can be given now.
     async fn check_now(&self) -> Option<()> {
-        let before = self.consensus.hash_kv(0).await.ok()?;
-        let answers = peers(&self.consensus, before.hash_revision).await;
+        let before = self.consensus.hash_now(0).await.ok()?;
+        let ask = |peer| self.consensus.peer_hash(peer, before.hash_revision);
+        let answers = peers(&self.consensus, ask).await;
         self.read_barrier().await.ok()?;
-        let after = self.consensus.hash_kv(before.hash_revision).await.ok()?;
+        let after = self.consensus.hash_now(before.hash_revision).await.ok()?;
         let now = self.consensus.read(|state, _| state.revision());
         if after.compact_revision == before.compact_revision && after.hash != before.hash {
             self.raise_corrupt(self.consensus.member_id()).await;
