@@ -17,6 +17,7 @@ pub use crate::client::Pings;
 use crate::consensus::{self, Consensus, Door};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
+use crate::runtime::buggify::{self, Site, pause};
 pub use crate::runtime::tls::{ClientOptions, TlsOptions};
 use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
@@ -35,6 +36,8 @@ pub use srv::SrvOptions;
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Pause before a member tries again to publish itself.
 const PUBLISH_RETRY: Duration = Duration::from_millis(100);
+/// The longest pause at a start, in a simulation.
+const START_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where to listen, and for what: plain connections, TLS, or both on one port.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -313,7 +316,9 @@ impl Node {
         let identity = founding.identity;
         let door = Door::open(&env, identity, peers);
         founding.check_not_wiped(&env, &config, &way).await?;
+        pause(&env, Site::StartSlow, START_PAUSE).await;
         let (wal, store) = open(&env, &config, &dirs, identity).await?;
+        pause(&env, Site::StartSlow, START_PAUSE).await;
         if config.force_new_cluster {
             consensus::force_alone(&wal, &store, identity.member, &config.advertise_peer_urls).await?;
         }
@@ -523,7 +528,7 @@ async fn open(
     owner[8..].copy_from_slice(&identity.member.to_be_bytes());
     let options = WalOptions {
         segment_bytes: config.log_segment_bytes,
-        cache_bytes: limits::LOG_CACHE_BYTES,
+        cache_bytes: buggify::limit(Site::LogTinyCache, limits::LOG_CACHE_BYTES, 1_000),
         sync: !config.unsafe_no_fsync,
         identity: owner,
     };
@@ -576,6 +581,7 @@ async fn publish(env: Env, consensus: Consensus, config: Config) {
         name: config.name.clone(),
         client_urls: config.advertise_client_urls.clone(),
     };
+    pause(&env, Site::PublishLate, START_PAUSE).await;
     loop {
         let member = consensus.member_id();
         let published = consensus.read(|state, _| state.attributes(member) == Some(&attributes));

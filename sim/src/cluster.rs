@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use quorate::node::{Config, CorruptionChecks, JwtOptions, Node};
+use quorate::node::{Config, CorruptionChecks, JwtOptions, Keepalive, Node};
 use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
 use quorate_jepsen::timeline::Tone;
@@ -311,6 +311,14 @@ impl Cluster {
             watch_progress_interval: options.watch_progress_interval,
             // A look at the members changes no run.
             probe_interval: Duration::ZERO,
+            max_txn_ops: options.max_txn_ops,
+            max_request_bytes: options.max_request_bytes,
+            max_concurrent_streams: options.max_concurrent_streams,
+            keepalive: Keepalive {
+                interval: options.keepalive_interval,
+                ..Keepalive::default()
+            },
+            auth_token_ttl: options.auth_token_ttl,
             name: own,
             ..Config::default()
         }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use quorate_jepsen::report::KINDS;
 
 use crate::nemesis::Class;
+use crate::world::buggify;
 
 /// How a call ends: with an answer, or without one, so that it may have taken effect. (Refusals are counted too, but a
 /// healthy cluster owes nobody one.)
@@ -24,7 +25,7 @@ pub fn known() -> Vec<String> {
     let faults = Class::ALL.iter().map(|class| class.counter());
     let of_kind = |kind: &str| OUTCOMES.map(|outcome| format!("operation/{kind}/{outcome}"));
     let operations = KINDS.into_iter().flat_map(of_kind);
-    faults.chain(operations).collect()
+    faults.chain(operations).chain(buggify::names()).collect()
 }
 
 /// The known counters that are zero.

@@ -41,7 +41,7 @@ use crate::sabotage::Sabotage;
 use crate::seed::Seed;
 use crate::timeline;
 use crate::trace::Trace;
-use crate::world::World;
+use crate::world::{World, buggify};
 
 /// Time between two looks at the members.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
@@ -107,6 +107,7 @@ fn report(
     let mut violations = cluster.violations();
     let mut counters = cluster.all_counters();
     let mut judged = Judged::default();
+    add_counters(&mut counters, &buggify::counters());
     if let Some(payload) = panicked {
         violations.push(Violation::new("no-panic", panic_text(payload.as_ref())));
     } else if violations.is_empty() {
@@ -216,6 +217,7 @@ impl Run {
     fn new(plan: Plan, remains: Remains, log: Option<Level>, notebook: Notebook) -> Self {
         let trace = Trace::new(log.is_some());
         let world = World::recorded(plan.seed, plan.network, plan.disks, trace, notebook);
+        buggify::begin(plan.seed, &plan.buggify);
         let cluster = Cluster::new(world.clone(), plan.clone());
         *remains.cluster.lock().expect("nothing has panicked yet") = Some(cluster.clone());
         let run = Run {
@@ -277,6 +279,7 @@ impl Run {
         }
         self.world.event("world", format_args!("heal"));
         self.phase("heal");
+        buggify::calm();
         self.stop.stop_clients();
         self.unscripted.stop_clients();
         // A call that is answered after the members were asked what they hold would look lost.
@@ -484,6 +487,7 @@ impl Run {
                 progress_interval: Duration::from_millis(700),
                 silence_timeout: Duration::from_secs(6),
                 stream_lifetime: Duration::from_secs(9),
+                reading_pause: Duration::ZERO,
             };
             let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
             let watches = standard_watches();

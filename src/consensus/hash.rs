@@ -1,16 +1,20 @@
 //! Hashes of the store: at a revision, and the last that compactions took, which members compare.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::Consensus;
 use crate::base::{Broken, Denied, Revision, RevisionAt};
+use crate::runtime::buggify::{self, Site, pause};
 use crate::state::{HashPlan, KvHash};
 use crate::storage::View;
 
 /// Hashes of compactions that are remembered, the newest: as many as etcd's.
 const REMEMBERED: usize = 10;
+/// The longest pause before a hash is taken, in a simulation.
+const HASH_PAUSE: Duration = Duration::from_secs(2);
 
 /// A compaction that was just applied.
 pub(super) struct Compacted {
@@ -45,9 +49,10 @@ impl Compactions {
     fn remember(&self, hash: KvHash) {
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         hashes.push(hash);
-        if hashes.len() > REMEMBERED {
-            hashes.remove(0);
-        }
+        let excess = hashes
+            .len()
+            .saturating_sub(buggify::limit(Site::HashForgotten, REMEMBERED, 1));
+        hashes.drain(..excess);
     }
 
     fn find(&self, revision: Revision) -> Option<KvHash> {
@@ -83,18 +88,18 @@ impl Consensus {
     pub async fn hash_now(&self, revision: Revision) -> Result<KvHash, Denied> {
         let begun = self.env().now();
         let consensus = self.clone();
-        let look = move || {
-            let (plan, view) = consensus.core().plan_hash(revision)?;
-            plan.run(&*view).map_err(|broken| consensus.met_damage(broken))
-        };
-        let hash = self.env().run_blocking(look).await;
+        let plan = move || consensus.core().plan_hash(revision);
+        let (plan, view) = self.env().run_blocking(plan).await?;
+        pause(self.env(), Site::HashedLate, HASH_PAUSE).await;
+        let hash = self.env().run_blocking(move || plan.run(&*view)).await;
         let took = self.env().now() - begun;
         self.env().figures().store.hash_at_revision.observe(took);
-        hash
+        hash.map_err(|broken| self.met_damage(broken))
     }
 
     pub(super) async fn run_compaction_hashes(self, mut compactions: mpsc::Receiver<Compacted>) {
         while let Some(compacted) = compactions.recv().await {
+            pause(self.env(), Site::CompactionHashedLate, HASH_PAUSE).await;
             let look = move || -> Result<KvHash, Broken> {
                 let Compacted {
                     view,

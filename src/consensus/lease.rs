@@ -10,6 +10,7 @@ use super::message::{PeerRequest, PeerResponse};
 use crate::base::{Denied, LeaseId};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
+use crate::runtime::buggify::{Site, buggify, pause};
 use crate::state::Outcome;
 
 /// How often the leader looks for leases that are over.
@@ -106,7 +107,9 @@ impl Consensus {
             let term = self.status().term;
             self.propose_checkpoints(vec![checkpoint], term).await.ok()?;
         }
-        self.core().lessor.renew(id).map(|ttl| ttl.unwrap_or(0))
+        let renewed = self.core().lessor.renew(id).map(|ttl| ttl.unwrap_or(0));
+        pause(self.env(), Site::LeaseRenewedLate, self.election_timeout()).await;
+        renewed
     }
 
     /// `None`: this member is not surely the leader.
@@ -144,6 +147,7 @@ impl Consensus {
     pub(super) async fn run_lease_expiry(self) {
         loop {
             self.env().sleep(SCAN).await;
+            pause(self.env(), Site::LeaseExpiredLate, 4 * SCAN).await;
             let status = self.status();
             if status.leader != Some(self.member_id()) {
                 continue;
@@ -163,12 +167,15 @@ impl Consensus {
                     self.propose_in_term(request, status.term)
                 });
                 // One that fails is handed out again later.
-                let revoked = futures_util::future::join_all(revokes).await;
+                let revoked = futures_util::future::join_all(revokes.clone()).await;
                 let done = |outcome: &&Result<Outcome, Denied>| {
                     outcome.as_ref().is_ok_and(|outcome| outcome.answer.is_ok())
                 };
                 let expired = revoked.iter().filter(done).count() as u64;
                 self.env().figures().leases.expired.add(expired);
+                if buggify(Site::LeaseExpiredTwice) {
+                    futures_util::future::join_all(revokes).await;
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::base::LeaseId;
+use crate::runtime::buggify::{Site, buggify};
 use crate::runtime::{Env, Instant};
 
 /// Expired leases that one scan hands out.
@@ -68,6 +69,14 @@ pub struct Lessor {
     inner: Arc<Mutex<Inner>>,
 }
 
+/// When what is left of a lease is written down next.
+fn checkpoint_interval() -> Duration {
+    if buggify(Site::LeaseCheckpointEarly) {
+        return CHECKPOINT_INTERVAL / 300;
+    }
+    CHECKPOINT_INTERVAL
+}
+
 fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
 }
@@ -115,11 +124,12 @@ impl Lessor {
     fn start(&self, inner: &mut Inner, id: LeaseId, time: Duration) {
         let now = self.env.now();
         let over = now + time;
-        let checkpoint = self.takes_checkpoints && time > CHECKPOINT_INTERVAL;
+        let interval = checkpoint_interval();
+        let checkpoint = self.takes_checkpoints && time > interval;
         let deadline = Deadline {
             over,
             look: over,
-            checkpoint: checkpoint.then(|| now + CHECKPOINT_INTERVAL),
+            checkpoint: checkpoint.then(|| now + interval),
         };
         inner.set(id, deadline);
     }
@@ -173,8 +183,8 @@ impl Lessor {
                 continue;
             };
             let left = deadline.over - now;
-            let again = left > CHECKPOINT_INTERVAL;
-            let checkpoint = again.then(|| now + CHECKPOINT_INTERVAL);
+            let interval = checkpoint_interval();
+            let checkpoint = (left > interval).then(|| now + interval);
             inner.set(
                 id,
                 Deadline {

@@ -13,6 +13,7 @@ use openraft::{LogState, RaftLogReader};
 
 use super::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id};
 use crate::runtime::Env;
+use crate::runtime::buggify::{self, Site};
 use crate::state::Position;
 use crate::storage::wal::{LogId as Place, LogRecord, Wal};
 use crate::transport::{decode, encode};
@@ -83,7 +84,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        let entries = self.read(start..end, Some(READ_BYTES_MAX)).await?;
+        let bytes_max = buggify::limit(Site::AppendShortRead, READ_BYTES_MAX, 1_000);
+        let entries = self.read(start..end, Some(bytes_max)).await?;
         // A replication task whose target is being sent a snapshot may ask once more for what was purged
         // since, and would send what it got as the successors of `start - 1`. Nothing makes it a heartbeat.
         Ok(match entries.first() {

@@ -33,8 +33,9 @@ use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::figures::Figures;
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, Denied, LeaseId, MemberId, Revision};
+use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, limits};
 use crate::proto::command::{Command, Header, command::Request};
+use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{Env, Instant, signal};
 use crate::state::{Answer, HashPlan, Lease, Outcome, Pending, State};
 use crate::storage::{Engine, Install, Store, View};
@@ -44,6 +45,8 @@ use crate::transport::{AddressBook, decode, encode};
 pub(super) const RAFT_KEY: &[u8] = b"raft";
 /// Entries applied under one lock and written in one engine batch.
 const APPLY_CHUNK_ENTRIES: usize = 64;
+/// The longest pause before a chunk is applied, in a simulation.
+const APPLY_PAUSE: Duration = Duration::from_millis(300);
 
 /// Where the state stands in the log, as written with every batch.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -444,7 +447,8 @@ impl Core {
 impl Inner {
     fn open(engine: Arc<dyn Engine>) -> Result<Inner, Broken> {
         let standing = Standing::stored(&*engine)?;
-        let mut state = State::open(&*engine)?;
+        let cache_bytes = buggify::limit(Site::ValueCacheTiny, limits::VALUE_CACHE_BYTES, 1_000);
+        let mut state = State::open_with_cache(&*engine, cache_bytes)?;
         engine.discard(state.dead_records());
         Ok(Inner {
             state,
@@ -555,14 +559,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
     {
+        let chunk_max = buggify::limit(Site::ApplyOne, APPLY_CHUNK_ENTRIES, 2);
         let mut chunk = Vec::new();
+        pause(&self.0.slow_applies.env, Site::ApplyLate, APPLY_PAUSE).await;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             chunk.push(entry);
             if let Some(responder) = responder {
                 responder.send(());
             }
-            if chunk.len() == APPLY_CHUNK_ENTRIES {
+            if chunk.len() == chunk_max {
                 self.0.apply(std::mem::take(&mut chunk))?;
             }
         }

@@ -26,6 +26,7 @@ use crate::base::{Denied, MemberId, limits};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::Instant;
+use crate::runtime::buggify::{Site, pause};
 use crate::state::Answer;
 
 /// etcd's `HealthInterval`: how long members have to have been connected before their number is changed.
@@ -275,6 +276,7 @@ impl Consensus {
                 self.ask_around().await;
                 led_at = now;
             }
+            pause(self.env(), Site::MembershipLate, self.election_timeout()).await;
             if leads && self.step_membership(status.term).await {
                 continue;
             }

@@ -29,6 +29,7 @@ use super::types::{
     Vote, VoteRequest, VoteResponse,
 };
 use crate::base::{Broken, MemberId};
+use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{BoxFuture, Env, Task};
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{
@@ -328,14 +329,17 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 struct Sending {
     /// One permit for each request that may still go out unanswered.
     room: Semaphore,
+    room_max: usize,
     /// No more requests come.
     finished: AtomicBool,
 }
 
 impl Default for Sending {
     fn default() -> Self {
+        let room_max = buggify::limit(Site::AppendWindowTiny, APPENDS_UNDER_WAY_MAX, 2);
         Sending {
-            room: Semaphore::new(APPENDS_UNDER_WAY_MAX),
+            room: Semaphore::new(room_max),
+            room_max,
             finished: AtomicBool::new(false),
         }
     }
@@ -343,7 +347,7 @@ impl Default for Sending {
 
 impl Sending {
     fn is_answer_due(&self) -> bool {
-        self.room.available_permits() < APPENDS_UNDER_WAY_MAX
+        self.room.available_permits() < self.room_max
     }
 
     /// Whether the peer may hang up.
@@ -436,6 +440,7 @@ async fn send_snapshot(
         writer.send(&head).await?;
         let mut chunks = SnapshotEncoder::new(view);
         while let Some(chunk) = chunks.next_chunk()? {
+            pause(&dialer.env, Site::SnapshotChunkLate, dialer.timeout / 4).await;
             writer.send(&chunk).await?;
         }
         // Not closed: the peer would take that for a change of mind.

@@ -16,6 +16,7 @@ use super::machine::SnapshotData;
 use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
 use super::types::{AppendRequest, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
 use crate::base::MemberId;
+use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Task};
 use crate::storage::snapshot::SnapshotDecoder;
@@ -157,8 +158,14 @@ impl Consensus {
                 Err(error) => PeerResponse::Refused(error.to_string()),
             },
             PeerRequest::Forward { term, batch } => self.take_forwarded(term, &batch).await,
+            PeerRequest::ReadIndex if buggify(Site::ReadIndexRefused) => {
+                PeerResponse::Refused("not the leader".into())
+            }
             PeerRequest::ReadIndex => match self.read_index_as_leader().await {
-                Ok(index) => PeerResponse::ReadIndex(index),
+                Ok(index) => {
+                    pause(self.env(), Site::ReadIndexLate, 2 * self.election_timeout()).await;
+                    PeerResponse::ReadIndex(index)
+                }
                 Err(why) => PeerResponse::Refused(why),
             },
             PeerRequest::LeaseKeepAlive(id) => match self.renew_as_leader(id).await {
@@ -193,18 +200,22 @@ impl Consensus {
             let (term, candidate) = (candidate.term, candidate.voted_for);
             tracing::info!(target: "quorate::vote", term, candidate, "granted a vote");
         }
+        pause(self.env(), Site::VoteLate, self.election_timeout()).await;
         answered.map_or_else(refused, PeerResponse::Vote)
     }
 
     async fn take_forwarded(&self, term: u64, batch: &[u8]) -> PeerResponse {
         let status = self.status();
-        if status.leader != Some(self.member_id()) || status.term != term {
+        let leads = status.leader == Some(self.member_id()) && status.term == term;
+        if !leads || buggify(Site::ForwardRefused) {
             return PeerResponse::Forward { taken: false };
         }
         match decode(batch) {
-            Ok(batch) => PeerResponse::Forward {
-                taken: self.append_in_term(batch, term).await,
-            },
+            Ok(batch) => {
+                let taken = self.append_in_term(batch, term).await;
+                pause(self.env(), Site::ForwardAnsweredLate, 2 * self.election_timeout()).await;
+                PeerResponse::Forward { taken }
+            }
             Err(error) => PeerResponse::Refused(error.to_string()),
         }
     }
@@ -220,8 +231,14 @@ async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: Fr
     let mut answers = Box::pin(consensus.raft().stream_append(requests));
     while let Some(answer) = answers.next().await {
         let answer = answer.map_err(io::Error::other)?;
+        pause(
+            consensus.env(),
+            Site::AppendAnsweredLate,
+            consensus.election_timeout(),
+        )
+        .await;
         writer.send(&encode(&answer)).await?;
-        if answer.is_err() {
+        if answer.is_err() || buggify(Site::AppendCut) {
             break;
         }
     }
@@ -270,6 +287,12 @@ async fn receive_snapshot(
         let chunk = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         install.write(decoder.next_chunk(chunk).map_err(io::Error::other)?)?;
     }
+    pause(
+        consensus.env(),
+        Site::SnapshotInstallLate,
+        consensus.election_timeout(),
+    )
+    .await;
     let data = SnapshotData::Received(install);
     let installed = consensus
         .raft()

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::types::Batch;
 use crate::base::{Denied, MemberId, limits};
 use crate::runtime::Instant;
+use crate::runtime::buggify::{self, Site};
 use crate::state::Outcome;
 
 /// A command that waits for its outcome.
@@ -107,6 +108,7 @@ impl Proposals {
     /// Takes the next batch and registers it as offered in `term`; `None` if nothing waits.
     pub fn next_batch(&self, term: u64, now: Instant) -> Option<Batch> {
         let mut inner = self.lock();
+        let commands_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_COMMANDS_MAX, 3);
         let mut proposals = Vec::new();
         let mut bytes = 0;
         while let Some(proposal) = inner.again.front() {
@@ -119,7 +121,7 @@ impl Proposals {
                 continue;
             }
             bytes += proposal.command.len();
-            let full = proposals.len() == limits::BATCH_COMMANDS_MAX || bytes > limits::BATCH_BYTES_MAX;
+            let full = proposals.len() == commands_max || bytes > limits::BATCH_BYTES_MAX;
             if full && !proposals.is_empty() {
                 break;
             }

@@ -13,6 +13,7 @@ use super::propose::Proposal;
 use super::types::{Batch, Reply};
 use crate::base::{Denied, MemberId, limits};
 use crate::proto::command::{Command, Header, command::Request};
+use crate::runtime::buggify::{self, Site, buggify};
 use crate::state::Outcome;
 use crate::transport::encode;
 
@@ -55,7 +56,8 @@ impl Consensus {
         .encode_to_vec()
         .into();
         let proposals = &self.core().proposals;
-        if self.is_lagging() || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX {
+        let full = self.is_lagging() || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX;
+        if full || buggify(Site::ProposeTooMany) {
             return Err(Denied::TOO_MANY_REQUESTS);
         }
         let term_then = self.term_seen();
@@ -91,7 +93,8 @@ impl Consensus {
     /// Offers what is in line, whenever there is something, room for it, and a leader.
     pub(super) async fn run_proposals(self, mut woken: mpsc::Receiver<()>) {
         while woken.recv().await.is_some() {
-            while self.core().proposals.flights() < FLIGHTS_MAX {
+            let flights_max = buggify::limit(Site::ProposeOneFlight, FLIGHTS_MAX, 1);
+            while self.core().proposals.flights() < flights_max {
                 let status = self.status();
                 let Some(leader) = status.leader else { break };
                 // What is applied may be ahead of what raft has told of itself. An offer in a term that is over would
@@ -113,7 +116,7 @@ impl Consensus {
     async fn offer(&self, leader: MemberId, term: u64, batch: Batch) {
         let sequence = batch.sequence;
         if leader == self.member_id() {
-            if !self.append_in_term(batch, term).await {
+            if buggify(Site::ProposeRetried) || !self.append_in_term(batch, term).await {
                 // The answer will be the same for a while: without a pause this would not end.
                 self.env().sleep(RETRY).await;
                 self.core().proposals.refused(sequence);

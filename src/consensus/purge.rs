@@ -19,6 +19,7 @@ use openraft::async_runtime::WatchReceiver;
 use super::Consensus;
 use crate::base::{MemberId, limits};
 use crate::runtime::Instant;
+use crate::runtime::buggify::{Site, buggify, pause};
 
 /// Time between two looks at what may be purged.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -91,12 +92,27 @@ impl Holds {
 }
 
 impl Consensus {
+    /// In a simulation, what may happen at any time.
+    async fn take_odd_turns(&self) {
+        if buggify(Site::SnapshotEarly) {
+            // Raft has stopped, or it will.
+            let _ = self.raft().trigger().snapshot().await;
+        }
+        if buggify(Site::EngineSynced) {
+            // Whoever needs the sync next learns of the damage.
+            let _ = self.core().sync().await;
+        }
+    }
+
     /// Purges what nobody needs.
     pub(super) async fn run_purge(self) {
         let keep = self.0.options.snapshot_catchup_entries;
         let patience = 10 * self.0.options.election_timeout;
         loop {
             self.env().sleep(LOOK_EVERY).await;
+            pause(self.env(), Site::PurgeLate, patience).await;
+            let keep = if buggify(Site::PurgeEarly) { 0 } else { keep };
+            self.take_odd_turns().await;
             let upto = {
                 let metrics = self.0.raft.metrics();
                 let metrics = metrics.borrow_watched();

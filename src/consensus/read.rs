@@ -15,6 +15,7 @@ use super::Consensus;
 use super::message::{PeerRequest, PeerResponse};
 use super::types::LogId;
 use crate::base::{Denied, MemberId};
+use crate::runtime::buggify::{Site, pause};
 use crate::runtime::{Elapsed, Instant};
 
 /// Pause before a round is repeated.
@@ -149,6 +150,7 @@ impl Consensus {
     pub(super) async fn run_reads(self, mut woken: mpsc::Receiver<()>) {
         let round_timeout = self.election_timeout();
         while woken.recv().await.is_some() {
+            pause(self.env(), Site::ReadRoundLate, round_timeout / 2).await;
             let mut round = std::mem::take(&mut *self.reads().lock());
             let mut asked = self.env().now();
             while !round.is_empty() {

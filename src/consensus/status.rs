@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::Consensus;
 use crate::base::{Denied, MemberId, limits};
+use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::signal;
 
 /// etcd's words of a member whose removal is final; the process then ends well.
@@ -39,7 +40,13 @@ impl Consensus {
         let mut last = None;
         loop {
             self.env().sleep(self.0.options.heartbeat_interval).await;
+            pause(self.env(), Site::HeartbeatLate, self.election_timeout()).await;
             let leads = self.status().leader == Some(self.member_id());
+            if leads && buggify(Site::StepDown) {
+                let consensus = self.clone();
+                let hand_over = async move { consensus.hand_over(consensus.election_timeout()).await };
+                self.env().spawn_detached(hand_over);
+            }
             if leads && self.raft().trigger().heartbeat().await.is_err() {
                 return;
             }
@@ -143,6 +150,7 @@ impl Consensus {
             // Whether a leader still hears from a quorum is a matter of time, not of an event.
             let tick = self.0.options.election_timeout / 4;
             let _ = self.0.env.timeout(tick, server_metrics.changed()).await;
+            pause(self.env(), Site::StatusLate, tick).await;
         }
     }
 

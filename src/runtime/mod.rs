@@ -15,6 +15,7 @@
 //! * `tokio::sync` channels are used freely (they need no runtime), except `watch`, which wakes its
 //!   waiters in an order drawn from a process-global counter: use [`signal`] instead.
 
+pub mod buggify;
 pub mod disk;
 pub mod dns;
 pub mod net;

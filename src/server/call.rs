@@ -20,6 +20,10 @@ use super::status::status;
 use super::streams::{Guarded, Record};
 use crate::base::Denied;
 use crate::runtime::Instant;
+use crate::runtime::buggify::{Site, pause};
+
+/// The longest pause before an answer, in a simulation.
+const ANSWER_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a call may do, from its metadata.
 struct Admission {
@@ -81,7 +85,9 @@ impl Api {
         let call = |request: Request<Req>| async {
             let who = self.caller(request.metadata(), request.extensions());
             self.admit_rights(rpc.rights(), &who).await?;
-            handle(request.into_inner(), who).await
+            let answer = handle(request.into_inner(), who).await;
+            pause(&self.env, Site::AnsweredLate, ANSWER_PAUSE).await;
+            answer
         };
         let result = match admitted {
             Err(denied) => Err(denied),

@@ -8,6 +8,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -25,12 +26,15 @@ use crate::proto::etcdserverpb::{
     range_request::SortTarget,
 };
 use crate::proto::mvccpb::KeyValue;
+use crate::runtime::buggify::{self, Site, pause};
 use crate::state::check;
 
 /// How often a range starts again behind a compaction before it is read in one look.
 const RESTARTS_MAX: usize = 2;
 /// Keys in the first message of a range stream, as etcd.
 const STREAM_KEYS_FIRST: usize = 10;
+/// The longest pause between two pieces, in a simulation.
+const PIECE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The local state's answer. The header carries only the revision.
 pub async fn local(api: &Api, request: RangeRequest) -> Result<RangeResponse, Denied> {
@@ -58,10 +62,13 @@ fn in_pieces(request: &RangeRequest) -> bool {
 }
 
 async fn pieces(api: &Api, request: &RangeRequest) -> Result<RangeResponse, Denied> {
-    let (mut pieces, mut response) = Pieces::open(api, request, limits::RANGE_FIRST_KEYS)?;
+    let first_keys = buggify::limit(Site::RangeTinyPieces, limits::RANGE_FIRST_KEYS, 3);
+    let (mut pieces, mut response) = Pieces::open(api, request, first_keys)?;
     while !pieces.is_done() {
         let_others_run().await;
-        let kvs = pieces.next(api, limits::RANGE_PIECE_KEYS, limits::RANGE_PIECE_BYTES)?;
+        pause(&api.env, Site::RangePieceLate, PIECE_PAUSE).await;
+        let piece_keys = buggify::limit(Site::RangeTinyPieces, limits::RANGE_PIECE_KEYS, 3);
+        let kvs = pieces.next(api, piece_keys, limits::RANGE_PIECE_BYTES)?;
         response.kvs.extend(kvs);
     }
     pieces.close(&mut response);

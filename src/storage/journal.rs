@@ -33,6 +33,7 @@ use super::failed;
 use super::format::SECTOR;
 use crate::base::kv::{Batch, Change, Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
+use crate::runtime::buggify::{Site, buggify};
 use crate::runtime::{Disk, Env, File};
 
 const MAGIC: &[u8; 8] = b"QUORJNL1";
@@ -186,7 +187,7 @@ impl JournalEngine {
         }
         let live = u64::try_from(memory.live_bytes).unwrap_or(0);
         let outdated = journal_bytes > limits::JOURNAL_REWRITE_BYTES && journal_bytes > 4 * live;
-        let all = outdated.then(|| memory.spaces.clone());
+        let all = (outdated || buggify(Site::EngineRewritten)).then(|| memory.spaces.clone());
         Ok((std::mem::take(&mut memory.unsynced), all))
     }
 

@@ -15,6 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::engine::View;
 use crate::base::kv::{Batch, Space, Visit};
 use crate::base::{Broken, limits};
+use crate::runtime::buggify::{self, Site};
 
 const MAGIC: &[u8; 4] = b"QSNP";
 const HEADER: usize = 17;
@@ -79,8 +80,9 @@ impl SnapshotEncoder {
     fn fill(&mut self, chunk: &mut BytesMut, space: Space, from: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
         let mut rest = None;
         let rows = &mut self.rows;
+        let bytes_max = buggify::limit(Site::SnapshotTinyChunks, limits::SNAPSHOT_CHUNK_BYTES, 4_000);
         self.view.scan(space, from, None, &mut |key, value| {
-            let full = chunk.len() + ROW_HEADER + key.len() + value.len() > limits::SNAPSHOT_CHUNK_BYTES;
+            let full = chunk.len() + ROW_HEADER + key.len() + value.len() > bytes_max;
             // A row larger than a chunk has one of its own.
             if full && chunk.len() > HEADER {
                 rest = Some(key.to_vec());

@@ -13,6 +13,7 @@ use super::malformed;
 use crate::base::figures::PeerFigures;
 use crate::base::limits;
 use crate::runtime::Stream;
+use crate::runtime::buggify::{self, Site};
 
 const HEADER_BYTES: usize = 8;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -32,8 +33,9 @@ pub struct FrameWriter {
 
 pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     let (reader, writer) = tokio::io::split(stream);
+    let buffer_bytes = buggify::limit(Site::PeerTinyBuffer, READ_BUFFER_BYTES, 100);
     let reader = FrameReader {
-        stream: BufReader::with_capacity(READ_BUFFER_BYTES, reader),
+        stream: BufReader::with_capacity(buffer_bytes, reader),
         figures: None,
     };
     (

@@ -17,6 +17,7 @@ use super::frame::{self, FrameReader, FrameWriter};
 use super::{decode, encode, malformed};
 use crate::base::figures::PeerFigures;
 use crate::base::{ClusterId, MemberId};
+use crate::runtime::buggify::{Site, pause};
 use crate::runtime::tls::{Tls, described};
 use crate::runtime::{Env, Instant, Stream};
 
@@ -150,6 +151,7 @@ impl Trouble {
 impl Dialer {
     /// A connection with the handshake done, within the dialer's time-out.
     pub async fn dial(&self, purpose: Purpose) -> io::Result<(FrameReader, FrameWriter)> {
+        pause(&self.env, Site::PeerDialedLate, self.timeout / 2).await;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "no peer address");
         for address in self.book.get(self.peer) {
             match self

@@ -16,6 +16,7 @@ use super::back::{BACK, WayBack};
 use super::handshake::{Dialer, Purpose};
 use super::{FrameReader, FrameWriter, malformed};
 use crate::runtime::Task;
+use crate::runtime::buggify::{self, Site};
 
 /// Requests that may wait for the connection's writer.
 const QUEUED_REQUESTS_MAX: usize = 1024;
@@ -194,7 +195,8 @@ impl RpcClient {
     }
 
     fn open(&self) -> Connection {
-        let (requests, queue) = mpsc::channel(QUEUED_REQUESTS_MAX);
+        let queued_max = buggify::limit(Site::PeerTinyQueue, QUEUED_REQUESTS_MAX, 4);
+        let (requests, queue) = mpsc::channel(queued_max);
         let calls = Arc::new(Mutex::new(Calls::default()));
         let serve = Serve {
             dialer: self.dialer.clone(),
@@ -311,7 +313,8 @@ async fn write_requests(
     };
     while let Some(request) = queue.recv().await {
         push(&mut writer, request);
-        while writer.buffered() < WRITE_BATCH_BYTES
+        let batch_bytes = buggify::limit(Site::PeerSmallWrites, WRITE_BATCH_BYTES, 1);
+        while writer.buffered() < batch_bytes
             && let Ok(request) = queue.try_recv()
         {
             push(&mut writer, request);

@@ -13,6 +13,7 @@ use super::handshake::{self, Identity, Purpose};
 use super::rpc::{Calls, lock, split_id};
 use super::{FrameReader, FrameWriter};
 use crate::base::MemberId;
+use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Stream, Task};
 
@@ -21,6 +22,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Requests of one connection that may be under way.
 const REQUESTS_UNDER_WAY_MAX: usize = 256;
+/// The longest pause before an answer, in a simulation.
+const ANSWER_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a member does with its peers' connections.
 pub trait PeerHandler: Send + Sync + 'static {
@@ -179,16 +182,18 @@ async fn answer(
             lock(&calls).finish(id & !BACK, request);
             continue;
         }
-        if handler.is_removed(from) {
+        if handler.is_removed(from) || buggify(Site::PeerCut) {
             break Ok(());
         }
         // A place in the response queue is a place among the requests under way.
         let Ok(place) = responses.clone().reserve_owned().await else {
             break Ok(());
         };
-        let response = handler.request(from, request);
+        let (response, task_env) = (handler.request(from, request), env.clone());
         env.spawn(async move {
-            place.send((id, response.await));
+            let response = response.await;
+            pause(&task_env, Site::PeerAnsweredLate, ANSWER_PAUSE).await;
+            place.send((id, response));
         });
     };
     write.abort();

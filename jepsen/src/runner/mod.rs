@@ -187,6 +187,7 @@ impl<'a> Run<'a> {
                 progress_interval: Duration::from_millis(500),
                 silence_timeout: Duration::from_secs(5),
                 stream_lifetime: Duration::from_secs(7 + 2 * u64::from(member)),
+                reading_pause: Duration::ZERO,
             };
             let (env, clock) = (self.env.clone(), self.clock.clone());
             let (recorder, stop) = (self.recorder.clone(), self.stop.clone());

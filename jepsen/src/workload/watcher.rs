@@ -41,6 +41,8 @@ pub struct WatcherOptions {
     pub silence_timeout: Duration,
     /// A healthy stream is closed after this time, to exercise resumption.
     pub stream_lifetime: Duration,
+    /// How long the watcher rests before it reads the next response.
+    pub reading_pause: Duration,
 }
 
 /// A watch that a user wants.
@@ -76,10 +78,17 @@ pub fn standard_watches() -> Vec<WatchPlan> {
         key: Bytes::from_static(b"k/000"),
         ..Default::default()
     };
+    let fragmented = |request| pb::WatchCreateRequest {
+        fragment: true,
+        ..request
+    };
     let plan = |request, rewinds| WatchPlan { request, rewinds };
     vec![
         plan(all(Vec::new(), true, 1), false),
-        plan(all(vec![FilterType::Nodelete as i32], false, 0), false),
+        plan(
+            fragmented(all(vec![FilterType::Nodelete as i32], false, 0)),
+            false,
+        ),
         plan(deletes_of_a_prefix, true),
         plan(one_key, false),
     ]
@@ -237,7 +246,11 @@ impl Watcher {
                 Ok(Ok(Some(response))) => {
                     heard = self.env.now();
                     if self.take(watches, response) {
-                        return (End::Resume, "overtaken by compaction".into());
+                        return (End::Resume, "a watch has to be created anew".into());
+                    }
+                    // At the quiet end nobody is slow.
+                    if !self.options.reading_pause.is_zero() && self.stop.watches_due().is_none() {
+                        self.env.sleep(self.options.reading_pause).await;
                     }
                 }
                 Ok(Ok(None)) => return (End::Resume, "the server ended the stream".into()),
@@ -281,15 +294,17 @@ impl Watcher {
     /// Records a response; true if its watch has to be created anew.
     fn take(&self, watches: &mut [Watching], response: pb::WatchResponse) -> bool {
         let whole_stream = response.watch_id == -1 && !response.created && !response.canceled;
-        let mut overtaken = false;
+        // It names no watch: all are asked for again.
+        let refused = response.watch_id == -1 && response.created && response.canceled;
+        let mut anew = refused;
         for watch in watches.iter_mut() {
             if !whole_stream && watch.watch_id != response.watch_id {
                 continue;
             }
             self.record(watch, WatchEvent::Received(Box::new(response.clone())));
-            overtaken |= advance(watch, &response);
+            anew |= advance(watch, &response);
         }
-        overtaken
+        anew
     }
 }
 

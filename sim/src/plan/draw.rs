@@ -9,7 +9,7 @@ use quorate_jepsen::workload::Shape;
 use super::{CALM, Clients, MemberOptions, Plan};
 use crate::nemesis::Schedule;
 use crate::seed::Seed;
-use crate::world::{disk, net};
+use crate::world::{buggify, disk, net};
 
 /// What the members count for a store without keys, for a pair besides its value, and the keys besides the workload's.
 const EMPTY_STORE_BYTES: i64 = 20_480;
@@ -65,9 +65,15 @@ impl Plan {
                 corruption_check_interval: *options.pick(&[seconds(0), seconds(0), seconds(3)]),
                 compaction_check_interval: *options.pick(&[seconds(0), seconds(0), seconds(4)]),
                 watch_progress_interval: *options.pick(&[millis(300), seconds(1), seconds(5), seconds(600)]),
+                max_txn_ops: *options.pick(&[16, 128]),
+                max_request_bytes: *options.pick(&[64 << 10, 1_572_864]),
+                max_concurrent_streams: *options.pick(&[20, u32::MAX]),
+                keepalive_interval: *options.pick(&[seconds(1), seconds(7_200)]),
+                auth_token_ttl: *options.pick(&[seconds(2), seconds(300)]),
             },
             chaos_end,
             settle_timeout: Duration::from_secs(60),
+            buggify: buggify::draw(seed),
             schedule: Schedule::draw(&mut nemesis, &classes, members, CALM, chaos_end),
             sabotage: None,
         }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::nemesis::Schedule;
 use crate::sabotage::Sabotage;
 use crate::seed::Seed;
-use crate::world::{disk, net};
+use crate::world::{buggify, disk, net};
 
 /// Before the first fault.
 pub const CALM: Duration = Duration::from_secs(2);
@@ -50,6 +50,8 @@ pub struct Plan {
     /// What is broken on purpose: such a run has to fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sabotage: Option<Sabotage>,
+    /// The product's sites of odd behaviour that are on, by name.
+    pub buggify: Vec<String>,
 }
 
 /// The options that all members of a run are started with.
@@ -80,6 +82,14 @@ pub struct MemberOptions {
     pub compaction_check_interval: Duration,
     #[serde(with = "readable")]
     pub watch_progress_interval: Duration,
+    pub max_txn_ops: usize,
+    pub max_request_bytes: usize,
+    pub max_concurrent_streams: u32,
+    /// How often a client that says nothing is pinged.
+    #[serde(with = "readable")]
+    pub keepalive_interval: Duration,
+    #[serde(with = "readable")]
+    pub auth_token_ttl: Duration,
 }
 
 /// Who works on the cluster, and how.
@@ -138,6 +148,9 @@ impl Plan {
         {
             return Err(format!("a fault strikes a member that is not there: {fault}"));
         }
+        if let Some(name) = self.buggify.iter().find(|name| !buggify::is_known(name)) {
+            return Err(format!("there is no site of odd behaviour named \"{name}\""));
+        }
         if self.clients.pause.is_zero() || self.options.heartbeat_interval.is_zero() {
             return wrong("clients pause, and heartbeats have an interval");
         }
@@ -158,6 +171,7 @@ impl Default for Plan {
             settle_timeout: Duration::from_secs(60),
             schedule: Schedule::default(),
             sabotage: None,
+            buggify: Vec::new(),
         }
     }
 }
@@ -178,6 +192,11 @@ impl Default for MemberOptions {
             corruption_check_interval: Duration::ZERO,
             compaction_check_interval: Duration::ZERO,
             watch_progress_interval: Duration::from_secs(5),
+            max_txn_ops: 128,
+            max_request_bytes: 1_572_864,
+            max_concurrent_streams: u32::MAX,
+            keepalive_interval: Duration::from_secs(7_200),
+            auth_token_ttl: Duration::from_secs(300),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `net`, `disk` and `clock` are plain state: they are told the time and draw from their own stream of
 //! the seed, and are tested without an executor. `timer`, `env` and `hosts` join them to madsim.
 
+pub mod buggify;
 pub mod clock;
 pub mod disk;
 #[cfg(madsim)]

@@ -13,6 +13,7 @@ use super::feed::{Watcher, event_bytes};
 use super::session::Session;
 use crate::base::{Denied, Revision, limits};
 use crate::proto::mvccpb::Event;
+use crate::runtime::buggify::{self, Site};
 use crate::server::status::status;
 
 /// What one look at history gave.
@@ -29,7 +30,8 @@ struct Round {
 impl<R> Session<R> {
     /// Reads history once, for up to [`limits::WATCH_CATCH_UP_WATCHES_MAX`] watches.
     pub(super) fn catch_up(&mut self) -> Result<(), Status> {
-        let count = self.behind.len().min(limits::WATCH_CATCH_UP_WATCHES_MAX);
+        let watches_max = buggify::limit(Site::WatchOneCatchesUp, limits::WATCH_CATCH_UP_WATCHES_MAX, 1);
+        let count = self.behind.len().min(watches_max);
         let watchers: Vec<Arc<Watcher>> = self.behind.drain(..count).collect();
         let round = self.read_history(&watchers).map_err(status)?;
         let mut batches = Vec::new();
@@ -77,6 +79,8 @@ impl<R> Session<R> {
             };
             if from <= current {
                 let mut bytes = 0;
+                let bytes_max =
+                    buggify::limit(Site::WatchShortHistory, limits::WATCH_CATCH_UP_BYTES_MAX, 500);
                 let read = state.history(
                     from,
                     limits::WATCH_CATCH_UP_REVISIONS_MAX,
@@ -84,7 +88,7 @@ impl<R> Session<R> {
                     &mut |revision, events| {
                         bytes += events.iter().map(event_bytes).sum::<usize>();
                         round.revisions.push((revision, events));
-                        bytes < limits::WATCH_CATCH_UP_BYTES_MAX
+                        bytes < bytes_max
                     },
                 );
                 match read? {

@@ -11,6 +11,7 @@ use std::task::Waker;
 use super::registry::Keys;
 use crate::base::{Revision, limits};
 use crate::proto::mvccpb::{Event, event::EventType};
+use crate::runtime::buggify::{Site, buggify};
 
 /// What a client asked to watch, and how far its stream was served.
 pub struct Watcher {
@@ -178,7 +179,8 @@ impl Feed {
     pub fn offer(&self, delivery: Delivery) {
         let mut inner = self.lock();
         let full = inner.queue.len() >= limits::WATCH_BUFFERED_RESPONSES_MAX
-            || (inner.bytes + delivery.bytes > limits::WATCH_BUFFERED_BYTES_MAX && !inner.queue.is_empty());
+            || (inner.bytes + delivery.bytes > limits::WATCH_BUFFERED_BYTES_MAX && !inner.queue.is_empty())
+            || buggify(Site::WatchQueueFull);
         if full {
             delivery.watcher.set_next(delivery.revision);
             delivery.watcher.set_synced(false);

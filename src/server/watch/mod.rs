@@ -37,6 +37,7 @@ use crate::base::kv::Read;
 use crate::base::{Broken, Denied, Figures, Revision, limits};
 use crate::consensus::{Consensus, Observer};
 use crate::proto::mvccpb::Event;
+use crate::runtime::buggify::{Site, buggify};
 use crate::state::State;
 use feed::{Delivery, Feed, Watcher, Wishes, event_bytes};
 use registry::Registry;
@@ -223,7 +224,10 @@ impl WatchHub {
         } else {
             wishes.start
         };
-        let (number, synced) = (inner.number(), next > inner.handed_out);
+        let (number, synced) = (
+            inner.number(),
+            next > inner.handed_out && !buggify(Site::WatchStartsBehind),
+        );
         let watcher = Arc::new(Watcher::new(wishes, number, feed.clone(), next, synced));
         inner.registry.insert(&watcher.keys, number, watcher.clone());
         inner.watchers.insert(number, watcher.clone());
@@ -267,7 +271,8 @@ impl Observer for WatchHub {
         }
         inner.backlog_bytes += events.iter().map(event_bytes).sum::<usize>();
         inner.backlog.push_back((revision, events.into()));
-        let few = inner.registry.len() <= limits::WATCHES_SERVED_AT_ONCE_MAX;
+        let few =
+            inner.registry.len() <= limits::WATCHES_SERVED_AT_ONCE_MAX && !buggify(Site::WatchHandedOutLate);
         if few || inner.backlog_bytes > limits::WATCH_BACKLOG_BYTES_MAX {
             inner.hand_out(usize::MAX);
         } else if let Some(waker) = inner.waker.take() {

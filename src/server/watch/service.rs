@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::session::{Asked, Session, Setup};
 use crate::proto::etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch};
+use crate::runtime::buggify::{self, Site, buggify};
 use crate::server::Api;
 use crate::server::auth::Caller;
 use crate::server::kv::Answers;
@@ -91,8 +92,11 @@ impl Api {
             hub: self.hub.clone(),
             source: Arc::new(self.consensus.clone()),
             header: Box::new(move |revision| api.header(revision)),
-            tick: Box::new(move || env.sleep(interval + jitter)),
-            fragment_bytes: self.message_bytes_max(),
+            tick: Box::new(move || {
+                let early = buggify(Site::WatchProgressEarly);
+                env.sleep(if early { jitter } else { interval + jitter })
+            }),
+            fragment_bytes: buggify::limit(Site::WatchTinyFragments, self.message_bytes_max(), 500),
         }
     }
 }

@@ -15,8 +15,12 @@ use super::segment::{Keeper, Segment};
 use super::{Held, Inner, Records, Shared, WalOptions, WalState};
 use crate::base::{Broken, limits};
 use crate::runtime::Env;
+use crate::runtime::buggify::{self, Site, buggify, pause};
 use crate::storage::failed;
 use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_len, record_len};
+
+/// The longest time for which a sync goes unnoticed, in a simulation.
+const SYNCED_PAUSE: Duration = Duration::from_millis(300);
 
 pub(super) struct Writer {
     pub env: Env,
@@ -99,7 +103,8 @@ impl Writer {
 
     /// Takes what is queued, up to a group's size; `None` if nothing is.
     fn take(&self) -> Option<Taken> {
-        let room = limits::LOG_GROUP_BYTES_MAX.min(self.options.segment_bytes as usize / 4);
+        let usual = limits::LOG_GROUP_BYTES_MAX.min(self.options.segment_bytes as usize / 4);
+        let room = buggify::limit(Site::LogSmallGroup, usual, 1_000);
         let mut inner = self.shared.lock();
         let Inner { queue, committed, .. } = &mut *inner;
         let mut taken = Taken {
@@ -155,7 +160,8 @@ impl Writer {
         } else {
             self.offset + group_len(bytes) as u64 <= self.segment.length
         };
-        if !fits {
+        let early = self.offset > SEGMENT_HEADER as u64 && buggify(Site::LogRolledEarly);
+        if !fits || early {
             self.roll(with_checkpoint as u64).await?;
         }
         let (group, placed) = self.encode(records, committed);
@@ -171,6 +177,7 @@ impl Writer {
         };
         let sync = written.map_err(&cannot)?;
         self.count(self.env.now() - begun, sync, group.len());
+        pause(&self.env, Site::LogSyncedLate, SYNCED_PAUSE).await;
         self.offset = end;
         self.sequence += 1;
         // Nobody else holds the group any more, unless the disk keeps what it was given.
