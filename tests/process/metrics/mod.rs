@@ -374,7 +374,7 @@ fn names_labels_bounds_and_texts_are_those_of_etcd() {
         let theirs = page_of(&env, theirs).await;
         let is_left_out = |name: &str| LEFT_OUT.iter().any(|left_out| name.starts_with(left_out));
         let compared = theirs.families.keys().filter(|name| !is_left_out(name));
-        assert!(compared.count() > 95, "etcd has shown what it has");
+        assert!(compared.count() > 70, "etcd has shown what it has");
         let mut wrong = Vec::new();
         for (name, expected) in theirs.families.iter().filter(|(name, _)| !is_left_out(name)) {
             match ours.families.get(name) {
