@@ -23,7 +23,7 @@ use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
 pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions, Keepalive, TracingOptions};
 use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_own_version};
-use crate::storage::wal::{Wal, WalOptions};
+use crate::storage::wal::{Wal, WalOptions, Witness};
 use crate::storage::{EngineKind, Store};
 use crate::transport::{Identity, Way};
 pub use discovery::{Credentials, DiscoveryOptions};
@@ -265,6 +265,8 @@ pub struct Probe {
     pub member: MemberId,
     pub status: consensus::Status,
     pub revision: Revision,
+    /// Up to this index the engine is durable.
+    pub synced: u64,
     /// The index that `digest` belongs to.
     pub digest_index: u64,
     pub digest: u64,
@@ -404,9 +406,15 @@ impl Node {
             member: self.consensus.member_id(),
             status,
             revision,
+            synced: self.consensus.synced(),
             digest_index,
             digest,
         }
+    }
+
+    /// Sees what the log holds, and what of it is durable.
+    pub fn log_witness(&self) -> Witness {
+        self.wal.witness()
     }
 
     /// Graceful stop: hands leadership over, drains, closes.

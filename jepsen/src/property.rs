@@ -4,7 +4,7 @@
 use crate::history::{Nanos, OpId, WatchId};
 
 macro_rules! properties {
-    ($($variant:ident $name:literal $guarantee:literal;)*) => {
+    ($($variant:ident $name:literal $guarantee:literal $source:literal;)*) => {
         /// A property that a history is judged by.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Property {
@@ -19,6 +19,11 @@ macro_rules! properties {
                 match self { $(Property::$variant => $name,)* }
             }
 
+            /// Where the promise is written, or who taught it.
+            pub fn source(self) -> &'static str {
+                match self { $(Property::$variant => $source,)* }
+            }
+
             /// What is promised.
             pub fn guarantee(self) -> &'static str {
                 match self { $(Property::$variant => $guarantee,)* }
@@ -29,59 +34,89 @@ macro_rules! properties {
 
 properties! {
     Linearizable "linearizable"
-        "Operations take effect one at a time, each between its invocation and its return, in the order of revisions; answers show exactly the state at their revision.";
+        "Operations take effect one at a time, each between its invocation and its return, in the order of revisions; answers show exactly the state at their revision."
+        "etcd API guarantees: strict serializability; Jepsen's etcd 3.4.3 report; etcd robustness tests: porcupine";
     SerializableRead "serializable-read"
-        "A serializable read shows exactly the state at its header's revision, which is not in the future.";
+        "A serializable read shows exactly the state at its header's revision, which is not in the future."
+        "etcd API reference: RangeRequest.serializable";
     ExactlyOnce "exactly-once"
-        "Each revision is made by one write, and each write makes at most one revision.";
+        "Each revision is made by one write, and each write makes at most one revision."
+        "etcd API guarantees: durability, atomicity; jetcd 0.8.2 (Jepsen)";
     RefusedNoEffect "refused-no-effect"
-        "A write that was refused with a definite error never takes effect.";
+        "A write that was refused with a definite error never takes effect."
+        "Jepsen: a definite failure never took place; etcd's rpctypes";
     PerKey "per-key-linearizable"
-        "The operations on each key by itself are linearizable, whatever their revisions say.";
+        "The operations on each key by itself are linearizable, whatever their revisions say."
+        "Horn and Kroening, P-compositionality (2015); porcupine";
     Compaction "compaction"
-        "Revisions below the compact revision are refused, others are not; a compaction is acknowledged once.";
+        "Revisions below the compact revision are refused, others are not; a compaction is acknowledged once."
+        "etcd API reference: Compact; etcd's rpctypes: ErrCompacted, ErrFutureRev";
     TermMonotonic "term-monotonic"
-        "The raft term that a member shows never goes back.";
+        "The raft term that a member shows never goes back."
+        "Raft, figure 2; etcd API reference: ResponseHeader.raft_term";
     OneCluster "one-cluster"
-        "All answers come from one cluster, and a member keeps its id.";
+        "All answers come from one cluster, and a member keeps its id."
+        "etcd API reference: ResponseHeader.cluster_id, member_id";
     WatchOrdered "watch-ordered"
-        "Ordered: events are ordered by revision; an event will never appear on a watch if it precedes an event in time that has already been posted.";
+        "Ordered: events are ordered by revision; an event will never appear on a watch if it precedes an event in time that has already been posted."
+        "etcd API guarantees, watch; robustness tests: validateOrdered";
     WatchUnique "watch-unique"
-        "Unique: an event will never appear on a watch twice.";
+        "Unique: an event will never appear on a watch twice."
+        "etcd API guarantees, watch; robustness tests: validateUnique";
     WatchReliable "watch-reliable"
-        "Reliable: a sequence of events will never drop any subsequence of events within the available history window.";
+        "Reliable: a sequence of events will never drop any subsequence of events within the available history window."
+        "etcd API guarantees, watch; robustness tests: validateReliable";
     WatchAtomic "watch-atomic"
-        "Atomic: a list of events is guaranteed to encompass complete revisions; updates in the same revision over multiple keys will not be split over several lists of events.";
+        "Atomic: a list of events is guaranteed to encompass complete revisions; updates in the same revision over multiple keys will not be split over several lists of events."
+        "etcd API guarantees, watch; robustness tests: validateAtomic";
     WatchResumable "watch-resumable"
-        "Resumable: a broken watch can be resumed by establishing a new watch starting after the last revision received in a watch event before the break, so long as the revision is in the history window.";
+        "Resumable: a broken watch can be resumed by establishing a new watch starting after the last revision received in a watch event before the break, so long as the revision is in the history window."
+        "etcd API guarantees, watch; robustness tests: validateResumable";
     WatchBookmarkable "watch-bookmarkable"
-        "Bookmarkable: progress notification events guarantee that all events up to a revision have been already delivered.";
+        "Bookmarkable: progress notification events guarantee that all events up to a revision have been already delivered."
+        "etcd API guarantees, watch; robustness tests: validateBookmarkable; etcd#15220";
     WatchFiltered "watch-filtered"
-        "Filters and range: a watch shows only events of its keys that its filters let pass.";
+        "Filters and range: a watch shows only events of its keys that its filters let pass."
+        "etcd API reference: WatchCreateRequest; robustness tests: validateFilter";
     WatchAccurate "watch-accurate"
-        "An event shows what happened at its revision: type, key, value, version, create revision, lease.";
+        "An event shows what happened at its revision: type, key, value, version, create revision, lease."
+        "robustness tests: validateEventMatchingWatchRequest, validateIsCreate";
     WatchPreviousPair "watch-prev-kv"
-        "prev_kv is the pair just before the event, and absent for a creation or if not asked for.";
+        "prev_kv is the pair just before the event, and absent for a creation or if not asked for."
+        "etcd API reference: WatchCreateRequest.prev_kv; robustness tests: validatePrevKV";
     WatchCompacted "watch-compacted"
-        "A watch that needs a compacted revision is told so with the compact revision, and no other watch is.";
+        "A watch that needs a compacted revision is told so with the compact revision, and no other watch is."
+        "etcd API reference: WatchResponse.compact_revision";
     Durability "durability"
-        "An acknowledged write is present at the end unless something else may have replaced or removed it.";
+        "An acknowledged write is present at the end unless something else may have replaced or removed it."
+        "etcd API guarantees: durability; Jepsen: set checker; etcd#14370";
     Convergence "convergence"
-        "At the quiet end all members hold the same state.";
-    Liveness "liveness"
-        "When all faults are healed the cluster serves fresh writes and reads through every member, in bounded time.";
+        "At the quiet end all members hold the same state."
+        "Jepsen's etcd tests: watch convergence; TigerBeetle's liveness mode";
+    ServesWrites "serves-writes"
+        "When all faults are healed a fresh write through each member is answered, in bounded time."
+        "etcd robustness tests; openraft's fuzzer: liveness phase";
+    ServesReads "serves-reads"
+        "When all faults are healed a linearizable read through each member is answered, in bounded time."
+        "etcd robustness tests; openraft's fuzzer: liveness phase";
     StaysUp "stays-up"
-        "No member ends by itself.";
+        "No member ends by itself."
+        "Jepsen's etcd tests: crash checker";
     LeaseNotEarly "lease-not-early"
-        "A key with a lease does not vanish before the lease's time to live is over, unless somebody removes it.";
+        "A key with a lease does not vanish before the lease's time to live is over, unless somebody removes it."
+        "etcd API reference: LeaseGrant; etcd#12528, #16822, #15247";
     LeaseExpires "lease-expires"
-        "A key whose lease was revoked, or ran out long ago, is gone.";
+        "A key whose lease was revoked, or ran out long ago, is gone."
+        "etcd API reference: LeaseRevoke: all keys attached are deleted";
     OldestHolds "oldest-holds"
-        "Whoever is told that it holds a lock, or who leads, has the oldest key below the name at the answer's revision.";
+        "Whoever is told that it holds a lock, or who leads, has the oldest key below the name at the answer's revision."
+        "etcd's v3lock and v3election; etcd#11456; Jepsen's etcd 3.4.3 report: locks";
     Permission "permission"
-        "A limited user's call is carried out where a permission allows it and refused where none does, from the moment that the change was acknowledged.";
+        "A limited user's call is carried out where a permission allows it and refused where none does, from the moment that the change was acknowledged."
+        "etcd documentation: role-based access control; etcd#14571";
     NoSpace "no-space"
-        "From the moment that the alarm for lack of space is seen until it is switched off nothing that needs space is carried out; what needs none is never refused for lack of it.";
+        "From the moment that the alarm for lack of space is seen until it is switched off nothing that needs space is carried out; what needs none is never refused for lack of it."
+        "etcd documentation: space quota; etcd API reference: AlarmType.NOSPACE";
 }
 
 /// A property that does not hold, and where it shows.

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
+use quorate::consensus::voters_in;
 use quorate::node::{Config, CorruptionChecks, JwtOptions, Keepalive, Node};
 use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
+use quorate::storage::wal::{Seen, Witness};
 use quorate_jepsen::timeline::Tone;
 
 use crate::nemesis::{Atlas, Health};
 use crate::plan::{MemberOptions, Plan};
-use crate::properties::{Observation, Votes};
+use crate::properties::{Added, LogLook, Observation, Properties, Sight, Vote};
 use crate::report::Violation;
 use crate::sabotage::Sabotage;
 use crate::world::net::HostId;
@@ -55,7 +57,7 @@ struct Shared {
     counters: Mutex<BTreeMap<String, u64>>,
     /// The member that voted last, and whether it was silenced for it.
     voted: signal::Sender<Option<(usize, bool)>>,
-    votes: Mutex<Votes>,
+    properties: Mutex<Properties>,
     failed: signal::Sender<bool>,
     /// One change of the members at a time.
     changing: Mutex<bool>,
@@ -68,6 +70,9 @@ struct Member {
     host: HostId,
     life: u64,
     node: Weak<Node>,
+    /// Sees the log of the process, of the last one while none runs; and up to where it was looked at.
+    log: Option<Witness>,
+    log_ticket: u64,
     stop: signal::Sender<bool>,
     /// Its disk has failed it since it was started: it may stop by itself.
     excused: bool,
@@ -95,7 +100,14 @@ fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Where the disks lie, what clients saw has to show it: nothing else ends the run before it is at its end.
 fn is_of_the_end(violation: &Violation) -> bool {
-    ["liveness", "convergence"].contains(&violation.property.as_str())
+    [
+        "elects",
+        "serves-writes",
+        "serves-reads",
+        "administers",
+        "convergence",
+    ]
+    .contains(&violation.property.as_str())
 }
 
 /// The name of a member, counted from 0.
@@ -116,6 +128,8 @@ impl Cluster {
                 host: world.add_host(&name(index)),
                 life: 0,
                 node: Weak::new(),
+                log: None,
+                log_ticket: 0,
                 stop: signal::channel(false).0,
                 excused: false,
                 held_down: 0,
@@ -137,7 +151,7 @@ impl Cluster {
                 violations: Mutex::default(),
                 counters: Mutex::default(),
                 voted: signal::channel(None).0,
-                votes: Mutex::default(),
+                properties: Mutex::default(),
                 failed: signal::channel(false).0,
                 changing: Mutex::default(),
                 replacements: Mutex::default(),
@@ -215,20 +229,31 @@ impl Cluster {
     }
 
     /// A vote left a member.
-    pub fn voted(&self, voter: &str, term: u64, candidate: u64) {
-        self.world()
-            .event(voter, format_args!("votes in term {term} for {candidate:x}"));
+    pub fn voted(&self, name_of_voter: &str, term: u64, candidate: u64, voter: u64) {
+        self.world().event(
+            name_of_voter,
+            format_args!("votes in term {term} for {candidate:x}"),
+        );
         let told = self.world().notebook();
-        told.voted(self.world().now(), voter, term, candidate);
+        told.voted(self.world().now(), name_of_voter, term, candidate);
         self.count("votes granted");
-        let Some(member) = (0..self.len()).find(|member| name(*member) == voter) else {
+        let Some(place) = (0..self.len()).find(|member| name(*member) == name_of_voter) else {
             return;
         };
-        let granted = locked(&self.shared.votes).granted(member, term, candidate);
-        if let Err(violation) = granted {
+        let vote = Vote {
+            place,
+            voter,
+            term,
+            candidate,
+        };
+        let voter_end = locked(&self.shared.properties).log_end(voter);
+        let looked = self.look();
+        let candidate_runs = looked.iter().flatten().any(|now| now.id == candidate);
+        let judged = locked(&self.shared.properties).voted(vote, voter_end, candidate_runs);
+        if let Err(violation) = judged {
             self.violate(violation);
         }
-        let mut voting = locked(&self.shared.members[member]);
+        let mut voting = locked(&self.shared.members[place]);
         let silenced = std::mem::take(&mut voting.silenced_at_vote);
         voting.silenced |= silenced;
         let host = voting.host;
@@ -238,7 +263,7 @@ impl Cluster {
                 (0..net.hosts()).for_each(|to| net.cut(now, host, to));
             });
         }
-        self.shared.voted.send(Some((member, silenced)));
+        self.shared.voted.send(Some((place, silenced)));
     }
 
     /// From now on whoever votes says nothing any more to anybody, its answer to begin with: the nemesis, who
@@ -335,10 +360,12 @@ impl Cluster {
         member.life += 1;
         member.node = Weak::new();
         member.last_end = None;
+        (member.log, member.log_ticket) = (None, 0);
         // A fault of the disk that is under way may meet this life, too.
         member.excused = self.world().drive(member.host, |drive| drive.may_fail());
         let (host, life) = (member.host, member.life);
         drop(member);
+        locked(&self.shared.properties).begin_life(index);
         let config = self.config(index);
         let cluster = self.clone();
         self.world().start(host, move |env| {
@@ -352,7 +379,11 @@ impl Cluster {
             Err(error) => format!("did not start: {error}"),
             Ok(node) => {
                 let node = Arc::new(node);
-                locked(&self.shared.members[index]).node = Arc::downgrade(&node);
+                {
+                    let mut member = locked(&self.shared.members[index]);
+                    member.node = Arc::downgrade(&node);
+                    member.log = Some(node.log_witness());
+                }
                 self.check_recovered_term(index).await;
                 let failure = {
                     let asked = Box::pin(async { stop.wait_until(|stop| *stop).await.is_ok() });
@@ -380,7 +411,7 @@ impl Cluster {
         while self.world().now() < deadline {
             let term = self.probe(index).map_or(0, |probe| probe.term);
             if term > 0 {
-                let recovered = locked(&self.shared.votes).recovered(index, term);
+                let recovered = locked(&self.shared.properties).recovered(index, term);
                 if let Err(violation) = recovered {
                     self.violate(violation);
                 }
@@ -392,6 +423,7 @@ impl Cluster {
 
     /// A member's process is at its end by itself.
     fn ended(&self, index: usize, life: u64, how: &str) {
+        self.look();
         let mut member = locked(&self.shared.members[index]);
         if member.life != life {
             return;
@@ -448,6 +480,8 @@ impl Cluster {
 
     /// Ends a member's process and keeps it down until [`release`](Self::release).
     pub fn hold_down(&self, index: usize, kill: Kill) -> bool {
+        // What it held until now is evidence of what may be committed.
+        self.look();
         let mut member = locked(&self.shared.members[index]);
         member.held_down += 1;
         member.node = Weak::new();
@@ -495,9 +529,10 @@ impl Cluster {
         self.world().drive(self.host(index), |drive| drive.wipe());
         let mut member = locked(&self.shared.members[index]);
         (member.joins, member.leaving) = (true, false);
+        member.log = None;
         drop(member);
         *locked(&self.shared.replacements) += 1;
-        locked(&self.shared.votes).forget(index);
+        locked(&self.shared.properties).forget(index);
     }
 
     /// Ends one fault that held a member down; starts it if that was the last.
@@ -534,9 +569,51 @@ impl Cluster {
             leader: probe.status.leader,
             committed: probe.status.committed,
             applied: probe.status.applied,
+            snapshot: probe.status.snapshot,
+            synced: probe.synced,
             digest_index: probe.digest_index,
             digest: probe.digest,
         })
+    }
+
+    /// Looks at all members at this moment and judges what is seen; their observations.
+    pub fn look(&self) -> Vec<Option<Observation>> {
+        self.look_through(|_| {})
+    }
+
+    /// The same, where `falsify` may change what is seen.
+    pub fn look_through(&self, mut falsify: impl FnMut(&mut Observation)) -> Vec<Option<Observation>> {
+        let mut observations: Vec<_> = (0..self.len()).map(|index| self.probe(index)).collect();
+        observations.iter_mut().flatten().for_each(&mut falsify);
+        let sight = |(index, observation): (usize, &Option<Observation>)| {
+            let mut member = locked(&self.shared.members[index]);
+            let look = member.log.as_ref().map(|log| log.look(member.log_ticket));
+            if let Some(look) = &look {
+                member.log_ticket = look.ticket;
+            }
+            let log = look.map(|look| LogLook {
+                start: look.start,
+                end: look.end,
+                durable_end: look.durable_end,
+                committed_end: look.committed.map_or(0, |committed| committed.index + 1),
+                added: look.added.into_iter().map(added).collect(),
+            });
+            Sight {
+                member: index,
+                life: member.life,
+                observation: observation.clone(),
+                log,
+            }
+        };
+        let sights = observations.iter().enumerate().map(sight).collect();
+        let judged = locked(&self.shared.properties).look(sights);
+        // The first is the one to be told of: what follows it may be nothing but its consequence.
+        if let Err(violation) = judged
+            && locked(&self.shared.violations).is_empty()
+        {
+            self.violate(violation);
+        }
+        observations
     }
 
     /// The member that leads in the highest term that anybody knows.
@@ -548,5 +625,14 @@ impl Cluster {
             .max_by_key(|probe| probe.term)?;
         let led_by = |probe: &&Observation| Some(probe.id) == newest.leader;
         probes.iter().find(led_by).map(|probe| probe.member)
+    }
+}
+
+fn added(seen: Seen) -> Added {
+    Added {
+        index: seen.id.index,
+        term: seen.id.term,
+        checksum: seen.checksum,
+        voters: seen.payload.as_deref().and_then(voters_in).map(Arc::new),
     }
 }

@@ -1,7 +1,7 @@
 //! What product code says through `tracing`: printed with virtual time and node name, or listened to.
 //!
 //! Without `--log` a single kind of event is let through: a vote that leaves a member (target
-//! [`VOTE_TARGET`], fields `term` and `candidate`). It is the one observation that no probe can make,
+//! [`VOTE_TARGET`], fields `term`, `candidate` and `voter`). It is the one observation that no probe can make,
 //! since what matters is what was answered just before a crash.
 
 use std::fmt::{self, Write};
@@ -18,8 +18,8 @@ use crate::world::current_name;
 /// The target of the events that say "this member voted".
 pub const VOTE_TARGET: &str = "quorate::vote";
 
-/// Told of each vote: voter, term, candidate.
-pub type VoteListener = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
+/// Told of each vote: the voter's name, term, candidate, the voter's id.
+pub type VoteListener = Arc<dyn Fn(&str, u64, u64, u64) + Send + Sync>;
 
 /// Told of each line of a member's own log, down to "info": member, level, text.
 pub type LineListener = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
@@ -104,8 +104,10 @@ impl Subscriber for Logs {
                 .lock()
                 .expect("nothing panics under this lock")
                 .clone();
-            if let (Some(listener), Some(term), Some(candidate)) = (listener, fields.term, fields.candidate) {
-                listener(&name, term, candidate);
+            if let (Some(listener), Some(term), Some(candidate), Some(voter)) =
+                (listener, fields.term, fields.candidate, fields.voter)
+            {
+                listener(&name, term, candidate, voter);
             }
         }
         if let Some(lines) = self.lines.as_ref().filter(|_| self.is_line(metadata)) {
@@ -125,6 +127,7 @@ struct Fields {
     text: String,
     term: Option<u64>,
     candidate: Option<u64>,
+    voter: Option<u64>,
 }
 
 impl Visit for Fields {
@@ -132,6 +135,7 @@ impl Visit for Fields {
         match field.name() {
             "term" => self.term = Some(value),
             "candidate" => self.candidate = Some(value),
+            "voter" => self.voter = Some(value),
             _ => {}
         }
         self.record_debug(field, &value);

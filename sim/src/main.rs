@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use quorate_sim::properties;
 use quorate_sim::scenario::Source;
 #[cfg(madsim)]
 use quorate_sim::{
@@ -110,11 +111,13 @@ enum Verb {
         #[arg(long)]
         jobs: Option<usize>,
     },
+    /// Lists every property that a run is judged by, with its source.
+    Properties,
     /// Puts historical bugs back, one at a time, and looks whether they are found.
     Mutants {
-        /// Only this row of the catalogue.
+        /// Only this row of the catalogue, or the patches whose names begin so.
         #[arg(long)]
-        only: Option<u32>,
+        only: Option<String>,
         /// Seeds that each mutant may survive.
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,
@@ -122,9 +125,9 @@ enum Verb {
         start: u64,
         #[arg(long)]
         jobs: Option<usize>,
-        /// Seconds that each mutant may survive.
-        #[arg(long, default_value_t = 900)]
-        budget: u64,
+        /// CPU seconds of runs that each mutant may survive.
+        #[arg(long, default_value_t = 900.0)]
+        budget: f64,
         /// CPU minutes for cutting down each failure; 0: none is.
         #[arg(long, default_value_t = 0)]
         shrink_minutes: u64,
@@ -151,6 +154,10 @@ fn main() -> ExitCode {
             }
             true
         }),
+        Verb::Properties => {
+            print!("{}", properties::table());
+            Ok(true)
+        }
         #[cfg(madsim)]
         verb => simulate(verb),
         #[cfg(not(madsim))]
@@ -265,7 +272,7 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
                 seeds,
                 start,
                 jobs: jobs.unwrap_or_else(campaign::processors),
-                budget: Duration::from_secs(budget),
+                cpu_seconds_max: budget,
                 shrink: Duration::from_secs(60 * shrink_minutes),
             })
         }
@@ -274,7 +281,7 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
             level,
             timeline,
         } => child(script, level, timeline.as_deref()),
-        Verb::Plan { .. } => unreachable!("plans are printed by every build"),
+        Verb::Plan { .. } | Verb::Properties => unreachable!("printed by every build"),
     }
 }
 

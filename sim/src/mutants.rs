@@ -2,18 +2,22 @@
 //! property that should find them.
 //!
 //! ```text
-//!   sim/mutants/catalogue.json ─► copy of the workspace ─► patch ─► cargo build ─► seeds until one fails
-//!   sim/mutants/<n>-*.patch        target/mutants/<n>               (shared target)      └─► replay twice
+//!   sim/mutants/catalogue.json ─► copy of the workspace, or of a library ─► patch ─► cargo build ─► seeds until one fails
+//!   sim/mutants/<n>-*.patch        target/mutants/…                                  (shared target)    └─► replay twice
 //! ```
 //!
 //! A mutant is a patch file: the product's code carries no trace of it. It is *killed* only if a property
 //! that the catalogue expects fires; a panic elsewhere is luck. Nothing here touches the working tree.
+//!
+//! A patched library is built without its debug assertions, as a release is: they are no part of what the properties see, and
+//! would end the run before anything can be seen.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -24,6 +28,15 @@ use crate::report::Report;
 use crate::seed::Seed;
 use crate::shrink::{self, Shrunk};
 
+/// Seeds between two looks at the budget.
+const SEEDS_PER_STEP: u64 = 20;
+/// Where the table is kept, below the root.
+const RESULTS: &str = "sim/mutants/RESULTS.md";
+/// The libraries that look after raft's invariants with debug assertions.
+const RAFT_LIBRARIES: [&str; 3] = ["openraft", "quorum-set", "validit"];
+const TABLE_HEAD: &str =
+    "| patch | verdict | seed | seeds run | CPU s | simulated s | replays |\n|---|---|--:|--:|--:|--:|---|\n";
+
 /// One entry of the catalogue.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Mutant {
@@ -31,11 +44,18 @@ pub struct Mutant {
     pub number: u32,
     /// The patch file, beside the catalogue.
     pub patch: String,
+    /// P: patches our code; O: patches a library; M: changes what disk or transport promise.
+    pub kind: String,
+    /// The library that is patched, by its name in Cargo.lock; `None`: the workspace.
+    #[serde(rename = "crate")]
+    pub library: Option<String>,
     /// Where the bug happened, with a link.
     pub origin: String,
     pub link: String,
     /// What went wrong there, and what the patch does here.
     pub what: String,
+    /// What has to happen so that it shows.
+    pub fault: String,
     /// Properties one of which has to fire.
     pub expected: Vec<String>,
 }
@@ -46,6 +66,7 @@ pub struct Outcome {
     verdict: Verdict,
     seeds: u64,
     cpu_seconds: f64,
+    simulated_seconds: f64,
     build: Duration,
 }
 
@@ -68,11 +89,13 @@ enum Verdict {
 pub struct Options {
     /// The workspace's root.
     pub root: PathBuf,
-    pub only: Option<u32>,
+    /// A row of the catalogue, or the beginning of a patch's name.
+    pub only: Option<String>,
     pub seeds: u64,
     pub start: u64,
     pub jobs: usize,
-    pub budget: Duration,
+    /// CPU time that the runs of one mutant may take together.
+    pub cpu_seconds_max: f64,
     /// CPU time for cutting down what killed a mutant; zero: that is left alone.
     pub shrink: Duration,
 }
@@ -83,18 +106,25 @@ pub fn catalogue(root: &Path) -> io::Result<Vec<Mutant>> {
     serde_json::from_str(&text).map_err(io::Error::other)
 }
 
-/// Runs the mutants and prints the table. True if every one was killed.
+impl Mutant {
+    fn is_wanted(&self, only: &str) -> bool {
+        self.number.to_string() == only || self.patch.starts_with(only)
+    }
+}
+
+/// Runs the mutants, prints the table and keeps it. True if every one was killed.
 pub fn run(options: &Options) -> io::Result<bool> {
-    let wanted = |mutant: &Mutant| options.only.is_none_or(|only| only == mutant.number);
+    let wanted = |mutant: &Mutant| options.only.as_deref().is_none_or(|only| mutant.is_wanted(only));
     let mutants: Vec<Mutant> = catalogue(&options.root)?.into_iter().filter(wanted).collect();
     if mutants.is_empty() {
         return Err(io::Error::other("no such mutant in sim/mutants/catalogue.json"));
     }
     let mut outcomes = Vec::new();
     for mutant in mutants {
-        eprintln!("mutant {}: {}", mutant.number, mutant.what);
+        eprintln!("mutant {}: {}", mutant.patch, mutant.what);
         let outcome = try_mutant(options, mutant);
         eprintln!("  {}", outcome.line());
+        keep(&options.root, &outcome)?;
         outcomes.push(outcome);
     }
     println!("\n  {:>3}  {:<24} verdict", "row", "origin");
@@ -109,27 +139,69 @@ pub fn run(options: &Options) -> io::Result<bool> {
     Ok(outcomes.iter().all(Outcome::is_killed))
 }
 
+/// Puts an outcome in its place in the table.
+fn keep(root: &Path, outcome: &Outcome) -> io::Result<()> {
+    let path = root.join(RESULTS);
+    let text = fs::read_to_string(&path)?;
+    let (before, table) = text
+        .split_once(TABLE_HEAD)
+        .ok_or_else(|| io::Error::other(format!("{RESULTS} has no table")))?;
+    let mut rows: BTreeMap<&str, &str> = BTreeMap::new();
+    for row in table.lines() {
+        let patch = row.split('|').nth(1).unwrap_or_default().trim();
+        rows.insert(patch, row);
+    }
+    let own = outcome.row();
+    rows.insert(&outcome.mutant.patch, &own);
+    let rows: Vec<&str> = rows.into_values().collect();
+    fs::write(&path, format!("{before}{TABLE_HEAD}{}\n", rows.join("\n")))
+}
+
+fn fired(report: &Report) -> String {
+    let mut names: Vec<&str> = report
+        .violations
+        .iter()
+        .map(|violation| violation.property.as_str())
+        .collect();
+    names.dedup();
+    names.join(", ")
+}
+
 impl Outcome {
     fn is_killed(&self) -> bool {
         matches!(self.verdict, Verdict::Killed { replayed: true, .. })
     }
 
+    fn row(&self) -> String {
+        let (verdict, seed, replays) = match &self.verdict {
+            Verdict::Killed { report, replayed, .. } => {
+                let by = report.violations.first().map_or("", |first| &first.property);
+                let replays = if *replayed { "yes" } else { "no" };
+                (format!("killed by {by}"), report.seed.to_string(), replays)
+            }
+            Verdict::ByLuck { report } => (
+                format!("not as expected: {}", fired(report)),
+                report.seed.to_string(),
+                "",
+            ),
+            Verdict::Survived => ("survived".to_owned(), String::new(), ""),
+            Verdict::Broken(_) => ("not built".to_owned(), String::new(), ""),
+        };
+        format!(
+            "| {} | {verdict} | {seed} | {} | {:.0} | {:.0} | {replays} |",
+            self.mutant.patch, self.seeds, self.cpu_seconds, self.simulated_seconds
+        )
+    }
+
     fn line(&self) -> String {
         let cost = format!(
-            "{} seeds, {:.1} CPU s, build {} s",
+            "{} seeds, {:.1} CPU s, {:.0} simulated s, build {} s",
             self.seeds,
             self.cpu_seconds,
+            self.simulated_seconds,
             self.build.as_secs()
         );
-        let fired = |report: &Report| {
-            let mut names: Vec<&str> = report
-                .violations
-                .iter()
-                .map(|violation| violation.property.as_str())
-                .collect();
-            names.dedup();
-            format!("{} at seed {}", names.join(", "), report.seed)
-        };
+        let fired = |report: &Report| format!("{} at seed {}", fired(report), report.seed);
         match &self.verdict {
             Verdict::Killed {
                 report,
@@ -158,6 +230,7 @@ fn try_mutant(options: &Options, mutant: Mutant) -> Outcome {
         verdict: Verdict::Survived,
         seeds: 0,
         cpu_seconds: 0.0,
+        simulated_seconds: 0.0,
         build: Duration::ZERO,
     };
     let built = build(options, &outcome.mutant);
@@ -172,19 +245,20 @@ fn try_mutant(options: &Options, mutant: Mutant) -> Outcome {
 /// Runs seeds until one fails as expected, and that one again. Whatever else fires meanwhile, such as an assertion of a
 /// library, counts as luck and ends nothing.
 fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Result<()> {
-    let begun = Instant::now();
     let mut start = options.start;
     let end = options.start + options.seeds;
-    while start < end && begun.elapsed() < options.budget {
+    while start < end && outcome.cpu_seconds < options.cpu_seconds_max {
+        let seeds = SEEDS_PER_STEP.min(end - start);
         let campaign = Campaign {
             jobs: options.jobs,
             stop_at_failure: true,
-            budget: Some(options.budget.saturating_sub(begun.elapsed())),
-            ..Campaign::new(executable.to_owned(), start, end - start)
+            quiet: true,
+            ..Campaign::new(executable.to_owned(), start, seeds)
         };
         let summary = campaign.carry_out(&|_| {})?;
         outcome.seeds += summary.runs;
         outcome.cpu_seconds += summary.cpu_seconds;
+        outcome.simulated_seconds += summary.simulated_seconds;
         let expected = &outcome.mutant.expected;
         let as_expected = |report: &Report| {
             let first = report.violations.first();
@@ -192,7 +266,8 @@ fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Re
         };
         let failures: Vec<Report> = summary.failures.into_values().collect();
         let Some(last) = failures.last() else {
-            return Ok(());
+            start += seeds;
+            continue;
         };
         start = last.seed + 1;
         let Some(report) = failures.iter().find(|report| as_expected(report)).cloned() else {
@@ -234,6 +309,72 @@ fn shrink_failure(
     Ok(Some(Box::new(shrunk)))
 }
 
+fn complain(what: &str, output: &std::process::Output) -> io::Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{what}: {why}")))
+}
+
+/// A patch, applied to the sources in a folder, or with `check` only tried.
+fn apply(patch: &Path, folder: &Path, check: bool) -> io::Result<()> {
+    let applied = Command::new("git")
+        .args(["apply", "--whitespace=nowarn", "-p1"])
+        .args(check.then_some("--check"))
+        .arg(patch)
+        .current_dir(folder)
+        // A folder of its own, even though it lies inside of a repository.
+        .env("GIT_DIR", "/nonexistent")
+        .output()?;
+    complain(&format!("{} does not apply", patch.display()), &applied)
+}
+
+/// Where cargo keeps the sources of a library.
+fn library_source(root: &Path, library: &str) -> io::Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        manifest_path: PathBuf,
+    }
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline"])
+        .current_dir(root)
+        .stderr(Stdio::piped())
+        .output()?;
+    complain("cargo metadata", &output)?;
+    let metadata: Metadata = serde_json::from_slice(&output.stdout).map_err(io::Error::other)?;
+    let package = metadata
+        .packages
+        .into_iter()
+        .find(|package| package.name == library);
+    let manifest = package.map(|package| package.manifest_path);
+    let source = manifest.and_then(|manifest| manifest.parent().map(Path::to_owned));
+    source.ok_or_else(|| io::Error::other(format!("no library {library} in Cargo.lock")))
+}
+
+/// Every file below a folder, relative to it.
+fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    fn collect(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                collect(root, &path, found)?;
+            } else if let Ok(name) = path.strip_prefix(root) {
+                found.push(name.to_owned());
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    collect(folder, folder, &mut found)?;
+    Ok(found)
+}
+
 /// A patched copy of the workspace, built; the simulator's executable.
 fn build(options: &Options, mutant: &Mutant) -> io::Result<PathBuf> {
     let root = &options.root;
@@ -241,57 +382,53 @@ fn build(options: &Options, mutant: &Mutant) -> io::Result<PathBuf> {
     // One folder for all mutants: cargo then rebuilds only what a patch touches.
     let copy = root.join("target/mutants/tree");
     let target = root.join("target/mutants/target");
-    synchronize(root, &copy)?;
-    let applied = Command::new("git")
-        .args(["apply", "--whitespace=nowarn", "-p1"])
-        .arg(&patch)
-        .current_dir(&copy)
-        // A folder of its own, even though it lies inside of a repository.
-        .env("GIT_DIR", "/nonexistent")
-        .output()?;
-    if !applied.status.success() {
-        let why = String::from_utf8_lossy(&applied.stderr);
-        return Err(io::Error::other(format!(
-            "{} does not apply: {why}",
-            patch.display()
-        )));
+    synchronize(root, &files_of_repository(root)?, &copy)?;
+    let mut settings = vec!["build.rustflags=['--cfg','madsim']".to_owned()];
+    match &mutant.library {
+        None => apply(&patch, &copy, false)?,
+        Some(library) => {
+            let source = library_source(root, library)?;
+            let patched = root.join("target/mutants").join(library);
+            synchronize(&source, &files_below(&source)?, &patched)?;
+            apply(&patch, &patched, false)?;
+            settings.push(format!("patch.crates-io.{library}.path='{}'", patched.display()));
+            let without = |library| format!("profile.sim.package.{library}.debug-assertions=false");
+            settings.extend(RAFT_LIBRARIES.map(without));
+        }
     }
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "quorate-sim", "--profile", "sim"])
-        .args(["--config", "build.rustflags=['--cfg','madsim']", "--target-dir"])
+        .args(settings.iter().flat_map(|setting| ["--config", setting]))
+        .arg("--target-dir")
         .arg(&target)
         .current_dir(&copy)
+        // One mutant differs from the next by a few lines.
+        .env("CARGO_INCREMENTAL", "1")
         .output()?;
-    if !built.status.success() {
-        let why = String::from_utf8_lossy(&built.stderr);
-        return Err(io::Error::other(format!(
-            "{} does not build: {why}",
-            mutant.patch
-        )));
-    }
-    let executable = target.join(format!("mutant-{}", mutant.number));
+    complain(&format!("{} does not build", mutant.patch), &built)?;
+    let executable = target.join("mutant");
     fs::copy(target.join("sim/quorate-sim"), &executable)?;
     Ok(executable)
 }
 
-/// Makes `copy` hold the workspace's files; files that are the same keep their times, so that cargo does
-/// not rebuild what did not change.
-fn synchronize(root: &Path, copy: &Path) -> io::Result<()> {
+fn files_of_repository(root: &Path) -> io::Result<Vec<PathBuf>> {
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
         .output()?;
-    if !listed.status.success() {
-        return Err(io::Error::other(
-            String::from_utf8_lossy(&listed.stderr).into_owned(),
-        ));
-    }
+    complain("git ls-files", &listed)?;
     let names = String::from_utf8(listed.stdout).map_err(io::Error::other)?;
-    let mut wanted: std::collections::BTreeSet<PathBuf> = names
+    Ok(names
         .split('\0')
         .filter(|name| !name.is_empty())
         .map(PathBuf::from)
-        .collect();
+        .collect())
+}
+
+/// Makes `copy` hold these files of `root`; files that are the same keep their times, so that cargo does
+/// not rebuild what did not change.
+fn synchronize(root: &Path, names: &[PathBuf], copy: &Path) -> io::Result<()> {
+    let mut wanted: std::collections::BTreeSet<PathBuf> = names.iter().cloned().collect();
     wanted.retain(|name| root.join(name).is_file());
     fs::create_dir_all(copy)?;
     remove_others(copy, copy, &wanted)?;
@@ -346,5 +483,38 @@ mod tests {
                 .iter()
                 .all(|mutant| !mutant.expected.is_empty() && mutant.link.starts_with("https://"))
         );
+    }
+
+    #[test]
+    fn every_expected_property_is_one_that_is_judged() {
+        let of_clients = quorate_jepsen::property::Property::ALL.iter();
+        let mut known: Vec<&str> = of_clients.map(|property| property.name()).collect();
+        known.extend(crate::properties::all().iter().map(|about| about.name));
+        for mutant in catalogue(&root()).expect("a readable catalogue") {
+            for expected in &mutant.expected {
+                assert!(known.contains(&expected.as_str()), "{}: {expected}", mutant.patch);
+            }
+        }
+    }
+
+    #[test]
+    fn every_patch_applies_to_the_sources_of_today_and_is_small() {
+        const LINES_MAX: usize = 15;
+        for mutant in catalogue(&root()).expect("a readable catalogue") {
+            let patch = root().join("sim/mutants").join(&mutant.patch);
+            let patch = patch.canonicalize().expect("it is there");
+            let folder = match &mutant.library {
+                None => root(),
+                Some(library) => library_source(&root(), library).expect("cargo has it"),
+            };
+            apply(&patch, &folder, true).expect("it applies");
+            let text = fs::read_to_string(&patch).expect("readable");
+            let changed = |line: &&str| {
+                let is_head = line.starts_with("+++") || line.starts_with("---");
+                !is_head && (line.starts_with('+') || line.starts_with('-'))
+            };
+            let lines = text.lines().filter(changed).count();
+            assert!(lines <= LINES_MAX, "{}: {lines} lines", mutant.patch);
+        }
     }
 }

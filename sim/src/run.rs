@@ -35,7 +35,7 @@ use crate::logs::{LineListener, Logs};
 use crate::nemesis;
 use crate::notebook::Notebook;
 use crate::plan::{CALM, Plan};
-use crate::properties::{Observation, Properties};
+use crate::properties::Observation;
 use crate::report::{Report, Violation, add_counters};
 use crate::sabotage::Sabotage;
 use crate::seed::Seed;
@@ -235,7 +235,7 @@ impl Run {
 
     fn listen_to_votes(&self, log: Option<Level>) {
         let cluster = self.cluster.clone();
-        let listener = move |voter: &str, term, candidate| cluster.voted(voter, term, candidate);
+        let listener = move |name: &str, term, candidate, voter| cluster.voted(name, term, candidate, voter);
         let world = self.world.clone();
         let heard = move |name: &str, level: Level, text: &str| timeline::heard(&world, name, level, text);
         let lines = self
@@ -349,7 +349,7 @@ impl Run {
         let founded = self.within(USERS_TIMEOUT, founding).await;
         if !founded {
             let text = "without a fault users are made, and auth is switched on, in bounded time";
-            self.violate("liveness", text.to_owned());
+            self.violate("serves-writes", text.to_owned());
         }
         founded
     }
@@ -528,7 +528,7 @@ impl Run {
             .await;
         if !ended {
             let text = "when all is healed a replacement comes to its end, also under load".to_owned();
-            self.violate("liveness", text);
+            self.violate("administers", text);
         }
         ended
     }
@@ -538,26 +538,22 @@ impl Run {
         let cluster = self.cluster.clone();
         async move {
             let world = cluster.world().clone();
-            let mut properties = Properties::default();
             let mut last: Vec<Option<Observation>> = vec![None; cluster.len()];
             let mut looks = 0_u64;
             loop {
-                for (member, last) in last.iter_mut().enumerate() {
-                    let Some(mut now) = cluster.probe(member) else {
-                        continue;
-                    };
+                let looked = cluster.look_through(|now| {
                     looks += 1;
                     let falsify = looks.is_multiple_of(2) && world.elapsed() > CALM;
                     if falsify && cluster.plan().sabotage == Some(Sabotage::SecondLeader) {
                         now.leader = now.leader.map(|leader| leader ^ 1);
                     }
-                    if let Err(violation) = properties.observe(&now) {
-                        cluster.violate(violation);
-                        return;
-                    }
-                    if last.as_ref() != Some(&now) {
+                });
+                for (now, last) in looked.into_iter().zip(&mut last) {
+                    if let Some(now) = now
+                        && last.as_ref() != Some(&now)
+                    {
                         trace_observation(&world, &now);
-                        let place = crate::cluster::name(member);
+                        let place = crate::cluster::name(now.member);
                         world.notebook().observe(world.now(), &place, &now);
                         *last = Some(now);
                     }
@@ -567,8 +563,26 @@ impl Run {
         }
     }
 
-    /// Fresh writes and reads through every member; the revision at the end.
+    /// Somebody leads, in bounded time.
+    async fn elects(&self) -> bool {
+        let elected = self.within(self.plan.settle_timeout, async {
+            while self.cluster.leader().is_none() {
+                self.world.sleep(PROBE_INTERVAL).await;
+            }
+        });
+        let elected = elected.await;
+        if !elected {
+            let text = format!("nobody leads {:?} after all was healed", self.plan.settle_timeout);
+            self.violate("elects", text);
+        }
+        elected
+    }
+
+    /// A leader, fresh writes and reads through every member; the revision at the end.
     async fn settle(&self, env: &Env) -> Option<i64> {
+        if !self.elects().await {
+            return None;
+        }
         let options = SettleOptions {
             client: SETTLING_CLIENT,
             user: self.plan.clients.user(),
@@ -578,8 +592,8 @@ impl Run {
         };
         match settle(env, &self.clock(), &self.recorder, &options).await {
             Ok(revision) => Some(revision),
-            Err(text) => {
-                self.violate("liveness", text);
+            Err(unsettled) => {
+                self.violate(unsettled.property.name(), unsettled.message);
                 None
             }
         }

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub struct Core {
     pub(super) tokens: Tokens,
     pub(super) compactions: Compactions,
     slow_applies: SlowApplies,
+    /// The highest index up to which the engine is known to be durable.
+    synced: AtomicU64,
     /// Whether clients are asked who they are, as of the last entry.
     auth_enabled: AtomicBool,
     /// This member.
@@ -157,6 +159,7 @@ impl Core {
         let (members_changed, _) = signal::channel(0);
         lessor.replaced(inner.leases());
         let core = Core {
+            synced: AtomicU64::new(0),
             auth_enabled: AtomicBool::new(inner.state.auth().is_enabled()),
             member,
             is_learner: AtomicBool::new(false),
@@ -261,11 +264,21 @@ impl Core {
         engine.sync().await?;
         let took = self.slow_applies.env.now() - begun;
         self.figures().engine.commit.observe(took);
+        self.note_synced(applied);
         Ok(applied)
     }
 
     fn figures(&self) -> &Figures {
         self.slow_applies.env.figures()
+    }
+
+    fn note_synced(&self, applied: Option<LogId>) {
+        let index = applied.map_or(0, |applied| applied.index);
+        self.synced.fetch_max(index, Ordering::SeqCst);
+    }
+
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::SeqCst)
     }
 
     /// A place to receive a snapshot into.
@@ -414,6 +427,7 @@ impl Core {
             )));
         }
         let applied = fresh.standing.applied;
+        self.note_synced(applied);
         {
             let mut inner = self.lock_write();
             *inner = fresh;

@@ -51,7 +51,7 @@ pub use peer::Door;
 pub use restore::{begin_log, fill};
 pub use status::{REMOVED, Status};
 pub use tokens::simple_token;
-pub use types::Peer;
+pub use types::{Peer, voters_in};
 
 use crate::base::kv::Read;
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
@@ -288,6 +288,11 @@ impl Consensus {
 
     pub fn cluster_id(&self) -> ClusterId {
         self.0.options.identity.cluster
+    }
+
+    /// Up to which index the engine is durable.
+    pub fn synced(&self) -> u64 {
+        self.0.core.synced()
     }
 
     /// Whether clients have to say who they are.

@@ -198,7 +198,8 @@ impl Consensus {
         let answered = self.raft().vote(request).await;
         if answered.as_ref().is_ok_and(|response| response.vote_granted) {
             let (term, candidate) = (candidate.term, candidate.voted_for);
-            tracing::info!(target: "quorate::vote", term, candidate, "granted a vote");
+            let voter = self.member_id();
+            tracing::info!(target: "quorate::vote", term, candidate, voter, "granted a vote");
         }
         pause(self.env(), Site::VoteLate, self.election_timeout()).await;
         answered.map_or_else(refused, PeerResponse::Vote)

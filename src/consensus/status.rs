@@ -23,6 +23,8 @@ pub struct Status {
     /// Highest committed index that this member knows.
     pub committed: u64,
     pub applied: u64,
+    /// The last index of raft's newest snapshot; it may purge the log up to there.
+    pub snapshot: u64,
     pub is_learner: bool,
     /// Whether raft counts this member's vote: a new member's only once it has caught up.
     pub is_voter: bool,
@@ -89,6 +91,7 @@ impl Consensus {
             leader: metrics.current_leader.filter(|_| !leads || alone || acked),
             committed: metrics.local_committed.map_or(0, |committed| committed.index),
             applied: self.0.core.applied().map_or(0, |applied| applied.index),
+            snapshot: metrics.snapshot.map_or(0, |snapshot| snapshot.index),
             is_learner: self.0.core.is_learner(),
             is_voter: metrics
                 .membership_config

@@ -1,5 +1,6 @@
 //! The types that raft is made of here.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::machine::Machine;
 use super::runtime::RaftRuntime;
 use crate::base::MemberId;
 use crate::state::Position;
+use crate::transport::decode;
 
 /// Standard raft: one leader per term. Written out, since openraft's macro cannot name a responder.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
@@ -116,6 +118,20 @@ impl fmt::Display for Batch {
     }
 }
 
+/// The tag of a membership among the payloads: bincode's number of the enum's variant.
+const MEMBERSHIP_TAG: u8 = 2;
+
+/// Whose votes count from a log record on, if it changes that: a quorum is a majority of each of the sets.
+pub fn voters_in(record: &[u8]) -> Option<Vec<BTreeSet<MemberId>>> {
+    if record.first() != Some(&MEMBERSHIP_TAG) {
+        return None;
+    }
+    match decode(record).ok()? {
+        Payload::Membership(membership) => Some(membership.get_joint_config().clone()),
+        _ => None,
+    }
+}
+
 /// The log id of a position.
 pub fn log_id(position: Position) -> LogId {
     LogId::new(leader_of(position.term), position.index)
@@ -134,4 +150,30 @@ pub type TermLeader = <leader_id_std::LeaderId<u64, u64> as RaftLeaderId>::Commi
 
 pub fn leader_of(term: u64) -> TermLeader {
     leader_id_std::LeaderId { term, voted_for: 0 }.to_committed()
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::Membership;
+
+    use super::*;
+    use crate::transport::encode;
+
+    #[test]
+    fn a_record_tells_whose_votes_count() {
+        let voters = BTreeSet::from([3, 7]);
+        let peers = [3, 7].map(|id| (id, Peer::default()));
+        let membership = Membership::new(vec![voters.clone()], peers.into_iter().collect());
+        let record = encode(&Payload::Membership(membership.expect("well formed")));
+        assert_eq!(voters_in(&record), Some(vec![voters]));
+        let batch = Batch {
+            origin: 3,
+            life: 1,
+            sequence: 2,
+            commands: vec![Bytes::from_static(b"put")],
+        };
+        assert_eq!(voters_in(&encode(&Payload::Normal(batch))), None);
+        assert_eq!(voters_in(&encode(&Payload::Blank)), None);
+        assert_eq!(voters_in(&[]), None);
+    }
 }

@@ -25,7 +25,7 @@ pub struct JudgeOptions {
     /// Enables the lease checks.
     pub lease_times: Option<LeaseTimes>,
     /// What the quiet end could not reach; a violation of liveness.
-    pub liveness_failure: Option<String>,
+    pub liveness_failure: Option<Violation>,
     /// Members that were replaced by new ones at the same address.
     pub replacements: u64,
     /// Members that ended by themselves.
@@ -116,9 +116,7 @@ pub fn judge(history: &History, options: &JudgeOptions) -> Report {
     let claims = claim::check(history);
     violations.extend(claims.violations);
     undecided.extend(claims.undecided);
-    if let Some(text) = &options.liveness_failure {
-        violations.push(Violation::of_operations(Property::Liveness, [], text.clone()));
-    }
+    violations.extend(options.liveness_failure.clone());
     for text in &options.crashes {
         violations.push(Violation::of_operations(Property::StaysUp, [], text.clone()));
     }

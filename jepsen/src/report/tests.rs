@@ -1,7 +1,7 @@
 use super::{JudgeOptions, Verdict, judge};
 use crate::forge::{Forge, Lie};
 use crate::history::{History, Outcome};
-use crate::property::Property;
+use crate::property::{Property, Violation};
 
 #[test]
 fn a_good_history_passes_and_reads_the_same_each_time() {
@@ -64,10 +64,10 @@ fn what_the_tester_saw_counts_too() {
     let failed = |options: JudgeOptions| judge(&history, &options).first_property();
     assert_eq!(failed(JudgeOptions::default()), None);
     let not_alive = JudgeOptions {
-        liveness_failure: Some("no leader".into()),
+        liveness_failure: Some(Violation::of_operations(Property::ServesReads, [], "no leader")),
         ..Default::default()
     };
-    assert_eq!(failed(not_alive), Some(Property::Liveness));
+    assert_eq!(failed(not_alive), Some(Property::ServesReads));
     let crashed = JudgeOptions {
         crashes: vec!["m0 ended".into()],
         ..Default::default()

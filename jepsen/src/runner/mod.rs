@@ -21,6 +21,7 @@ use quorate::runtime::{Env, Task};
 use quorate_jepsen::edn;
 use quorate_jepsen::history::{History, Nanos, Recorder};
 use quorate_jepsen::lease::LeaseTimes;
+use quorate_jepsen::property::Violation;
 use quorate_jepsen::report::{JudgeOptions, Report, Verdict, judge};
 use quorate_jepsen::timeline::Node;
 use quorate_jepsen::workload::{
@@ -251,7 +252,7 @@ impl<'a> Run<'a> {
     }
 
     /// The quiet end; what could not be reached in time.
-    async fn settle(&mut self) -> Option<String> {
+    async fn settle(&mut self) -> Option<Violation> {
         let options = SettleOptions {
             client: FIRST_WATCHER - 1,
             user: None,

@@ -6,9 +6,6 @@
 
 use crate::property::Property;
 
-const GUARANTEES: &str = "etcd documentation, \"KV API guarantees\"";
-const WATCHES: &str = "etcd documentation, \"KV API guarantees\", watch APIs";
-const LEASES: &str = "etcd documentation, \"KV API guarantees\", lease APIs";
 const RAFT: &str = "Ongaro and Ousterhout, \"In Search of an Understandable Consensus Algorithm\", ";
 
 /// Properties of members: name, promise, place in the paper.
@@ -72,19 +69,5 @@ pub fn source(name: &str) -> String {
     if let Some((_, _, place)) = INSIDE.iter().find(|(known, _, _)| *known == name) {
         return format!("{RAFT}{place}");
     }
-    let Some(property) = of_clients(name) else {
-        return String::new();
-    };
-    use Property::*;
-    let source = match property {
-        Linearizable | PerKey => {
-            "Herlihy and Wing, \"Linearizability: A Correctness Condition for Concurrent Objects\"; etcd documentation, \"KV API guarantees\""
-        }
-        _ if name.starts_with("watch-") => WATCHES,
-        LeaseNotEarly | LeaseExpires => LEASES,
-        TermMonotonic => return format!("{RAFT}5.1"),
-        StaysUp | Liveness | Convergence => "",
-        _ => GUARANTEES,
-    };
-    source.to_owned()
+    of_clients(name).map_or(String::new(), |property| property.source().to_owned())
 }

@@ -12,6 +12,7 @@ use quorate::runtime::{Env, Instant};
 
 use super::{Clock, Connection, User, call};
 use crate::history::{Answer, Outcome, Recorder, Request};
+use crate::property::{Property, Violation};
 
 /// How long the quiet end may take, and who asks.
 #[derive(Clone, Debug)]
@@ -27,13 +28,13 @@ pub struct SettleOptions {
 }
 
 /// Writes and reads through every member, waits until all members have reached the last revision, and
-/// records what each holds. Returns that revision, or what could not be done in time.
+/// records what each holds. Returns that revision, or which sort of liveness did not come about in time.
 pub async fn settle(
     env: &Env,
     clock: &Clock,
     recorder: &Recorder,
     options: &SettleOptions,
-) -> Result<i64, String> {
+) -> Result<i64, Violation> {
     let deadline = env.now() + options.timeout;
     let settling = Settling {
         env,
@@ -48,11 +49,15 @@ pub async fn settle(
             key: key.into(),
             ..Default::default()
         };
-        settling.until_ok(member, put.into()).await?;
+        settling
+            .until_ok(member, put.into(), Property::ServesWrites)
+            .await?;
     }
     let mut revision = 0;
     for member in 0..options.addresses.len() {
-        let answer = settling.until_ok(member, everything(false).into()).await?;
+        let answer = settling
+            .until_ok(member, everything(false).into(), Property::ServesReads)
+            .await?;
         revision = revision.max(answer.revision());
     }
     for member in 0..options.addresses.len() {
@@ -89,22 +94,28 @@ impl Settling<'_> {
         connected
     }
 
-    fn late(&self, member: usize, what: &str) -> Result<(), String> {
+    fn late(&self, property: Property, member: usize, what: &str) -> Result<(), Violation> {
         if self.env.now() < self.deadline {
             return Ok(());
         }
-        Err(format!(
+        let text = format!(
             "member {member}: {what} was not possible within {:?} after all faults were healed",
             self.options.timeout
-        ))
+        );
+        Err(Violation::of_operations(property, [], text))
     }
 
     /// Repeats `request` at a member until it is answered. Every attempt is an operation of its own,
     /// with a value of its own.
-    async fn until_ok(&self, member: usize, request: Request) -> Result<Answer, String> {
+    async fn until_ok(
+        &self,
+        member: usize,
+        request: Request,
+        property: Property,
+    ) -> Result<Answer, Violation> {
         let mut attempt = 0;
         loop {
-            self.late(member, &format!("\"{request}\""))?;
+            self.late(property, member, &format!("\"{request}\""))?;
             let Some(connection) = self.connect(member).await else {
                 continue;
             };
@@ -126,9 +137,10 @@ impl Settling<'_> {
         }
     }
 
-    async fn final_state(&self, member: usize, revision: i64) -> Result<(), String> {
+    async fn final_state(&self, member: usize, revision: i64) -> Result<(), Violation> {
         loop {
-            self.late(member, &format!("reaching revision {revision}"))?;
+            let what = format!("reaching revision {revision}");
+            self.late(Property::Convergence, member, &what)?;
             let Some(connection) = self.connect(member).await else {
                 continue;
             };

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{LogId, LogRecord, WalState};
+use super::{LogId, LogRecord, Look, Seen, WalState};
 use crate::base::Broken;
 
 /// Where the payload of an entry lies, and its own checksum: the group's covers too much to be
@@ -212,6 +212,37 @@ impl Mirror {
         self.first = end.map_or(0, |end| end.index + 1);
     }
 
+    /// What was added since the look that ended with `after` (its [`Look::ticket`]), and where the log stands. Tickets
+    /// grow along the log, so what is new is its end.
+    pub fn look(&self, after: u64) -> Look {
+        let old = self.slots.iter().rev().position(|slot| slot.ticket < after);
+        let added_from = self.slots.len() - old.unwrap_or(self.slots.len());
+        let unplaced = self.slots.iter().rev().position(|slot| slot.place.is_some());
+        let cached_from = self.slots.len() - self.cache.len();
+        let seen = |(at, slot): (usize, &Slot)| {
+            let record = at.checked_sub(cached_from).and_then(|at| self.cache.get(at));
+            let payload = record.map(|record| record.payload.clone());
+            let of_payload = || crc32c::crc32c(payload.as_deref().unwrap_or_default());
+            Seen {
+                id: LogId {
+                    term: slot.term,
+                    node: slot.node,
+                    index: self.first + at as u64,
+                },
+                checksum: slot.place.map_or_else(of_payload, |place| place.checksum),
+                payload,
+            }
+        };
+        Look {
+            start: self.first,
+            end: self.end(),
+            durable_end: self.end() - unplaced.unwrap_or(self.slots.len()) as u64,
+            committed: self.committed,
+            ticket: self.next_ticket,
+            added: self.slots.iter().enumerate().skip(added_from).map(seen).collect(),
+        }
+    }
+
     /// The entries of `from..to` that the log holds, at most `max_bytes` of payload, but one entry at
     /// least: first those that have to be read, then those in memory.
     pub fn plan(&self, from: u64, to: u64, max_bytes: Option<usize>) -> (Vec<Stored>, Vec<LogRecord>) {
@@ -298,6 +329,33 @@ mod tests {
         mirror.placed(2, second, place(1024));
         mirror.evict(0);
         assert_eq!(mirror.plan(2, 3, None).0[0].place, place(1024));
+    }
+
+    #[test]
+    fn a_look_shows_what_is_new_and_what_is_durable() {
+        let (mut mirror, tickets) = filled(3);
+        mirror.placed(0, tickets[0], place(0));
+        let first = mirror.look(0);
+        assert_eq!((first.start, first.end, first.durable_end), (0, 3, 1));
+        assert_eq!(first.added.len(), 3);
+        assert_eq!(mirror.look(first.ticket).added, vec![]);
+        mirror.truncate(Some(id(1, 0)));
+        assert_eq!(
+            (
+                mirror.look(first.ticket).end,
+                mirror.look(first.ticket).durable_end
+            ),
+            (1, 1)
+        );
+        mirror.append(&record(2, 1, 5)).unwrap();
+        let second = mirror.look(first.ticket);
+        assert_eq!(second.added.len(), 1);
+        assert_eq!(second.added[0].id, id(2, 1));
+        assert_eq!(second.added[0].checksum, crc32c::crc32c(&[7; 5]));
+        assert_eq!(second.added[0].payload.as_deref(), Some(&[7; 5][..]));
+        mirror.reset(id(3, 9));
+        let third = mirror.look(second.ticket);
+        assert_eq!((third.start, third.end, third.durable_end), (10, 10, 10));
     }
 
     #[test]

@@ -104,6 +104,43 @@ pub struct WalState {
     pub last: Option<LogId>,
 }
 
+/// The log at one moment, as a witness sees it: the simulator's properties are judged by such looks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// The first index that the log holds, or would hold: everything below is gone.
+    pub start: u64,
+    /// One behind the newest entry.
+    pub end: u64,
+    /// One behind the newest entry that is durable.
+    pub durable_end: u64,
+    pub committed: Option<LogId>,
+    /// Where the next look goes on.
+    pub ticket: u64,
+    /// The entries that were added since the last look and are still there: the log's end.
+    pub added: Vec<Seen>,
+}
+
+/// An entry as a [`Look`] shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    pub id: LogId,
+    /// CRC-32C of the payload.
+    pub checksum: u32,
+    /// As long as it is in memory.
+    pub payload: Option<Bytes>,
+}
+
+/// Looks at a log without keeping it open.
+#[derive(Clone)]
+pub struct Witness(Arc<Shared>);
+
+impl Witness {
+    /// `after`: the ticket of the last look; 0 for the first.
+    pub fn look(&self, after: u64) -> Look {
+        self.0.lock().mirror.look(after)
+    }
+}
+
 /// A handle on the log; cheap to clone. When the last one is dropped, what is queued is still written.
 #[derive(Clone)]
 pub struct Wal(Arc<Handle>);
@@ -258,6 +295,10 @@ impl Wal {
 
     pub fn state(&self) -> WalState {
         self.0.shared.lock().mirror.state()
+    }
+
+    pub fn witness(&self) -> Witness {
+        Witness(self.0.shared.clone())
     }
 
     /// Adds entries behind the last one. They can be read at once, and are durable when this resolves.

@@ -1,0 +1,163 @@
+//! What is known from all looks so far; judges nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::member_log::{Change, Entry, MemberLog};
+use super::observation::{Observation, Sight, Voters};
+use super::{Step, Vote};
+
+/// See the module.
+#[derive(Default)]
+pub struct Book {
+    /// By member id; a replaced member's last log stays as the evidence that it is.
+    logs: BTreeMap<u64, MemberLog>,
+    /// Which member id is at each place.
+    ids: BTreeMap<usize, u64>,
+    lives: BTreeMap<usize, u64>,
+    last: BTreeMap<usize, Observation>,
+    /// Places whose process has begun and was not looked at yet.
+    starting: BTreeSet<usize>,
+    committed: BTreeMap<u64, Entry>,
+    committed_end: u64,
+    /// Who changed the membership, of what is committed.
+    memberships: BTreeMap<u64, Voters>,
+    votes: BTreeMap<(u64, u64), BTreeSet<u64>>,
+}
+
+/// A sight that was noted, still to be judged.
+pub(super) struct Taken {
+    place: usize,
+    id: u64,
+    same_life: bool,
+    now: Option<Observation>,
+    change: Change,
+}
+
+impl Book {
+    pub fn begin_life(&mut self, member: usize) {
+        self.starting.insert(member);
+    }
+
+    pub fn forget(&mut self, member: usize) {
+        self.ids.remove(&member);
+        self.lives.remove(&member);
+        self.last.remove(&member);
+    }
+
+    pub(super) fn note(&mut self, sight: Sight) -> Option<Taken> {
+        let place = sight.member;
+        if let Some(now) = &sight.observation {
+            self.ids.insert(place, now.id);
+        }
+        let (id, look) = (*self.ids.get(&place)?, sight.log?);
+        self.starting.remove(&place);
+        let same_life = self.lives.insert(place, sight.life) == Some(sight.life);
+        let change = self.logs.entry(id).or_default().take(&look);
+        Some(Taken {
+            place,
+            id,
+            same_life,
+            now: sight.observation,
+            change,
+        })
+    }
+
+    pub(super) fn step<'a>(&'a self, taken: &'a Taken) -> Option<Step<'a>> {
+        let log = self.logs.get(&taken.id)?;
+        Some(Step {
+            same_life: taken.same_life,
+            before: self.last.get(&taken.place),
+            now: taken.now.as_ref(),
+            id: taken.id,
+            log,
+            change: &taken.change,
+            committed_end: committed_end(log, taken.now.as_ref()),
+        })
+    }
+
+    /// Takes over what a step, which was found well, shows to be committed.
+    pub(super) fn commit(&mut self, taken: Taken) {
+        let log = &self.logs[&taken.id];
+        let end = committed_end(log, taken.now.as_ref()).min(log.end());
+        for index in self.committed_end.max(log.start())..end {
+            let Some(entry) = log.get(index) else { continue };
+            if let Some(voters) = &entry.voters {
+                self.memberships.insert(index, voters.clone());
+            }
+            self.committed.entry(index).or_insert_with(|| entry.clone());
+        }
+        self.committed_end = self.committed_end.max(end);
+        if let Some(now) = taken.now {
+            self.last.insert(taken.place, now);
+        }
+    }
+
+    pub(super) fn voted(&mut self, vote: &Vote) {
+        let voters = self.votes.entry((vote.term, vote.candidate)).or_default();
+        voters.insert(vote.voter);
+    }
+
+    /// Who voted for a candidate, besides itself.
+    pub fn voters_for(&self, term: u64, candidate: u64) -> BTreeSet<u64> {
+        self.votes.get(&(term, candidate)).cloned().unwrap_or_default()
+    }
+
+    pub fn log(&self, id: u64) -> Option<&MemberLog> {
+        self.logs.get(&id)
+    }
+
+    /// One behind the last index that anybody was seen to know as committed.
+    pub fn committed_end(&self) -> u64 {
+        self.committed_end
+    }
+
+    /// The committed entry at an index, unless it was never seen.
+    pub fn committed(&self, index: u64) -> Option<&Entry> {
+        self.committed.get(&index)
+    }
+
+    /// Committed entries from an index on.
+    pub fn committed_from(&self, start: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        self.committed
+            .range(start..)
+            .map(|(index, entry)| (*index, entry))
+    }
+
+    /// The committed membership in force below an index.
+    pub fn membership_below(&self, index: u64) -> Option<(u64, &Voters)> {
+        let (at, voters) = self.memberships.range(..index).next_back()?;
+        Some((*at, voters))
+    }
+
+    /// The memberships that may have been in force since `since`: the committed one of then, and whatever a log added.
+    pub fn memberships_since<'a>(&'a self, since: u64, log: &'a MemberLog) -> Vec<&'a Voters> {
+        let base = self.membership_below(since);
+        let from = base.map_or(0, |(index, _)| index);
+        let added = log.memberships().take_while(|(index, _)| *index > from);
+        let later = self.memberships.range(from..).map(|(_, voters)| voters);
+        added.map(|(_, voters)| voters).chain(later).collect()
+    }
+
+    /// All logs that are known.
+    pub fn logs(&self) -> impl Iterator<Item = &MemberLog> {
+        self.logs.values()
+    }
+
+    /// Whether a member may hold what it was not seen to hold: it was not looked at since it began.
+    pub fn is_uncertain(&self, id: u64) -> bool {
+        self.starting
+            .iter()
+            .any(|place| self.ids.get(place).is_none_or(|known| *known == id))
+    }
+}
+
+fn committed_end(log: &MemberLog, now: Option<&Observation>) -> u64 {
+    let known = now.map_or(0, |now| now.committed);
+    log.committed_end.max(if known > 0 { known + 1 } else { 0 })
+}
+
+/// Whether members make up a majority of each set.
+pub(super) fn is_quorum(voters: &Voters, has: impl Fn(u64) -> bool) -> bool {
+    let majority = |set: &BTreeSet<u64>| set.iter().filter(|id| has(**id)).count() * 2 > set.len();
+    voters.iter().all(majority)
+}

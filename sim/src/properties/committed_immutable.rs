@@ -1,0 +1,76 @@
+//! What is committed stays: no member cuts its log below what it knows to be committed, and all that know an index to be
+//! committed have the same entry there.
+
+use super::{About, Book, Property, Step};
+
+pub struct CommittedImmutable;
+
+impl CommittedImmutable {
+    pub const ABOUT: About = About {
+        name: "committed-immutable",
+        guarantee: "what is committed at an index is never replaced, on any member",
+        source: "Raft, 5.4; CCF#5674; openraft#1892",
+    };
+}
+
+impl Property for CommittedImmutable {
+    fn about(&self) -> About {
+        CommittedImmutable::ABOUT
+    }
+
+    fn judge(&mut self, step: &Step<'_>, book: &Book) -> Result<(), String> {
+        let (change, log, own) = (step.change, step.log, step.name());
+        for (index, entry) in &change.cut {
+            let kept = log.get(*index).is_some_and(|now| now == entry);
+            if step.same_life && *index < change.old_committed_end && !kept {
+                let term = entry.term;
+                return Err(format!(
+                    "{own} knew entry {index} of term {term} to be committed, and has it no more"
+                ));
+            }
+        }
+        // After a restart all that the log holds was added.
+        let from = change.from.min(change.old_committed_end).max(log.start());
+        for index in from..step.committed_end.min(log.end()) {
+            let (Some(entry), Some(committed)) = (log.get(index), book.committed(index)) else {
+                continue;
+            };
+            if (entry.term, entry.checksum) != (committed.term, committed.checksum) {
+                let (one, other) = (committed.term, entry.term);
+                return Err(format!(
+                    "an entry of term {one} was committed at {index}, and to {own} it is another, of term {other}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::forge::Forge;
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_neither_cut_nor_replaced() {
+        let mut forge = Forge::new(3);
+        forge.elect(0, 2);
+        forge.replicate(2, 5);
+        forge.commit_all(3);
+        forge.good();
+        forge.cut(1, 4);
+        forge.good();
+        forge.cut(1, 2);
+        forge.refused(CommittedImmutable::ABOUT);
+
+        let mut forge = Forge::new(3);
+        forge.elect(0, 2);
+        forge.replicate(2, 5);
+        forge.commit(0, 5);
+        forge.good();
+        forge.append(2, 3, 4..5);
+        forge.good();
+        forge.commit(2, 5);
+        forge.refused(CommittedImmutable::ABOUT);
+    }
+}

@@ -1,0 +1,84 @@
+//! A leader was elected by a quorum of the membership in force: it counts its own vote and those that left members for it. Votes
+//! of those that were removed do not count.
+
+use super::book::is_quorum;
+use super::{About, Book, Property, Step};
+
+#[derive(Default)]
+pub struct ElectionQuorum {
+    /// The newest term whose leader was judged.
+    judged: Option<u64>,
+}
+
+impl ElectionQuorum {
+    pub const ABOUT: About = About {
+        name: "election-quorum",
+        guarantee: "a leader has the votes of a quorum of the membership in force; a removed member's vote does not count",
+        source: "Raft, 5.2; thesis, 4.1; etcd#7280, etcd#12133, redisraft#17",
+    };
+}
+
+impl Property for ElectionQuorum {
+    fn about(&self) -> About {
+        ElectionQuorum::ABOUT
+    }
+
+    fn judge(&mut self, step: &Step<'_>, book: &Book) -> Result<(), String> {
+        let Some(term) = step.leads().filter(|term| self.judged < Some(*term)) else {
+            return Ok(());
+        };
+        self.judged = Some(term);
+        let mut voters = book.voters_for(term, step.id);
+        voters.insert(step.id);
+        // It stood for election with the log it had then; what it added as a leader may be seen already.
+        let first = step.log.entries().find(|(_, entry)| entry.term == term);
+        let end = first.map_or(step.log.end(), |(index, _)| index);
+        let stood = step.log.memberships().find(|(index, _)| *index < end);
+        let Some((_, members)) = stood.or_else(|| book.membership_below(end)) else {
+            return Ok(());
+        };
+        if is_quorum(members, |id| voters.contains(&id)) {
+            return Ok(());
+        }
+        let own = step.name();
+        Err(format!(
+            "{own} leads term {term} with the votes of {voters:x?} among {members:x?}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::forge::Forge;
+    use super::*;
+
+    #[test]
+    fn a_leader_needs_a_majority_of_those_who_count() {
+        let mut forge = Forge::new(3);
+        forge.elect(0, 2);
+        forge.replicate(2, 3);
+        forge.good();
+        forge.elect_by(1, 3, &[]);
+        forge.refused(ElectionQuorum::ABOUT);
+    }
+
+    #[test]
+    fn a_removed_member_does_not_count() {
+        let removed = |voter| {
+            let mut forge = Forge::new(4);
+            forge.elect(0, 2);
+            forge.replicate(2, 3);
+            forge.commit_all(3);
+            forge.good();
+            for member in 0..3 {
+                forge.append_members(member, 2, 3, &[1, 2, 3]);
+                forge.commit(member, 4);
+            }
+            forge.good();
+            forge.elect_by(1, 3, &[voter]);
+            forge
+        };
+        removed(2).good();
+        removed(3).refused(ElectionQuorum::ABOUT);
+    }
+}

@@ -1,0 +1,69 @@
+//! What a look shows of one member.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Whose votes count: a quorum is a majority of each set.
+pub type Voters = Arc<Vec<BTreeSet<u64>>>;
+
+/// One member at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Observation {
+    pub member: usize,
+    /// Which life of the member's process.
+    pub life: u64,
+    /// Its member id.
+    pub id: u64,
+    /// It counts in elections, as far as it knows.
+    pub is_voter: bool,
+    /// Raft's membership is decided, as far as it knows.
+    pub is_settled: bool,
+    pub term: u64,
+    /// The leader of that term as the member knows it: a member id.
+    pub leader: Option<u64>,
+    pub committed: u64,
+    pub applied: u64,
+    /// The last index of its newest snapshot.
+    pub snapshot: u64,
+    /// Up to this index its engine is durable.
+    pub synced: u64,
+    /// The index that the digest belongs to.
+    pub digest_index: u64,
+    pub digest: u64,
+}
+
+/// What a member's log looks like, as a difference to the last look.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogLook {
+    /// The first index that the log holds, or would hold: everything below is gone.
+    pub start: u64,
+    /// One behind the newest entry.
+    pub end: u64,
+    /// One behind the newest entry that is durable.
+    pub durable_end: u64,
+    /// One behind the last index that the log notes as committed; 0: it notes none.
+    pub committed_end: u64,
+    /// The entries that were added since the last look: the log's end. After a restart: all.
+    pub added: Vec<Added>,
+}
+
+/// An entry of a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Added {
+    pub index: u64,
+    pub term: u64,
+    /// Of the payload.
+    pub checksum: u32,
+    /// If the entry changes who votes.
+    pub voters: Option<Voters>,
+}
+
+/// A member in a look.
+pub struct Sight {
+    pub member: usize,
+    pub life: u64,
+    /// `None` if the process is about to end.
+    pub observation: Option<Observation>,
+    /// `None` if the process has only begun.
+    pub log: Option<LogLook>,
+}

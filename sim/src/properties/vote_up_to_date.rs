@@ -1,0 +1,58 @@
+//! The election restriction (Raft, 5.4.1): a voter denies its vote if its own log is more up-to-date than the candidate's. Logs
+//! are compared by the term of the last entry, then by length.
+//!
+//! The voter's log is that of some time before the vote and the candidate's that of now: either only grows more
+//! up-to-date, so nobody is accused wrongly.
+
+use super::{About, Vote};
+
+pub struct VoteUpToDate;
+
+impl VoteUpToDate {
+    pub const ABOUT: About = About {
+        name: "vote-up-to-date",
+        guarantee: "nobody votes for a candidate whose log is less up-to-date than its own",
+        source: "Raft, 5.4.1; async-raft a48a3282",
+    };
+
+    /// `voter`, `candidate`: term and index of the newest entry of either log, as far as known.
+    pub fn granted(
+        vote: &Vote,
+        voter: Option<(u64, u64)>,
+        candidate: Option<(u64, u64)>,
+    ) -> Result<(), String> {
+        let (Some(voter), Some(candidate)) = (voter, candidate) else {
+            return Ok(());
+        };
+        if voter <= candidate {
+            return Ok(());
+        }
+        Err(format!(
+            "in term {} {:x}, whose log ends at {} of term {}, voted for {:x}, whose log ends at {} of term {}",
+            vote.term, vote.voter, voter.1, voter.0, vote.candidate, candidate.1, candidate.0
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::forge::Forge;
+    use super::*;
+
+    #[test]
+    fn the_term_counts_more_than_the_length() {
+        let forged = |voter_term, voter_end| {
+            let mut forge = Forge::new(3);
+            forge.elect(0, 2);
+            forge.replicate(2, 3);
+            forge.append(0, 2, 3..9);
+            forge.append(1, voter_term, 3..voter_end);
+            forge.good();
+            forge.vote(1, 5, 0)
+        };
+        assert_eq!(forged(2, 9), None);
+        assert_eq!(forged(2, 4), None);
+        assert_eq!(forged(2, 10).as_deref(), Some(VoteUpToDate::ABOUT.name));
+        assert_eq!(forged(3, 4).as_deref(), Some(VoteUpToDate::ABOUT.name));
+    }
+}
