@@ -3,7 +3,7 @@
 //!
 //! ```json
 //! { "about": "a snapshot whose receiver lost its power was waited for without end",
-//!   "violates": ["liveness"], "fixed_by": "c0ffee1", "plan": { "seed": 52, … } }
+//!   "violates": ["serves-reads"], "fixed_by": "c0ffee1", "plan": { "seed": 52, … } }
 //! ```
 
 use std::fs;
