@@ -40,6 +40,7 @@ impl Book {
 
     pub fn forget(&mut self, member: usize) {
         self.ids.remove(&member);
+        self.starting.remove(&member);
         self.lives.remove(&member);
         self.last.remove(&member);
     }
@@ -143,11 +144,14 @@ impl Book {
         self.logs.values()
     }
 
-    /// Whether a member may hold what it was not seen to hold: it was not looked at since it began.
+    /// Whether a member may hold what it was not seen to hold: it was not looked at since it began. Who begins at a place for
+    /// the first time is one that was never seen.
     pub fn is_uncertain(&self, id: u64) -> bool {
-        self.starting
-            .iter()
-            .any(|place| self.ids.get(place).is_none_or(|known| *known == id))
+        let is_it = |place: &usize| match self.ids.get(place) {
+            Some(known) => *known == id,
+            None => !self.logs.contains_key(&id),
+        };
+        self.starting.iter().any(is_it)
     }
 }
 
