@@ -271,7 +271,7 @@ fn every_property_of_clients_has_its_promise() {
     for property in Property::ALL {
         assert_eq!(promise(property.name()), property.guarantee());
     }
-    assert!(source("watch-unique").contains("watch APIs"));
+    assert!(source("watch-unique").contains("API guarantees, watch"));
     assert!(source("election-safety").contains("5.2"));
     assert_eq!(
         (promise("no such property"), source("no such property").as_str()),
