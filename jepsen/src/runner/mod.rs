@@ -273,6 +273,6 @@ impl<'a> Run<'a> {
                 watcher.await;
             }
         }
-        settled.err()
+        settled.err().map(|unsettled| *unsettled)
     }
 }

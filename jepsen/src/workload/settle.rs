@@ -34,7 +34,7 @@ pub async fn settle(
     clock: &Clock,
     recorder: &Recorder,
     options: &SettleOptions,
-) -> Result<i64, Violation> {
+) -> Result<i64, Box<Violation>> {
     let deadline = env.now() + options.timeout;
     let settling = Settling {
         env,
@@ -94,7 +94,7 @@ impl Settling<'_> {
         connected
     }
 
-    fn late(&self, property: Property, member: usize, what: &str) -> Result<(), Violation> {
+    fn late(&self, property: Property, member: usize, what: &str) -> Result<(), Box<Violation>> {
         if self.env.now() < self.deadline {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Settling<'_> {
             "member {member}: {what} was not possible within {:?} after all faults were healed",
             self.options.timeout
         );
-        Err(Violation::of_operations(property, [], text))
+        Err(Box::new(Violation::of_operations(property, [], text)))
     }
 
     /// Repeats `request` at a member until it is answered. Every attempt is an operation of its own,
@@ -112,7 +112,7 @@ impl Settling<'_> {
         member: usize,
         request: Request,
         property: Property,
-    ) -> Result<Answer, Violation> {
+    ) -> Result<Answer, Box<Violation>> {
         let mut attempt = 0;
         loop {
             self.late(property, member, &format!("\"{request}\""))?;
@@ -137,7 +137,7 @@ impl Settling<'_> {
         }
     }
 
-    async fn final_state(&self, member: usize, revision: i64) -> Result<(), Violation> {
+    async fn final_state(&self, member: usize, revision: i64) -> Result<(), Box<Violation>> {
         loop {
             let what = format!("reaching revision {revision}");
             self.late(Property::Convergence, member, &what)?;
