@@ -246,10 +246,9 @@ impl Cluster {
             term,
             candidate,
         };
-        let voter_end = locked(&self.shared.properties).log_end(voter);
-        let looked = self.look();
-        let candidate_runs = looked.iter().flatten().any(|now| now.id == candidate);
-        let judged = locked(&self.shared.properties).voted(vote, voter_end, candidate_runs);
+        let voter_end = locked(&self.shared.properties).durable_end(voter);
+        self.look();
+        let judged = locked(&self.shared.properties).voted(vote, voter_end);
         if let Err(violation) = judged {
             self.violate(violation);
         }

@@ -11,6 +11,8 @@ use super::{Step, Vote};
 pub struct Book {
     /// By member id; a replaced member's last log stays as the evidence that it is.
     logs: BTreeMap<u64, MemberLog>,
+    /// By member id: the most up-to-date end that its log was ever seen to have.
+    peaks: BTreeMap<u64, (u64, u64)>,
     /// Which member id is at each place.
     ids: BTreeMap<usize, u64>,
     lives: BTreeMap<usize, u64>,
@@ -53,7 +55,12 @@ impl Book {
         let (id, look) = (*self.ids.get(&place)?, sight.log?);
         self.starting.remove(&place);
         let same_life = self.lives.insert(place, sight.life) == Some(sight.life);
-        let change = self.logs.entry(id).or_default().take(&look);
+        let log = self.logs.entry(id).or_default();
+        let change = log.take(&look);
+        if let Some(last) = log.last() {
+            let peak = self.peaks.entry(id).or_insert(last);
+            *peak = last.max(*peak);
+        }
         Some(Taken {
             place,
             id,
@@ -105,6 +112,11 @@ impl Book {
 
     pub fn log(&self, id: u64) -> Option<&MemberLog> {
         self.logs.get(&id)
+    }
+
+    /// Term and index of the most up-to-date end that a log ever had.
+    pub fn peak(&self, id: u64) -> Option<(u64, u64)> {
+        self.peaks.get(&id).copied()
     }
 
     /// One behind the last index that anybody was seen to know as committed.

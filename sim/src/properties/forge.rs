@@ -191,7 +191,7 @@ impl Forge {
                 term,
                 candidate,
             };
-            self.properties.voted(vote, None, true).expect("a fair election");
+            self.properties.voted(vote, None).expect("a fair election");
             (self.members[voter].term, self.members[voter].leader) = (term, None);
         }
         (self.members[member].term, self.members[member].leader) = (term, Some(candidate));
@@ -205,8 +205,8 @@ impl Forge {
             term,
             candidate: self.members[candidate].id,
         };
-        let voter_end = self.properties.log_end(vote.voter);
-        let judged = self.properties.voted(vote, voter_end, true);
+        let voter_end = self.properties.durable_end(vote.voter);
+        let judged = self.properties.voted(vote, voter_end);
         judged.err().map(|violation| violation.property)
     }
 

@@ -56,6 +56,12 @@ impl MemberLog {
         Some((newest.term, self.end() - 1))
     }
 
+    /// The same of those that are durable.
+    pub fn last_durable(&self) -> Option<(u64, u64)> {
+        let last = self.durable_end.min(self.end()).checked_sub(1)?;
+        Some((self.get(last)?.term, last))
+    }
+
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = (u64, &Entry)> {
         let indexed = |(at, entry)| (self.start + at as u64, entry);
         self.entries.iter().enumerate().map(indexed)

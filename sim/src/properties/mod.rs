@@ -135,25 +135,19 @@ impl Properties {
         Ok(())
     }
 
-    /// Term and index of the newest entry of a member's log at the last look.
-    pub fn log_end(&self, id: u64) -> Option<(u64, u64)> {
-        self.book.log(id)?.last()
+    /// Term and index of the newest durable entry of a member's log at the last look.
+    pub fn durable_end(&self, id: u64) -> Option<(u64, u64)> {
+        self.book.log(id)?.last_durable()
     }
 
-    /// A vote left a member for a candidate, whose log is known as of now. `voter_end`: the voter's [`log_end`](Self::log_end)
-    /// some time before it voted.
-    pub fn voted(
-        &mut self,
-        vote: Vote,
-        voter_end: Option<(u64, u64)>,
-        candidate_runs: bool,
-    ) -> Result<(), Violation> {
+    /// A vote left a member for a candidate, whose log was looked at just now. `voter_end`: the voter's
+    /// [`durable_end`](Self::durable_end) some time before it voted.
+    pub fn voted(&mut self, vote: Vote, voter_end: Option<(u64, u64)>) -> Result<(), Violation> {
         self.book.voted(&vote);
         self.durable_vote
             .granted(vote.place, vote.term, vote.candidate)
             .map_err(|seen| violation(DurableVote::ABOUT, seen))?;
-        let candidate_end = self.log_end(vote.candidate).filter(|_| candidate_runs);
-        VoteUpToDate::granted(&vote, voter_end, candidate_end)
+        VoteUpToDate::granted(&vote, voter_end, self.book.peak(vote.candidate))
             .map_err(|seen| violation(VoteUpToDate::ABOUT, seen))
     }
 

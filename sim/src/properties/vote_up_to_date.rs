@@ -1,8 +1,8 @@
 //! The election restriction (Raft, 5.4.1): a voter denies its vote if its own log is more up-to-date than the candidate's. Logs
 //! are compared by the term of the last entry, then by length.
 //!
-//! The voter's log is that of some time before the vote and the candidate's that of now: either only grows more
-//! up-to-date, so nobody is accused wrongly.
+//! The voter's log is what was durable some time before the vote, which only grows more up-to-date; the candidate's is the most that it ever
+//! was seen to be, since the candidate may have lost what was not durable after it asked. So nobody is accused wrongly.
 
 use super::{About, Vote};
 
