@@ -207,6 +207,9 @@ impl Cluster {
             add("unsynced writes torn", disk.crash.torn);
             add("unsynced names lost", disk.names_lost);
         }
+        for property in locked(&self.shared.properties).alarms() {
+            add(&format!("alarm/{property}"), 1);
+        }
         counters
     }
 

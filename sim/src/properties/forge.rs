@@ -61,7 +61,7 @@ impl Forge {
             added: vec![first.clone()],
         };
         Forge {
-            properties: Properties::default(),
+            properties: Properties::strict(),
             members: (0..count).map(observation).collect(),
             logs: vec![log; count],
             held: vec![vec![first]; count],
