@@ -163,7 +163,10 @@ mod tests {
     fn a_record_tells_whose_votes_count() {
         let voters = BTreeSet::from([3, 7]);
         let peers = [3, 7].map(|id| (id, Peer::default()));
-        let membership = Membership::new(vec![voters.clone()], peers.into_iter().collect());
+        let membership = Membership::new(
+            vec![voters.clone()],
+            peers.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        );
         let record = encode(&Payload::Membership(membership.expect("well formed")));
         assert_eq!(voters_in(&record), Some(vec![voters]));
         let batch = Batch {

@@ -93,6 +93,7 @@ pub const ON_TRIAL: &[&str] = &[
     ElectionQuorum::ABOUT.name,
     CommittedImmutable::ABOUT.name,
     CommitQuorum::ABOUT.name,
+    MembershipSteps::ABOUT.name,
     VoteUpToDate::ABOUT.name,
 ];
 

@@ -110,6 +110,9 @@ impl Blow<'_> {
         self.cluster.hold_down(member, Kill::Power);
         self.wait().await;
         self.world.drive(host, |drive| drive.wipe());
+        while !self.is_known_to_another(member) {
+            self.world.sleep(LOOK_EVERY).await;
+        }
         self.cluster.release(member);
         let end = self.world.now() + REFUSAL_WAIT.as_nanos() as u64;
         let mut refused = false;
@@ -131,5 +134,18 @@ impl Blow<'_> {
         self.cluster.hold_down(member, Kill::Process);
         self.replace_held(member).await;
         refused
+    }
+
+    /// Somebody runs whom this member can ask.
+    fn is_known_to_another(&self, member: usize) -> bool {
+        let own = self.host(member);
+        let can_tell = |other: usize| {
+            let host = self.host(other);
+            let is_cut = self
+                .world
+                .net(|net, _| net.is_cut(own, host) || net.is_cut(host, own));
+            other != member && !is_cut && self.cluster.probe(other).is_some()
+        };
+        (0..self.cluster.len()).any(can_tell)
     }
 }
