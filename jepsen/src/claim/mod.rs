@@ -109,6 +109,10 @@ impl<'a> Log<'a> {
                 let WatchEvent::Received(response) = &entry.event else {
                     continue;
                 };
+                if response.compact_revision > 0 {
+                    // What it missed is compacted: behind that it tells less than everything.
+                    break;
+                }
                 for event in &response.events {
                     let Some(kv) = &event.kv else { continue };
                     log.reaches = log.reaches.max(kv.mod_revision);

@@ -14,6 +14,8 @@ const B: &str = "lock/0/b";
 struct Play {
     recorder: Recorder,
     events: Vec<Event>,
+    /// Places of events that were compacted before a watch could tell them.
+    missed: Option<std::ops::Range<usize>>,
 }
 
 impl Play {
@@ -70,14 +72,24 @@ impl Play {
             start_revision: 1,
             ..Default::default()
         };
+        let response = |events: &[Event], compact_revision| {
+            WatchEvent::Received(Box::new(pb::WatchResponse {
+                events: events.to_vec(),
+                canceled: compact_revision > 0,
+                compact_revision,
+                ..Default::default()
+            }))
+        };
+        let end = self.events.len();
+        let missed = self.missed.clone().unwrap_or(end..end);
         for watcher in 0..2 {
             let watch = self.recorder.watch(watcher, request.clone());
-            let response = pb::WatchResponse {
-                events: self.events.clone(),
-                ..Default::default()
-            };
-            self.recorder
-                .watch_event(watch, 0, WatchEvent::Received(Box::new(response)));
+            let tell = |told| self.recorder.watch_event(watch, 0, told);
+            tell(response(&self.events[..missed.start], 0));
+            if missed.start < end {
+                tell(response(&[], missed.end as i64 + 2));
+                tell(response(&self.events[missed.end..], 0));
+            }
         }
         check(&self.recorder.take())
     }
@@ -139,6 +151,17 @@ fn what_the_watches_do_not_show_is_not_decided() {
     let play = handed_over();
     play.claim(A, 4, None);
     play.claim(A, 7, None);
+    let checked = play.check();
+    assert_eq!(checked.violations, []);
+    assert!(checked.undecided.is_some());
+}
+
+/// Seed 652: both watches were cut off, and what they missed was compacted.
+#[test]
+fn what_was_compacted_unseen_is_not_decided() {
+    let mut play = handed_over();
+    play.missed = Some(2..4);
+    play.claim(B, 6, None);
     let checked = play.check();
     assert_eq!(checked.violations, []);
     assert!(checked.undecided.is_some());

@@ -136,7 +136,7 @@ impl Blow<'_> {
         refused
     }
 
-    /// Somebody runs whom this member can ask.
+    /// Somebody runs whom this member can ask, and knows that the cluster has begun.
     fn is_known_to_another(&self, member: usize) -> bool {
         let own = self.host(member);
         let can_tell = |other: usize| {
@@ -144,7 +144,8 @@ impl Blow<'_> {
             let is_cut = self
                 .world
                 .net(|net, _| net.is_cut(own, host) || net.is_cut(host, own));
-            other != member && !is_cut && self.cluster.probe(other).is_some()
+            let has_begun = self.cluster.probe(other).is_some_and(|seen| seen.committed > 0);
+            other != member && !is_cut && has_begun
         };
         (0..self.cluster.len()).any(can_tell)
     }
