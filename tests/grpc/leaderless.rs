@@ -14,9 +14,12 @@ use crate::{PATIENCE, RUNTIME, put, range, refusal};
 
 /// Three members on loopback.
 async fn start(env: &Env, dir: &std::path::Path) -> Vec<Node> {
+    // Below the range from which the kernel gives ports to connections: nobody takes them between this and the start.
+    let mut ports = 10_000 + (std::process::id() % 10_000) as u16..;
     let mut held = Vec::new();
-    for _ in 0..3 {
-        held.push(env.listen("127.0.0.1:0").await.unwrap());
+    while held.len() < 3 {
+        let port = ports.next().expect("there are free ports");
+        held.extend(env.listen(&format!("127.0.0.1:{port}")).await);
     }
     let addresses: Vec<String> = held.iter().map(|listener| listener.local_address()).collect();
     drop(held);
