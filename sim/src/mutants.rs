@@ -342,7 +342,7 @@ fn library_source(root: &Path, library: &str) -> io::Result<PathBuf> {
         manifest_path: PathBuf,
     }
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root)
         .stderr(Stdio::piped())
         .output()?;
