@@ -412,6 +412,12 @@ impl Node {
         }
     }
 
+    /// Whether this member knows that the one of this name has started: each announces that to the cluster, and a
+    /// member that comes without data is refused by it.
+    pub fn has_seen_start(&self, name: &str) -> bool {
+        self.consensus.members().iter().any(|member| member.name == name)
+    }
+
     /// Sees what the log holds, and what of it is durable.
     pub fn log_witness(&self) -> Witness {
         self.wal.witness()

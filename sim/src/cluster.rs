@@ -578,6 +578,14 @@ impl Cluster {
         })
     }
 
+    /// Whether a member knows that another one has started; `None` if it does not run.
+    pub fn has_seen_start(&self, index: usize, other: usize) -> Option<bool> {
+        let member = locked(&self.shared.members[index]);
+        let runs = !self.world().is_off(member.host);
+        let node = member.node.upgrade().filter(|_| runs)?;
+        Some(node.has_seen_start(&name(other)))
+    }
+
     /// Looks at all members at this moment and judges what is seen; their observations.
     pub fn look(&self) -> Vec<Option<Observation>> {
         self.look_through(|_| {})

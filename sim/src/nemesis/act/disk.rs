@@ -103,14 +103,14 @@ impl Blow<'_> {
     /// What a disk holds is gone, and nobody but the cluster knows that it was there. Judged only if the others can tell:
     /// without an answer a member may take itself for new, as etcd's do, so it is not given the time for that.
     pub(super) async fn wipe(&self, member: usize) -> bool {
-        if !self.cluster.atlas(|atlas| atlas.damage(member)) {
+        if !self.is_known(member) || !self.cluster.atlas(|atlas| atlas.damage(member)) {
             return false;
         }
         let host = self.host(member);
         self.cluster.hold_down(member, Kill::Power);
         self.wait().await;
         self.world.drive(host, |drive| drive.wipe());
-        while !self.is_known_to_another(member) {
+        while !self.is_known(member) {
             self.world.sleep(LOOK_EVERY).await;
         }
         self.cluster.release(member);
@@ -136,17 +136,19 @@ impl Blow<'_> {
         refused
     }
 
-    /// Somebody runs whom this member can ask, and knows that the cluster has begun.
-    fn is_known_to_another(&self, member: usize) -> bool {
+    /// Somebody runs whom this member can ask, and whoever does knows that it has started. (Seed 287: a member may lose its data
+    /// before it has announced itself, and is new to all others.)
+    fn is_known(&self, member: usize) -> bool {
         let own = self.host(member);
-        let can_tell = |other: usize| {
+        let is_cut = |other: usize| {
             let host = self.host(other);
-            let is_cut = self
-                .world
-                .net(|net, _| net.is_cut(own, host) || net.is_cut(host, own));
-            let has_begun = self.cluster.probe(other).is_some_and(|seen| seen.committed > 0);
-            other != member && !is_cut && has_begun
+            self.world
+                .net(|net, _| net.is_cut(own, host) || net.is_cut(host, own))
         };
-        (0..self.cluster.len()).any(can_tell)
+        let others = (0..self.cluster.len()).filter(|other| *other != member && !is_cut(*other));
+        let mut told = others
+            .filter_map(|other| self.cluster.has_seen_start(other, member))
+            .peekable();
+        told.peek().is_some() && told.all(|knows| knows)
     }
 }
