@@ -74,6 +74,7 @@ struct Inner {
 
 /// The replicated state of this member, shared by raft (which writes) and the server (which reads).
 pub struct Core {
+    env: Env,
     inner: RwLock<Inner>,
     store: Store,
     /// The log id up to which reads see everything.
@@ -82,7 +83,8 @@ pub struct Core {
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
     pub(super) compactions: Compactions,
-    slow_applies: SlowApplies,
+    /// An apply that takes longer is told of.
+    slow_apply: Duration,
     /// The highest index up to which the engine is known to be durable.
     synced: AtomicU64,
     /// Whether clients are asked who they are, as of the last entry.
@@ -104,32 +106,7 @@ pub struct Followers {
     pub lessor: Lessor,
     pub tokens: Tokens,
     pub compactions: Compactions,
-    pub slow_applies: SlowApplies,
-}
-
-/// Tells of applies that take long.
-pub struct SlowApplies {
-    env: Env,
-    threshold: Duration,
-}
-
-impl SlowApplies {
-    pub fn new(env: Env, threshold: Duration) -> SlowApplies {
-        SlowApplies { env, threshold }
-    }
-
-    fn look(&self, begun: Instant, entries: usize) {
-        let took = self.env.now() - begun;
-        if took > self.threshold {
-            self.env.figures().agreement.slow_applies.inc();
-            tracing::warn!(
-                ?took,
-                "expected-duration" = ?self.threshold,
-                entries,
-                "apply request took too long"
-            );
-        }
-    }
+    pub slow_apply: Duration,
 }
 
 /// An outcome with the request that led to it, for those who follow what is applied.
@@ -141,6 +118,7 @@ struct Effect {
 impl Core {
     /// Rebuilds the state from the store.
     pub fn open(
+        env: Env,
         store: Store,
         followers: Followers,
         member: MemberId,
@@ -152,7 +130,7 @@ impl Core {
             lessor,
             tokens,
             compactions,
-            slow_applies,
+            slow_apply,
         } = followers;
         let inner = Inner::open(store.engine())?;
         let (applied, _) = signal::channel(inner.standing.applied);
@@ -168,7 +146,8 @@ impl Core {
             members_changed,
             tokens,
             compactions,
-            slow_applies,
+            env,
+            slow_apply,
             inner: RwLock::new(inner),
             store,
             applied,
@@ -260,16 +239,30 @@ impl Core {
             let inner = self.lock_read();
             (inner.engine.clone(), inner.standing.applied)
         };
-        let begun = self.slow_applies.env.now();
+        let begun = self.env.now();
         engine.sync().await?;
-        let took = self.slow_applies.env.now() - begun;
+        let took = self.env.now() - begun;
         self.figures().engine.commit.observe(took);
         self.note_synced(applied);
         Ok(applied)
     }
 
     fn figures(&self) -> &Figures {
-        self.slow_applies.env.figures()
+        self.env.figures()
+    }
+
+    /// A batch of entries was applied.
+    fn tell_if_slow(&self, begun: Instant, entries: usize) {
+        let took = self.env.now() - begun;
+        if took > self.slow_apply {
+            self.figures().agreement.slow_applies.inc();
+            tracing::warn!(
+                ?took,
+                "expected-duration" = ?self.slow_apply,
+                entries,
+                "apply request took too long"
+            );
+        }
     }
 
     fn note_synced(&self, applied: Option<LogId>) {
@@ -288,7 +281,7 @@ impl Core {
 
     /// Applies entries that follow each other, and answers who waits for them.
     fn apply(&self, entries: Vec<Entry>) -> Result<(), Broken> {
-        let env = &self.slow_applies.env;
+        let env = &self.env;
         let (begun, count) = (env.now(), entries.len());
         let mut batches = Vec::new();
         let last = {
@@ -352,7 +345,7 @@ impl Core {
             }
             inner.standing.applied
         };
-        self.slow_applies.look(begun, count);
+        self.tell_if_slow(begun, count);
         self.applied.send(last);
         for (batch, effects) in batches {
             self.proposals
@@ -415,9 +408,9 @@ impl Core {
     /// Replaces the state by a received snapshot.
     async fn install(&self, meta: &SnapshotMeta, install: Install) -> Result<(), Broken> {
         let _installing = self.figures().snapshots.installing.hold();
-        let begun = self.slow_applies.env.now();
+        let begun = self.env.now();
         let engine = install.commit().await?;
-        let took = self.slow_applies.env.now() - begun;
+        let took = self.env.now() - begun;
         self.figures().snapshots.install_sync.observe(took);
         let fresh = Inner::open(engine)?;
         if fresh.standing.applied != meta.last_log_id {
@@ -547,7 +540,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let figures = &self.0.figures().snapshots;
-        let mut stopwatch = Stopwatch::start(&self.0.slow_applies.env);
+        let mut stopwatch = Stopwatch::start(&self.0.env);
         // The snapshot is taken before the sync, so the sync covers all that it names.
         let snapshot = self.0.snapshot();
         let naming = stopwatch.lap();
@@ -575,7 +568,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let chunk_max = buggify::limit(Site::ApplyOne, APPLY_CHUNK_ENTRIES, 2);
         let mut chunk = Vec::new();
-        pause(&self.0.slow_applies.env, Site::ApplyLate, APPLY_PAUSE).await;
+        pause(&self.0.env, Site::ApplyLate, APPLY_PAUSE).await;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             chunk.push(entry);

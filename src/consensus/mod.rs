@@ -63,7 +63,7 @@ use crate::state::exchange::Export;
 use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
 use crate::transport::{self, AddressBook, Identity, Purpose, Way};
-use machine::{Core, Followers, Machine, SlowApplies};
+use machine::{Core, Followers, Machine};
 use message::{PeerRequest, PeerResponse};
 use network::Network;
 use propose::Proposals;
@@ -161,9 +161,16 @@ impl Consensus {
             lessor: lessor::Lessor::new(env.clone(), options.lease_checkpoints),
             tokens: tokens::Tokens::new(env.clone(), options.token_ttl),
             compactions,
-            slow_applies: SlowApplies::new(env.clone(), options.slow_apply),
+            slow_apply: options.slow_apply,
         };
-        let core = Arc::new(Core::open(store, followers, member, book.clone(), observer)?);
+        let core = Arc::new(Core::open(
+            env.clone(),
+            store,
+            followers,
+            member,
+            book.clone(),
+            observer,
+        )?);
         // What a killed process left in the page cache is made durable before raft counts on it.
         core.sync().await?;
         let network = Network::new(

@@ -75,7 +75,7 @@ impl Cluster for Api {
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         self.unary(Rpc::MemberList, false, request, |request, _| async move {
             if request.linearizable {
-                self.read_barrier().await?;
+                self.consensus.read_barrier().await?;
             }
             Ok(pb::MemberListResponse {
                 header: Some(self.cluster_header()),

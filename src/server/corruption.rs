@@ -121,7 +121,7 @@ impl Api {
         let before = self.consensus.hash_now(0).await.ok()?;
         let ask = |peer| self.consensus.peer_hash(peer, before.hash_revision);
         let answers = peers(&self.consensus, ask).await;
-        self.read_barrier().await.ok()?;
+        self.consensus.read_barrier().await.ok()?;
         let after = self.consensus.hash_now(before.hash_revision).await.ok()?;
         let now = self.consensus.read(|state, _| state.revision());
         if after.compact_revision == before.compact_revision && after.hash != before.hash {

@@ -102,7 +102,7 @@ impl Api {
 
     async fn read_range(&self, request: pb::RangeRequest, who: Caller) -> Result<pb::RangeResponse, Denied> {
         if !request.serializable {
-            self.read_barrier().await?;
+            self.consensus.read_barrier().await?;
         }
         let permit = self.permit_range(&request, &who).await?;
         let begun = self.env.now();
@@ -181,7 +181,7 @@ impl Api {
 
     async fn read_txn(&self, request: &pb::TxnRequest, who: &Caller) -> Result<pb::TxnResponse, Denied> {
         if !check::is_serializable(request) {
-            self.read_barrier().await?;
+            self.consensus.read_barrier().await?;
         }
         let permit = self
             .permit(who, |state, who| state.permit_txn(who, request))

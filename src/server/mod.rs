@@ -379,11 +379,6 @@ impl Api {
         took
     }
 
-    /// Waits until a local read is linearizable.
-    async fn read_barrier(&self) -> Result<(), Denied> {
-        self.consensus.read_barrier().await
-    }
-
     /// A header with the revision that the caller knows to be right.
     fn header(&self, revision: Revision) -> pb::ResponseHeader {
         pb::ResponseHeader {

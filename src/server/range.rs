@@ -216,7 +216,7 @@ impl Chunks {
             },
             None => {
                 if !self.request.serializable {
-                    self.api.read_barrier().await?;
+                    self.api.consensus.read_barrier().await?;
                 }
                 self.permit = Some(self.api.permit_range(&self.request, &self.who).await?);
                 if !in_pieces(&self.request) {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::data::{Entry, Micros, Operation, State, Timeline};
+use super::data::{Entry, Micros, Operation, State, Timeline, Watch};
 
 /// What is nearer than this keeps its texts, and its states.
 const NEAR: Micros = 1_500_000;
@@ -63,6 +63,11 @@ impl Focus {
         }
     }
 
+    /// Whether the violation is about this watch.
+    fn names(&self, watch: &Watch) -> bool {
+        self.watches.contains(&watch.id)
+    }
+
     fn distance(&self, at: Micros) -> Micros {
         let distances = self.times.iter().map(|time| time.abs_diff(at));
         distances.min().unwrap_or(Micros::MAX)
@@ -99,11 +104,7 @@ fn drop_texts(timeline: &mut Timeline, focus: &Focus, excess: usize) -> usize {
     let mut items: Vec<(Micros, usize)> = operations
         .map(|own| (focus.distance(own.from), text_bytes(own)))
         .collect();
-    for watch in timeline
-        .watches
-        .iter()
-        .filter(|watch| !focus.watches.contains(&watch.id))
-    {
+    for watch in timeline.watches.iter().filter(|watch| !focus.names(watch)) {
         let entries = watch.entries.iter();
         let entries = entries.filter(|entry| far(entry.at));
         items.extend(entries.map(|entry| (focus.distance(entry.at), entry.text.len())));
@@ -118,9 +119,8 @@ fn drop_texts(timeline: &mut Timeline, focus: &Focus, excess: usize) -> usize {
             own.answer.clear();
         }
     }
-    for watch in &mut timeline.watches {
-        let far =
-            |entry: &&mut Entry| focus.distance(entry.at) >= reach && !focus.watches.contains(&watch.id);
+    for watch in timeline.watches.iter_mut().filter(|watch| !focus.names(watch)) {
+        let far = |entry: &&mut Entry| focus.distance(entry.at) >= reach;
         for entry in watch.entries.iter_mut().filter(far) {
             bytes += entry.text.len();
             entry.text.clear();
@@ -172,11 +172,7 @@ fn drop_operations(timeline: &mut Timeline, focus: &Focus, excess: usize) {
     let mut items: Vec<(Micros, usize)> = operations
         .map(|own| (focus.distance(own.from), json_bytes(own) + 1))
         .collect();
-    for watch in timeline
-        .watches
-        .iter()
-        .filter(|watch| !focus.watches.contains(&watch.id))
-    {
+    for watch in timeline.watches.iter().filter(|watch| !focus.names(watch)) {
         let entries = watch.entries.iter();
         items.extend(entries.map(|entry| (focus.distance(entry.at), json_bytes(entry) + 1)));
     }
@@ -185,11 +181,7 @@ fn drop_operations(timeline: &mut Timeline, focus: &Focus, excess: usize) {
     timeline
         .operations
         .retain(|own| keeps(own) || focus.distance(own.from) < reach);
-    for watch in timeline
-        .watches
-        .iter_mut()
-        .filter(|watch| !focus.watches.contains(&watch.id))
-    {
+    for watch in timeline.watches.iter_mut().filter(|watch| !focus.names(watch)) {
         watch.entries.retain(|entry| focus.distance(entry.at) < reach);
     }
     let gone = before - timeline.operations.len();

@@ -44,9 +44,7 @@ mod tests {
     #[test]
     fn applying_without_effect_is_refused() {
         let forged = || {
-            let mut forge = Forge::new(3);
-            forge.elect(0, 2);
-            forge.replicate(2, 6);
+            let mut forge = Forge::led(3, 6);
             forge.commit_all(4);
             forge.good();
             forge.commit_all(6);

@@ -48,9 +48,7 @@ mod tests {
     #[test]
     fn entries_of_earlier_terms_are_not_committed_by_counting() {
         let forged = || {
-            let mut forge = Forge::new(3);
-            forge.elect(0, 2);
-            forge.replicate(2, 4);
+            let mut forge = Forge::led(3, 4);
             forge.commit_all(2);
             forge.good();
             forge.elect(1, 3);

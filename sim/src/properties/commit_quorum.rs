@@ -61,9 +61,7 @@ mod tests {
 
     #[test]
     fn two_of_three_are_enough_and_one_is_not() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
+        let mut forge = Forge::led(3, 3);
         forge.commit(0, 3);
         forge.good();
         forge.append(0, 2, 3..6);
@@ -76,9 +74,7 @@ mod tests {
 
     #[test]
     fn what_is_written_but_not_durable_does_not_count_for_the_leader_either() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
+        let mut forge = Forge::led(3, 3);
         forge.append(0, 2, 3..5);
         forge.append(1, 2, 3..5);
         forge.append(2, 2, 3..5);
@@ -92,11 +88,7 @@ mod tests {
 
     #[test]
     fn a_quorum_is_one_of_the_membership_in_force() {
-        let mut forge = Forge::new(5);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
-        forge.commit_all(3);
-        forge.good();
+        let mut forge = Forge::settled(5, 3);
         forge.append_members(0, 2, 3, &[1, 2, 3, 4]);
         forge.append_members(1, 2, 3, &[1, 2, 3, 4]);
         forge.append_members(4, 2, 3, &[1, 2, 3, 4]);
@@ -112,11 +104,7 @@ mod tests {
 
     #[test]
     fn nobody_is_accused_of_what_a_beginning_process_may_hold() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
-        forge.commit_all(3);
-        forge.good();
+        let mut forge = Forge::settled(3, 3);
         forge.begin_life(1);
         forge.append(0, 2, 3..4);
         forge.commit(0, 4);

@@ -53,9 +53,7 @@ mod tests {
 
     #[test]
     fn what_is_committed_is_neither_cut_nor_replaced() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 5);
+        let mut forge = Forge::led(3, 5);
         forge.commit_all(3);
         forge.good();
         forge.cut(1, 4);
@@ -63,9 +61,7 @@ mod tests {
         forge.cut(1, 2);
         forge.refused(CommittedImmutable::ABOUT);
 
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 5);
+        let mut forge = Forge::led(3, 5);
         forge.commit(0, 5);
         forge.good();
         forge.append(2, 3, 4..5);

@@ -43,9 +43,7 @@ mod tests {
 
     #[test]
     fn a_restart_may_lose_only_what_was_not_durable() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 5);
+        let mut forge = Forge::led(3, 5);
         forge.commit_all(4);
         forge.log(2).durable_end = 4;
         forge.good();

@@ -54,9 +54,7 @@ mod tests {
 
     #[test]
     fn a_leader_needs_a_majority_of_those_who_count() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
+        let mut forge = Forge::led(3, 3);
         forge.good();
         forge.elect_by(1, 3, &[]);
         forge.refused(ElectionQuorum::ABOUT);
@@ -65,11 +63,7 @@ mod tests {
     #[test]
     fn a_removed_member_does_not_count() {
         let removed = |voter| {
-            let mut forge = Forge::new(4);
-            forge.elect(0, 2);
-            forge.replicate(2, 3);
-            forge.commit_all(3);
-            forge.good();
+            let mut forge = Forge::settled(4, 3);
             for member in 0..3 {
                 forge.append_members(member, 2, 3, &[1, 2, 3]);
                 forge.commit(member, 4);

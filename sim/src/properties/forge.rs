@@ -69,6 +69,22 @@ impl Forge {
         }
     }
 
+    /// A cluster whose first member leads term 2, and whose logs have entries of that up to an index.
+    pub fn led(count: usize, end: u64) -> Self {
+        let mut forge = Forge::new(count);
+        forge.elect(0, 2);
+        forge.replicate(2, end);
+        forge
+    }
+
+    /// The same, and all know the entries as committed.
+    pub fn settled(count: usize, end: u64) -> Self {
+        let mut forge = Forge::led(count, end);
+        forge.commit_all(end);
+        forge.good();
+        forge
+    }
+
     pub fn digest_at(index: u64) -> u64 {
         0xabc0_0000 + index
     }

@@ -46,9 +46,7 @@ mod tests {
     #[test]
     fn what_is_applied_is_committed_and_what_is_committed_is_there() {
         let forged = || {
-            let mut forge = Forge::new(3);
-            forge.elect(0, 2);
-            forge.replicate(2, 6);
+            let mut forge = Forge::led(3, 6);
             forge.commit_all(5);
             forge.good();
             forge

@@ -43,9 +43,7 @@ mod tests {
 
     #[test]
     fn a_follower_may_overwrite_and_a_leader_may_not() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
+        let mut forge = Forge::led(3, 3);
         forge.append(0, 2, 3..5);
         forge.good();
         forge.elect(1, 3);

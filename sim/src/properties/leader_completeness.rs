@@ -53,9 +53,7 @@ mod tests {
 
     #[test]
     fn a_leader_without_a_committed_entry_is_refused() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 4);
+        let mut forge = Forge::led(3, 4);
         forge.append(0, 2, 4..6);
         forge.append(1, 2, 4..5);
         forge.commit(0, 5);

@@ -37,11 +37,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_refused_and_a_snapshot_is_none() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 4);
-        forge.commit_all(4);
-        forge.good();
+        let mut forge = Forge::settled(3, 4);
         forge.snapshot(1, 9);
         forge.good();
         forge.append(2, 2, 8..9);

@@ -60,9 +60,7 @@ mod tests {
 
     #[test]
     fn one_content_and_one_predecessor() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 4);
+        let mut forge = Forge::led(3, 4);
         forge.good();
         // Another term at the same index is no contradiction: it was never committed.
         forge.append(2, 3, 4..6);
@@ -71,9 +69,7 @@ mod tests {
         forge.append_other(0, 2, 4);
         forge.refused(LogMatching::ABOUT);
 
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 4);
+        let mut forge = Forge::led(3, 4);
         forge.append(1, 3, 4..5);
         forge.append(1, 4, 5..6);
         forge.good();

@@ -63,11 +63,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_and_joint_ones_pass() {
-        let mut forge = Forge::new(5);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
-        forge.commit_all(3);
-        forge.good();
+        let mut forge = Forge::settled(5, 3);
         forge.append_members(0, 2, 3, &[1, 2, 3, 4]);
         forge.good();
         forge.commit(0, 3);
@@ -87,19 +83,11 @@ mod tests {
 
     #[test]
     fn two_at_a_time_and_a_change_before_the_last_is_committed_are_refused() {
-        let mut forge = Forge::new(5);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
-        forge.commit_all(3);
-        forge.good();
+        let mut forge = Forge::settled(5, 3);
         forge.append_members(0, 2, 3, &[1, 2, 3]);
         forge.refused(MembershipSteps::ABOUT);
 
-        let mut forge = Forge::new(5);
-        forge.elect(0, 2);
-        forge.replicate(2, 3);
-        forge.commit_all(3);
-        forge.good();
+        let mut forge = Forge::settled(5, 3);
         forge.append_members(0, 2, 3, &[1, 2, 3, 4]);
         forge.append_members(0, 2, 4, &[1, 2, 3]);
         forge.refused(MembershipSteps::ABOUT);

@@ -55,19 +55,11 @@ mod tests {
             |now| now.applied -= 1,
         ];
         for spoil in spoil {
-            let mut forge = Forge::new(3);
-            forge.elect(0, 2);
-            forge.replicate(2, 4);
-            forge.commit_all(4);
-            forge.good();
+            let mut forge = Forge::settled(3, 4);
             spoil(forge.member(1));
             forge.refused(Monotonic::ABOUT);
         }
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 4);
-        forge.commit_all(4);
-        forge.good();
+        let mut forge = Forge::settled(3, 4);
         forge.restart(1);
         forge.member(1).committed = 1;
         forge.good();

@@ -36,9 +36,7 @@ mod tests {
 
     #[test]
     fn a_log_that_begins_behind_the_state_is_refused() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 6);
+        let mut forge = Forge::led(3, 6);
         forge.commit_all(6);
         (forge.member(1).snapshot, forge.member(1).synced) = (5, 5);
         forge.purge(1, 6);

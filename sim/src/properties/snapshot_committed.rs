@@ -37,9 +37,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_of_what_is_not_committed_is_refused() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 6);
+        let mut forge = Forge::led(3, 6);
         forge.commit_all(4);
         forge.member(1).snapshot = 3;
         forge.good();

@@ -49,11 +49,7 @@ mod tests {
 
     #[test]
     fn one_state_for_an_index() {
-        let mut forge = Forge::new(3);
-        forge.elect(0, 2);
-        forge.replicate(2, 4);
-        forge.commit_all(4);
-        forge.good();
+        let mut forge = Forge::settled(3, 4);
         forge.member(2).digest = 1;
         forge.refused(StateMachineSafety::ABOUT);
     }

@@ -42,9 +42,7 @@ mod tests {
     #[test]
     fn the_term_counts_more_than_the_length() {
         let forged = |voter_term, voter_end| {
-            let mut forge = Forge::new(3);
-            forge.elect(0, 2);
-            forge.replicate(2, 3);
+            let mut forge = Forge::led(3, 3);
             forge.append(0, 2, 3..9);
             forge.append(1, voter_term, 3..voter_end);
             forge.good();

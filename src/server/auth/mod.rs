@@ -215,7 +215,7 @@ impl Api {
         &self,
         request: pb::AuthenticateRequest,
     ) -> Result<pb::AuthenticateResponse, Denied> {
-        self.read_barrier().await?;
+        self.consensus.read_barrier().await?;
         loop {
             let checked = self.check_password(&request).await?;
             let token_prefix = match self.jwt {

@@ -18,7 +18,7 @@ impl Families {
     }
 
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &figures::Histogram) {
-        self.add(name, help, MetricType::HISTOGRAM, vec![measured(histogram)]);
+        self.histograms(name, help, [(Vec::new(), histogram)]);
     }
 
     pub fn counters(
@@ -27,19 +27,11 @@ impl Families {
         help: &str,
         values: impl IntoIterator<Item = (Vec<LabelPair>, u64)>,
     ) {
-        let metric = |(labels, value): (Vec<LabelPair>, u64)| {
+        self.add(name, help, MetricType::COUNTER, values, |metric, value| {
             let mut counter = Counter::default();
             counter.set_value(value as f64);
-            let mut metric = Metric::from_label(labels);
             metric.set_counter(counter);
-            metric
-        };
-        self.add(
-            name,
-            help,
-            MetricType::COUNTER,
-            values.into_iter().map(metric).collect(),
-        );
+        });
     }
 
     pub fn gauges(
@@ -48,19 +40,11 @@ impl Families {
         help: &str,
         values: impl IntoIterator<Item = (Vec<LabelPair>, i64)>,
     ) {
-        let metric = |(labels, value): (Vec<LabelPair>, i64)| {
+        self.add(name, help, MetricType::GAUGE, values, |metric, value| {
             let mut gauge = Gauge::default();
             gauge.set_value(value as f64);
-            let mut metric = Metric::from_label(labels);
             metric.set_gauge(gauge);
-            metric
-        };
-        self.add(
-            name,
-            help,
-            MetricType::GAUGE,
-            values.into_iter().map(metric).collect(),
-        );
+        });
     }
 
     pub fn histograms<'a>(
@@ -69,17 +53,26 @@ impl Families {
         help: &str,
         values: impl IntoIterator<Item = (Vec<LabelPair>, &'a figures::Histogram)>,
     ) {
-        let metric = |(labels, histogram)| {
-            let mut metric = measured(histogram);
-            metric.set_label(labels);
-            metric
-        };
-        let metrics = values.into_iter().map(metric).collect();
-        self.add(name, help, MetricType::HISTOGRAM, metrics);
+        self.add(name, help, MetricType::HISTOGRAM, values, |metric, value| {
+            metric.set_histogram(measured(value));
+        });
     }
 
     /// A family without a metric is not shown: the encoder takes it for a mistake.
-    fn add(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+    fn add<V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl IntoIterator<Item = (Vec<LabelPair>, V)>,
+        set: impl Fn(&mut Metric, V),
+    ) {
+        let metric = |(labels, value)| {
+            let mut metric = Metric::from_label(labels);
+            set(&mut metric, value);
+            metric
+        };
+        let metrics: Vec<Metric> = values.into_iter().map(metric).collect();
         if metrics.is_empty() {
             return;
         }
@@ -103,7 +96,7 @@ pub fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     pairs.iter().map(label).collect()
 }
 
-fn measured(histogram: &figures::Histogram) -> Metric {
+fn measured(histogram: &figures::Histogram) -> Histogram {
     let bucket = |(bound, below): (f64, u64)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);
@@ -116,7 +109,5 @@ fn measured(histogram: &figures::Histogram) -> Metric {
     proto.set_sample_count(histogram.count());
     proto.set_sample_sum(histogram.sum());
     proto.set_bucket(buckets);
-    let mut metric = Metric::default();
-    metric.set_histogram(proto);
-    metric
+    proto
 }
