@@ -134,7 +134,8 @@ impl Api {
             db_size: i64::try_from(all).unwrap_or(i64::MAX),
             db_size_in_use: i64::try_from(in_use).unwrap_or(i64::MAX),
             leader: status.leader.unwrap_or(0),
-            raft_index: status.committed,
+            // Raft tells of itself a moment after it applies: what is applied is committed.
+            raft_index: status.committed.max(status.applied),
             raft_applied_index: status.applied,
             raft_term: status.term,
             errors,
