@@ -174,8 +174,8 @@ struct Inner {
     /// Segments that hold groups, by number.
     segments: BTreeMap<u64, Held>,
     queue: VecDeque<Job>,
-    /// A committed id that waits for the next group.
-    committed: Option<LogId>,
+    /// A committed id that waits for a group.
+    committed: Option<Committed>,
     broken: Option<Broken>,
     closed: bool,
 }
@@ -184,6 +184,14 @@ struct Held {
     segment: Arc<Segment>,
     /// The highest index of an entry in it, truncated ones too.
     last_index: Option<u64>,
+}
+
+/// A committed id on its way to the disk. Its entry may still be queued, behind another of the same index and a
+/// truncation: it is written once everything is that was queued before it.
+struct Committed {
+    id: LogId,
+    /// How many jobs of the queue are before it.
+    ahead: usize,
 }
 
 /// What one call wants written.
@@ -327,7 +335,8 @@ impl Wal {
     pub fn save_committed(&self, committed: LogId) {
         let mut inner = self.0.shared.lock();
         inner.mirror.committed = Some(committed);
-        inner.committed = Some(committed);
+        let ahead = inner.queue.len();
+        inner.committed = Some(Committed { id: committed, ahead });
     }
 
     /// Removes the entries behind `end`, all of them for `None`.

@@ -122,30 +122,21 @@ impl Writer {
             if let Records::Nothing = job.records {
                 let job = queue.pop_front().expect("just seen");
                 taken.done.push(job.done);
+                if let Some(committed) = committed.as_mut() {
+                    committed.ahead = committed.ahead.saturating_sub(1);
+                }
             }
         }
         if taken.done.is_empty() && taken.records.is_empty() {
             return None;
         }
-        // What is committed may lie behind what this group has room for; it then waits for the next.
-        let end = self.end_after(&taken.records);
         if taken.bytes > 0
-            && let Some(committed) = committed.take_if(|committed| Some(committed.index) <= end)
+            && let Some(committed) = committed.take_if(|committed| committed.ahead == 0)
         {
-            taken.committed = Some(committed);
+            taken.committed = Some(committed.id);
             taken.bytes += record_len(0);
         }
         Some(taken)
-    }
-
-    /// The index at which the log ends once these records are written.
-    fn end_after(&self, records: &[Records]) -> Option<u64> {
-        let end = records.iter().rev().find_map(|records| match records {
-            Records::Entries(entries, _) => entries.as_slice().last().map(|entry| entry.index),
-            Records::Reset(upto) => Some(upto.index),
-            _ => None,
-        });
-        end.or(self.written.last.map(|last| last.index))
     }
 
     async fn write(
