@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::back::{BACK, WayBack};
 use super::handshake::{Dialer, Purpose};
 use super::{FrameReader, FrameWriter, malformed};
-use crate::runtime::Task;
 use crate::runtime::buggify::{self, Site};
+use crate::runtime::{Instant, Task};
 
 /// Requests that may wait for the connection's writer.
 const QUEUED_REQUESTS_MAX: usize = 1024;
@@ -46,6 +46,8 @@ pub(super) struct Calls {
     waiting: BTreeMap<u64, Call>,
     /// Frames that came back so far.
     heard: u64,
+    /// When dialing had come to its end.
+    opened: Option<Instant>,
     closed: bool,
 }
 
@@ -146,7 +148,7 @@ impl RpcClient {
         match self.dialer.env.timeout(timeout, response).await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => Err(io::ErrorKind::ConnectionReset.into()),
-            Err(elapsed) => Err(self.give_up(id, &calls, elapsed.into())),
+            Err(elapsed) => Err(self.give_up(id, &calls, timeout, elapsed.into())),
         }
     }
 
@@ -177,11 +179,15 @@ impl RpcClient {
     }
 
     /// Forgets a call that ran out of time; what its caller is told.
-    fn give_up(&self, id: u64, calls: &Mutex<Calls>, elapsed: io::Error) -> io::Error {
+    fn give_up(&self, id: u64, calls: &Mutex<Calls>, timeout: Duration, elapsed: io::Error) -> io::Error {
         let mut calls = lock(calls);
+        // A call that was sent when dialing had taken most of its time says nothing of the connection: over a slow
+        // network every call would end the one that the next could use.
+        let now = self.dialer.env.now();
+        let was_open = calls.opened.is_some_and(|opened| now - opened >= timeout / 2);
         match calls.waiting.remove(&id).map(|call| call.sent) {
             Some(None) => never_sent(&elapsed),
-            Some(Some(heard)) if heard == calls.heard => {
+            Some(Some(heard)) if was_open && heard == calls.heard => {
                 // Not a word since: the peer may have lost the connection without a trace (its power, a
                 // router's memory), and the system here would go on believing in it for a quarter of an hour.
                 calls.close(&elapsed);
@@ -246,6 +252,7 @@ impl Serve {
         writer: FrameWriter,
         queue: mpsc::Receiver<(u64, Bytes)>,
     ) -> io::Error {
+        lock(&self.calls).opened = Some(self.dialer.env.now());
         // A task of its own: a peer that reads slowly must not keep its answers from being heard.
         let write = write_requests(writer, queue, self.calls.clone());
         let write = AbortOnDrop(self.dialer.env.spawn(write));
@@ -397,6 +404,32 @@ mod tests {
         });
         assert_eq!(client.call("in time", PATIENCE).await.unwrap(), "answer");
         assert!(serving.await.is_some());
+    }
+
+    /// Seed 1681: over a slow network each call ended the connection that it had waited for.
+    #[tokio::test]
+    async fn a_connection_that_has_just_been_opened_is_not_silent() {
+        let (env, client, _listener) = client().await;
+        let silent_after = |timeout| {
+            let (answer, _response) = oneshot::channel();
+            let mut calls = Calls {
+                opened: Some(env.now()),
+                ..Calls::default()
+            };
+            calls.waiting.insert(
+                1,
+                Call {
+                    answer,
+                    sent: Some(0),
+                },
+            );
+            let calls = Mutex::new(calls);
+            let error = client.give_up(1, &calls, timeout, io::ErrorKind::TimedOut.into());
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            lock(&calls).closed
+        };
+        assert!(!silent_after(PATIENCE));
+        assert!(silent_after(Duration::ZERO));
     }
 
     #[tokio::test]
