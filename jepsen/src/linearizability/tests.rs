@@ -246,6 +246,29 @@ fn gaps_that_nobody_saw_are_filled_by_what_fits_later_answers() {
     assert_eq!(s.judge(), [Property::Linearizable]);
 }
 
+/// Seed 2138: half of many lost writes are seen later, and so are not the authors of what nobody saw before. Any order of the others
+/// will do, and that was tried after every wrong one.
+#[test]
+fn what_was_seen_at_its_revision_is_nobody_elses_guess() {
+    let s = Script::default();
+    for number in 0..24 {
+        let id = s.invoke(0, Script::put_request("k", &format!("v{number}")));
+        s.unknown(id);
+    }
+    s.put("l", "end", 26);
+    for number in 12..24 {
+        let revision = number + 2;
+        let seen = pair("k", &format!("v{number}"), 2, revision, number + 1);
+        let mut request = Script::get_request("k");
+        request.revision = revision;
+        let id = s.invoke(1, request);
+        s.get_ok(id, 26, Some(seen));
+    }
+    let checked = check(&s.0.history());
+    assert_eq!(checked.undecided, None);
+    assert!(checked.violations.is_empty(), "{:?}", checked.violations);
+}
+
 #[test]
 fn half_a_transaction_is_refused() {
     let s = Script::default();

@@ -144,6 +144,8 @@ struct Search<'a> {
     applied: Vec<Applied>,
     gaps: Vec<Gap>,
     used: Vec<bool>,
+    /// The revision at which a candidate's value was seen, which can have made no other.
+    seen_at: Vec<Option<i64>>,
     furthest: Option<Contradiction>,
     contradictions: u32,
 }
@@ -159,6 +161,7 @@ impl<'a> Search<'a> {
             applied: Vec::new(),
             gaps: Vec::new(),
             used: vec![false; index.candidates.len()],
+            seen_at: seen_at(index, hints),
             furthest: None,
             contradictions: 0,
         }
@@ -299,6 +302,7 @@ impl<'a> Search<'a> {
         move |number| {
             let candidate = &self.index.candidates[*number];
             !self.used[*number]
+                && self.seen_at[*number].is_none_or(|seen| seen == revision)
                 && candidate.invoked < before
                 && candidate.floor < revision
                 && revision <= candidate.ceiling
@@ -515,6 +519,20 @@ impl<'a> Search<'a> {
             self.push(author, applied);
         }
     }
+}
+
+/// Values are unique: which revision each candidate made, as far as its value was seen.
+fn seen_at(index: &Index, hints: Hints) -> Vec<Option<i64>> {
+    let mut seen_at = vec![None; index.candidates.len()];
+    let hinted = (hints == Hints::Binding).then_some(&index.hints);
+    for (revision, seen) in [&index.evidence].into_iter().chain(hinted).flatten() {
+        for kv in seen.puts.values() {
+            if let Some([author]) = index.by_value.get(&kv.value).map(Vec::as_slice) {
+                seen_at[*author] = Some(*revision);
+            }
+        }
+    }
+    seen_at
 }
 
 /// An expected answer as text, with every field where the short forms do not tell the two apart.
