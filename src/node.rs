@@ -316,7 +316,7 @@ impl Node {
         };
         let founding = Founding::find(&env, &config, stored, &way).await?;
         let identity = founding.identity;
-        let door = Door::open(&env, identity, peers);
+        let door = Door::open(&env, identity, founding.has_data, peers);
         founding.check_not_wiped(&env, &config, &way).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
         let (wal, store) = open(&env, &config, &dirs, identity).await?;

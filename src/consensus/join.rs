@@ -19,6 +19,8 @@ pub struct Found {
     pub cluster: ClusterId,
     /// Empty if whoever answers has just started, too.
     pub members: Vec<FoundMember>,
+    /// Whoever answers has taken part before, and has not read yet what it knows.
+    pub is_recovering: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -32,10 +34,11 @@ pub struct FoundMember {
 
 impl Found {
     /// What a member says that does not take part yet.
-    pub(super) fn nothing(identity: Identity) -> Found {
+    pub(super) fn nothing(identity: Identity, is_recovering: bool) -> Found {
         Found {
             cluster: identity.cluster,
             members: Vec::new(),
+            is_recovering,
         }
     }
 }
@@ -77,6 +80,7 @@ impl Consensus {
         Found {
             cluster: self.cluster_id(),
             members: members.collect(),
+            is_recovering: false,
         }
     }
 

@@ -34,14 +34,22 @@ pub struct Door {
 
 struct Behind {
     identity: Identity,
+    /// This member has taken part before.
+    has_data: bool,
     /// Set once this member takes part.
     consensus: OnceLock<Consensus>,
 }
 
 impl Door {
-    pub fn open(env: &Env, identity: Identity, listeners: Vec<(Box<dyn Listener>, Security)>) -> Door {
+    pub fn open(
+        env: &Env,
+        identity: Identity,
+        has_data: bool,
+        listeners: Vec<(Box<dyn Listener>, Security)>,
+    ) -> Door {
         let inner = Arc::new(Behind {
             identity,
+            has_data,
             consensus: OnceLock::new(),
         });
         let callers = Callers::default();
@@ -90,11 +98,11 @@ impl PeerHandler for Behind {
     }
 
     fn discover(&self) -> BoxFuture<'static, Bytes> {
-        let (identity, consensus) = (self.identity, self.consensus.get().cloned());
+        let (identity, has_data, consensus) = (self.identity, self.has_data, self.consensus.get().cloned());
         Box::pin(async move {
             let found = match consensus {
                 Some(consensus) => consensus.describe_cluster().await,
-                None => Found::nothing(identity),
+                None => Found::nothing(identity, has_data),
             };
             encode(&found).into()
         })

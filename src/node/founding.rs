@@ -2,6 +2,8 @@
 //! that it joins.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
@@ -95,7 +97,7 @@ pub struct Founding {
     pub initial_members: BTreeMap<MemberId, Peer>,
     /// Members of a cluster that is joined.
     pub known_peers: Vec<(MemberId, Vec<String>)>,
-    has_data: bool,
+    pub has_data: bool,
 }
 
 impl Founding {
@@ -182,7 +184,7 @@ impl Founding {
 
     /// A member whose data are gone must not take part again as if it had never voted: the others know it. They are
     /// asked for as long as it takes to hear from so many that a leader could be elected, but not for ever, since
-    /// the others of a new cluster may start later.
+    /// the others of a new cluster may start later. Whoever has data knows, and is waited for until it has read them.
     pub async fn check_not_wiped(&self, env: &Env, config: &Config, way: &Way) -> Result<(), NodeError> {
         let others = others(config);
         if self.has_data || self.initial_members.len() <= 1 {
@@ -190,9 +192,10 @@ impl Founding {
         }
         let member = self.identity.member;
         let enough = self.initial_members.len() / 2;
+        let recovering = AtomicBool::new(false);
         let mut asked: Vec<_> = others
             .iter()
-            .map(|urls| Box::pin(ask_until_answered(env, way.clone(), urls)))
+            .map(|urls| Box::pin(ask_until_answered(env, way.clone(), urls, &recovering)))
             .collect();
         let look = async {
             let mut heard = 0;
@@ -210,16 +213,26 @@ impl Founding {
             }
             Ok(())
         };
-        env.timeout(ASK_TIMEOUT, look).await.unwrap_or(Ok(()))
+        let mut look = pin!(look);
+        loop {
+            match env.timeout(ASK_TIMEOUT, look.as_mut()).await {
+                Ok(result) => return result,
+                Err(_) if recovering.swap(false, Ordering::Relaxed) => {}
+                Err(_) => return Ok(()),
+            }
+        }
     }
 }
 
-async fn ask_until_answered(env: &Env, way: Way, urls: &[String]) -> Found {
+/// Asks until there is an answer that tells something; sets `recovering` if there was one that will.
+async fn ask_until_answered(env: &Env, way: Way, urls: &[String], recovering: &AtomicBool) -> Found {
     loop {
         match ask(env, way.clone(), urls, ASK_TIMEOUT).await {
+            Ok(found) if found.is_recovering => recovering.store(true, Ordering::Relaxed),
             Ok(found) => return found,
-            Err(_) => env.sleep(ASK_PAUSE).await,
+            Err(_) => {}
         }
+        env.sleep(ASK_PAUSE).await;
     }
 }
 
