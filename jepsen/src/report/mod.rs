@@ -198,7 +198,7 @@ pub const KINDS: [&str; 13] = [
     "lease-keep-alive",
 ];
 
-fn kind(request: &Request) -> &'static str {
+pub(crate) fn kind(request: &Request) -> &'static str {
     match request {
         Request::Range(r) if r.serializable => "get-serializable",
         Request::Range(r) if r.revision > 0 => "get-at-revision",

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::watch_client::WatchClient;
@@ -15,7 +14,7 @@ use quorate::runtime::{Env, Instant};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::{Clock, Connection, Stop, User};
+use super::{Clock, Connection, Stop, User, WatchPlan};
 use crate::history::{Recorder, WatchEvent, WatchId};
 
 /// Why a healthy stream was closed.
@@ -41,57 +40,9 @@ pub struct WatcherOptions {
     pub silence_timeout: Duration,
     /// A healthy stream is closed after this time, to exercise resumption.
     pub stream_lifetime: Duration,
-    /// How long the watcher rests before it reads the next response.
-    pub reading_pause: Duration,
-}
-
-/// A watch that a user wants.
-#[derive(Clone, Debug)]
-pub struct WatchPlan {
-    pub request: pb::WatchCreateRequest,
-    /// Now and then it starts all over at its start revision, which may be compacted by then.
-    pub rewinds: bool,
-}
-
-/// The watches that the suite runs on one stream: everything with previous pairs from the first
-/// revision, one half each of puts and deletes, and a single key.
-pub fn standard_watches() -> Vec<WatchPlan> {
-    use pb::watch_create_request::FilterType;
-    let all = |filters: Vec<i32>, prev_kv: bool, start_revision: i64| pb::WatchCreateRequest {
-        key: Bytes::from_static(b"\0"),
-        range_end: Bytes::from_static(b"\0"),
-        start_revision,
-        prev_kv,
-        filters,
-        progress_notify: true,
-        ..Default::default()
-    };
-    let deletes_of_a_prefix = pb::WatchCreateRequest {
-        key: Bytes::from_static(b"k/"),
-        range_end: Bytes::from_static(b"k0"),
-        filters: vec![FilterType::Noput as i32],
-        prev_kv: true,
-        start_revision: 1,
-        ..Default::default()
-    };
-    let one_key = pb::WatchCreateRequest {
-        key: Bytes::from_static(b"k/000"),
-        ..Default::default()
-    };
-    let fragmented = |request| pb::WatchCreateRequest {
-        fragment: true,
-        ..request
-    };
-    let plan = |request, rewinds| WatchPlan { request, rewinds };
-    vec![
-        plan(all(Vec::new(), true, 1), false),
-        plan(
-            fragmented(all(vec![FilterType::Nodelete as i32], false, 0)),
-            false,
-        ),
-        plan(deletes_of_a_prefix, true),
-        plan(one_key, false),
-    ]
+    /// A slow reader reads for a time, and then for a time it does not; a rest of zero: it always reads.
+    pub reads: Duration,
+    pub rests: Duration,
 }
 
 /// One watch of the stream.
@@ -124,9 +75,9 @@ pub async fn run_watches(
         .into_iter()
         .zip(1..)
         .map(|(plan, watch_id)| Watching {
-            record: recorder.watch(options.client, plan.request.clone()),
-            next: plan.request.start_revision.max(0),
-            request: plan.request,
+            record: recorder.watch(options.client, plan.request()),
+            next: plan.start_revision.max(0),
+            request: plan.request(),
             rewinds: plan.rewinds,
             watch_id,
         })
@@ -231,8 +182,14 @@ impl Watcher {
         watches: &mut [Watching],
     ) -> (End, String) {
         let opened = self.env.now();
-        let (mut heard, mut asked) = (opened, opened);
+        let (mut heard, mut asked, mut rested) = (opened, opened, opened);
         loop {
+            if self.is_tired(rested) {
+                self.env.sleep(self.options.rests).await;
+                rested = self.env.now();
+                // What came meanwhile was not silence.
+                heard = rested;
+            }
             let now = self.env.now();
             if let Some(end) = self.finished(watches, opened, heard, now) {
                 return end;
@@ -248,15 +205,18 @@ impl Watcher {
                     if self.take(watches, response) {
                         return (End::Resume, "a watch has to be created anew".into());
                     }
-                    // At the quiet end nobody is slow.
-                    if !self.options.reading_pause.is_zero() && self.stop.watches_due().is_none() {
-                        self.env.sleep(self.options.reading_pause).await;
-                    }
                 }
                 Ok(Ok(None)) => return (End::Resume, "the server ended the stream".into()),
                 Ok(Err(status)) => return (End::Resume, status.to_string()),
             }
         }
+    }
+
+    /// Whether it is time for a slow reader to rest again. At the quiet end nobody is slow.
+    fn is_tired(&self, rested: Instant) -> bool {
+        let (reads, rests) = (self.options.reads, self.options.rests);
+        let awake = self.env.now().saturating_since(rested);
+        !rests.is_zero() && awake >= reads && self.stop.watches_due().is_none()
     }
 
     fn finished(
