@@ -9,16 +9,20 @@
 //! An intent is plain data, so that a client's run can be written down, cut down and done again. "Compare with
 //! the revision last seen" stays true then, where a stored request would name a revision that is no longer made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate::proto::etcdserverpb::request_op::Request as Op;
+use quorate::proto::etcdserverpb::response_op::Response as Re;
 use serde::{Deserialize, Serialize};
 
 use super::Shape;
 use crate::history::{Answer, Outcome, Request};
+
+/// Prefix of the keys whose values are lists that grow.
+pub(super) const LISTS: &str = "a/";
 
 /// Leases of one client that are in use at the same time.
 const LEASES_HELD_MAX: usize = 2;
@@ -81,6 +85,12 @@ pub enum Intent {
     CompareAndDelete {
         key: String,
     },
+    /// If all of these keys are as the client saw them last, appends an element to each of the first and reads the
+    /// others; otherwise it reads all.
+    Append {
+        keys: Vec<String>,
+        reads: Vec<String>,
+    },
     /// Puts of different keys, and a read that must see all of them.
     MultiPut {
         puts: Vec<Put>,
@@ -112,6 +122,16 @@ pub enum Intent {
     },
 }
 
+impl Intent {
+    /// Whether it is given up or tried again when its compare fails.
+    pub(super) fn is_optimistic(&self) -> bool {
+        match self {
+            Intent::Append { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// What a client knows, and which values and leases it has used up.
 pub struct Knowledge {
     client: u32,
@@ -124,6 +144,13 @@ pub struct Knowledge {
     revision: i64,
     /// Modification revisions as last seen, for compares that have a chance to succeed.
     seen: BTreeMap<Bytes, i64>,
+    /// Lists as last seen.
+    lists: BTreeMap<Bytes, Bytes>,
+}
+
+/// True for keys that are only written under a compare with what they were: what any answer shows of them counts.
+fn is_guarded(key: &[u8]) -> bool {
+    key.starts_with(LISTS.as_bytes())
 }
 
 impl Knowledge {
@@ -137,6 +164,7 @@ impl Knowledge {
             leases_held: Vec::new(),
             revision: 1,
             seen: BTreeMap::new(),
+            lists: BTreeMap::new(),
         }
     }
 
@@ -163,10 +191,14 @@ impl Knowledge {
         self.revision = self.revision.max(answer.revision());
         match (request, answer) {
             (_, Answer::Range(a)) => {
-                for kv in &a.kvs {
+                for kv in a.kvs.iter().filter(|kv| !is_guarded(&kv.key)) {
                     self.seen.insert(kv.key.clone(), kv.mod_revision);
                 }
+                for kv in &a.kvs {
+                    self.see(&kv.key, kv.mod_revision, &kv.value);
+                }
             }
+            (Request::Txn(r), Answer::Txn(a)) => self.learn_steps(r, a),
             (Request::Put(r), Answer::Put(_)) => {
                 self.seen.insert(r.key.clone(), answer.revision());
             }
@@ -177,6 +209,45 @@ impl Knowledge {
             (Request::LeaseRevoke(r), _) => self.forget_lease(r.id),
             (_, Answer::LeaseKeepAlive(a)) if a.ttl <= 0 => self.forget_lease(a.id),
             _ => {}
+        }
+    }
+
+    /// What a transaction shows of guarded keys.
+    fn learn_steps(&mut self, r: &pb::TxnRequest, a: &pb::TxnResponse) {
+        let revision = a.header.as_ref().map_or(0, |header| header.revision);
+        let branch = if a.succeeded { &r.success } else { &r.failure };
+        for (op, response) in branch.iter().zip(&a.responses) {
+            match (&op.request, &response.response) {
+                (Some(Op::RequestPut(r)), _) => self.see(&r.key, revision, &r.value),
+                (Some(Op::RequestDeleteRange(r)), _) => self.see_nothing(&r.key),
+                (Some(Op::RequestRange(r)), Some(Re::ResponseRange(a))) => {
+                    if a.kvs.is_empty() {
+                        self.see_nothing(&r.key);
+                    }
+                    for kv in &a.kvs {
+                        self.see(&kv.key, kv.mod_revision, &kv.value);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A guarded key was like that at this revision. An answer about the past may come after one about the present.
+    fn see(&mut self, key: &Bytes, mod_revision: i64, value: &Bytes) {
+        if !is_guarded(key) || self.seen.get(key).is_some_and(|seen| *seen > mod_revision) {
+            return;
+        }
+        self.seen.insert(key.clone(), mod_revision);
+        if key.starts_with(LISTS.as_bytes()) && !value.is_empty() {
+            self.lists.insert(key.clone(), value.clone());
+        }
+    }
+
+    fn see_nothing(&mut self, key: &Bytes) {
+        if is_guarded(key) {
+            self.seen.remove(key);
+            self.lists.remove(key);
         }
     }
 
@@ -212,6 +283,7 @@ impl Knowledge {
                 self.compare_and(&put.key, change).into()
             }
             Intent::CompareAndDelete { key } => self.compare_and(key, delete(key)).into(),
+            Intent::Append { keys, reads } => self.append(keys, reads).into(),
             Intent::MultiPut { puts, read } => {
                 let mut steps: Vec<Op> = puts.iter().map(|put| Op::RequestPut(self.put(put))).collect();
                 steps.push(Op::RequestRange(self.read(read)));
@@ -237,9 +309,14 @@ impl Knowledge {
         }
     }
 
-    fn value(&mut self) -> Bytes {
+    /// What nobody else writes.
+    fn element(&mut self) -> String {
         self.values += 1;
-        let mut value = format!("c{}-{}", self.client, self.values);
+        format!("c{}-{}", self.client, self.values)
+    }
+
+    fn value(&mut self) -> Bytes {
+        let mut value = self.element();
         while value.len() < self.value_bytes {
             value.push('.');
         }
@@ -282,14 +359,35 @@ impl Knowledge {
     }
 
     fn compare_and(&self, key: &str, change: Op) -> pb::TxnRequest {
-        let read = Op::RequestRange(pb::RangeRequest {
-            key: key.to_owned().into(),
-            ..Default::default()
-        });
         pb::TxnRequest {
             compare: vec![self.as_seen(key)],
             success: ops([change]),
-            failure: ops([read]),
+            failure: ops([read_one(key)]),
+        }
+    }
+
+    fn append(&mut self, keys: &[String], reads: &[String]) -> pb::TxnRequest {
+        let all: BTreeSet<&String> = keys.iter().chain(reads).collect();
+        let puts = keys.iter().map(|key| Op::RequestPut(self.longer(key)));
+        let puts: Vec<Op> = puts.collect();
+        pb::TxnRequest {
+            compare: all.iter().map(|key| self.as_seen(key)).collect(),
+            success: ops(puts.into_iter().chain(reads.iter().map(|key| read_one(key)))),
+            failure: ops(all.iter().map(|key| read_one(key))),
+        }
+    }
+
+    /// A put of a list as it was seen, with one element more.
+    fn longer(&mut self, key: &str) -> pb::PutRequest {
+        let element = self.element();
+        let value = match self.lists.get(key.as_bytes()) {
+            Some(list) => [list, b" ".as_slice(), element.as_bytes()].concat(),
+            None => element.into_bytes(),
+        };
+        pb::PutRequest {
+            key: key.to_owned().into(),
+            value: value.into(),
+            ..Default::default()
         }
     }
 
@@ -335,6 +433,13 @@ impl Knowledge {
         let count = self.leases_held.len();
         self.leases_held.get(which.checked_rem(count)?).copied()
     }
+}
+
+fn read_one(key: &str) -> Op {
+    Op::RequestRange(pb::RangeRequest {
+        key: key.to_owned().into(),
+        ..Default::default()
+    })
 }
 
 fn delete(key: &str) -> Op {

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use quorate::proto::etcdserverpb as pb;
 
 use super::{Consistency, Generator, Intent, Knowledge, Shape, Weights, wire_form};
-use crate::history::{Outcome, Request};
+use crate::history::{Answer, Outcome, Request};
 use crate::linearizability::is_serializable;
 use crate::model::Model;
 
@@ -103,6 +103,91 @@ fn all_kinds_are_drawn_and_a_weight_of_zero_switches_one_off() {
         ..Weights::DEFAULT
     });
     assert!(!without.contains("compact") && !without.contains("delete"));
+}
+
+fn txn_of(knowledge: &mut Knowledge, intent: &Intent) -> pb::TxnRequest {
+    match knowledge.request(intent) {
+        Request::Txn(r) => r,
+        other => panic!("{other} is no transaction"),
+    }
+}
+
+/// Two clients and one store, call by call: what the store answers, and what a list holds then.
+struct Pair {
+    model: Model,
+    clients: [Knowledge; 2],
+}
+
+impl Pair {
+    fn new() -> Self {
+        let knowledge = |client| Knowledge::new(client, &Shape::default());
+        Pair {
+            model: Model::strict(),
+            clients: [knowledge(0), knowledge(1)],
+        }
+    }
+
+    /// Whether the transaction succeeded.
+    fn call(&mut self, client: usize, intent: &Intent) -> bool {
+        let request = Request::Txn(txn_of(&mut self.clients[client], intent));
+        let answer = self.model.apply(&request, None).result.expect("well-formed");
+        let succeeded = matches!(&answer, Answer::Txn(a) if a.succeeded);
+        self.clients[client].observe(&request, &Outcome::Ok(answer));
+        succeeded
+    }
+
+    fn value(&self, key: &str) -> &str {
+        let held = self.model.get(key.as_bytes()).expect("it is there");
+        std::str::from_utf8(&held.value).expect("text")
+    }
+}
+
+#[test]
+fn an_append_fails_once_when_another_was_faster_and_then_goes_behind_it() {
+    let append = |reads: &[&str]| Intent::Append {
+        keys: vec!["a/0/0".to_owned()],
+        reads: reads.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let mut pair = Pair::new();
+    assert!(pair.call(0, &append(&[])));
+    assert!(pair.call(0, &append(&["a/0/1"])));
+    assert_eq!(pair.value("a/0/0"), "c0-1 c0-2");
+    assert!(!pair.call(1, &append(&[])), "it is not empty any more");
+    assert!(pair.call(1, &append(&[])));
+    assert_eq!(pair.value("a/0/0"), "c0-1 c0-2 c1-2");
+    // A key that is only read is compared, too.
+    let other = Intent::Append {
+        keys: vec!["a/0/1".to_owned()],
+        reads: Vec::new(),
+    };
+    assert!(pair.call(1, &other));
+    assert!(!pair.call(0, &append(&["a/0/1"])));
+    assert!(pair.call(0, &append(&["a/0/1"])));
+    assert_eq!(pair.value("a/0/0"), "c0-1 c0-2 c1-2 c0-4");
+}
+
+#[test]
+fn an_update_that_came_too_late_is_tried_again_a_few_times() {
+    let weights = Weights {
+        append: 1,
+        ..Weights::NONE
+    };
+    let shape = Shape {
+        weights,
+        ..Shape::default()
+    };
+    let mut generator = Generator::new(1, 0, shape);
+    let failed = Outcome::Ok(Answer::Txn(pb::TxnResponse::default()));
+    let mut intents = Vec::new();
+    for _ in 0..40 {
+        let (intent, request) = generator.next_call();
+        generator.observe(&request, &failed);
+        intents.push(intent);
+    }
+    for tries in intents.chunks(4) {
+        assert!(tries.iter().all(|intent| *intent == tries[0]));
+    }
+    assert!(intents.chunks(4).any(|tries| tries[0] != intents[0]));
 }
 
 #[test]

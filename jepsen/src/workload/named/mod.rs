@@ -9,8 +9,10 @@
 //! the same run after the workload's code has changed. Every workload is judged by every property: those that it
 //! names are the ones that it gives the most to see of.
 //!
-//! Deliberately absent: a checker for each workload. The sequential model knows what every answer has to be.
+//! Deliberately absent: a checker for each workload. The sequential model knows what every answer has to be; and
+//! Jepsen's `set`, which is `append` with other words.
 
+mod append;
 mod auth;
 mod compaction;
 mod leases;
@@ -33,10 +35,11 @@ use crate::property::Property;
 pub const MIXED: &str = mixed::WORKLOAD.name;
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 9] = [
+pub const WORKLOADS: [Workload; 10] = [
     mixed::WORKLOAD,
     register::WORKLOAD,
     transactions::WORKLOAD,
+    append::WORKLOAD,
     watch::WORKLOAD,
     leases::WORKLOAD,
     locks::WORKLOAD,

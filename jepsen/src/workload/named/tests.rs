@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::request_op::Request as Op;
 
 use super::{Load, MIXED, WORKLOADS, Workload};
@@ -92,6 +93,37 @@ fn a_register_is_read_written_and_swapped() {
         "delete"
     ])));
     assert!(loads("register").iter().all(|load| load.shape.keys <= 3));
+}
+
+#[test]
+fn lists_grow_under_compares_of_all_that_was_read_and_are_read() {
+    let requests = requests("append");
+    let appends: Vec<_> = requests
+        .iter()
+        .filter_map(|request| match request {
+            Request::Txn(r) => Some(r),
+            _ => None,
+        })
+        .collect();
+    for append in &appends {
+        assert_eq!(append.compare.len(), append.success.len());
+        assert_eq!(append.compare.len(), append.failure.len());
+    }
+    let put = |op: &pb::RequestOp| match &op.request {
+        Some(Op::RequestPut(r)) => Some(r.value.clone()),
+        _ => None,
+    };
+    let values: Vec<_> = appends
+        .iter()
+        .flat_map(|append| append.success.iter().filter_map(put))
+        .collect();
+    let longest = values
+        .iter()
+        .map(|value| value.split(|byte| *byte == b' ').count())
+        .max();
+    assert!((20..=800).contains(&longest.expect("some")), "{longest:?}");
+    assert!(appends.iter().any(|append| append.compare.len() > 2));
+    assert!(kinds("append").contains("range"));
 }
 
 #[test]
