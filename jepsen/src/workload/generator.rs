@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::intent::{Intent, Knowledge, LISTS, Put, Read};
+use super::intent::{Intent, Knowledge, LISTS, OBJECTS, Put, Read};
 use crate::history::{Answer, Outcome, Request};
 
 /// Prefix of the keys that never have a lease.
@@ -45,6 +45,15 @@ pub struct Weights {
     pub append: u32,
     /// A range over all lists that grow.
     pub read_lists: u32,
+    /// A guarded creation of an object, as kube-apiserver does it.
+    pub create: u32,
+    /// A guarded update, tried again with what a failure shows; a read while the object was not seen.
+    pub update: u32,
+    /// A guarded deletion, the same.
+    pub remove: u32,
+    /// A list of all objects, page by page at one revision.
+    pub list: u32,
+    pub compactor: u32,
     pub compact: u32,
     pub lease_grant: u32,
     pub lease_keep_alive: u32,
@@ -67,6 +76,11 @@ impl Weights {
         read_only_txn: 2,
         append: 0,
         read_lists: 0,
+        create: 0,
+        update: 0,
+        remove: 0,
+        list: 0,
+        compactor: 0,
         compact: 1,
         lease_grant: 2,
         lease_keep_alive: 2,
@@ -89,6 +103,11 @@ impl Weights {
         read_only_txn: 0,
         append: 0,
         read_lists: 0,
+        create: 0,
+        update: 0,
+        remove: 0,
+        list: 0,
+        compactor: 0,
         compact: 0,
         lease_grant: 0,
         lease_keep_alive: 0,
@@ -96,7 +115,7 @@ impl Weights {
         leased_put: 0,
     };
 
-    fn table(&self) -> [(u32, Draw); 18] {
+    fn table(&self) -> [(u32, Draw); 23] {
         [
             (self.put, Generator::put),
             (self.get, Generator::get),
@@ -116,6 +135,11 @@ impl Weights {
             (self.leased_put, Generator::leased_put),
             (self.append, Generator::append),
             (self.read_lists, Generator::read_lists),
+            (self.create, Generator::create),
+            (self.update, Generator::update),
+            (self.remove, Generator::remove),
+            (self.list, Generator::list_objects),
+            (self.compactor, Generator::compactor),
         ]
     }
 }
@@ -235,7 +259,7 @@ impl Generator {
     pub fn next_call(&mut self) -> (Intent, Request) {
         let (intent, tried) = match self.again.take() {
             Some(again) => again,
-            None => (self.next_intent(), 0),
+            None => (self.continued().unwrap_or_else(|| self.next_intent()), 0),
         };
         self.last = Some((intent.clone(), tried));
         let request = self.knowledge.request(&intent);
@@ -244,6 +268,17 @@ impl Generator {
 
     pub fn next_request(&mut self) -> Request {
         self.next_call().1
+    }
+
+    /// What was begun goes on before anything else; of a list most of the time.
+    fn continued(&mut self) -> Option<Intent> {
+        if self.knowledge.is_compacting() {
+            return Some(Intent::Compactor);
+        }
+        if self.knowledge.is_listing() && self.rng.random_ratio(3, 4) {
+            return Some(self.list_objects());
+        }
+        None
     }
 
     fn next_intent(&mut self) -> Intent {
@@ -415,6 +450,41 @@ impl Generator {
         format!("{}/{number:03}", self.lists())
     }
 
+    fn object(&mut self) -> String {
+        let number = self.rng.random_range(0..self.shape.keys.max(1));
+        format!("{OBJECTS}pods/{number:03}")
+    }
+
+    fn create(&mut self) -> Intent {
+        let key = self.object();
+        Intent::Create(Put { key, prev_kv: false })
+    }
+
+    fn update(&mut self) -> Intent {
+        let key = self.object();
+        match self.knowledge.has_seen(&key) {
+            true => Intent::CompareAndPut(Put { key, prev_kv: false }),
+            false => get_object(key),
+        }
+    }
+
+    fn remove(&mut self) -> Intent {
+        let key = self.object();
+        match self.knowledge.has_seen(&key) {
+            true => Intent::CompareAndDelete { key },
+            false => get_object(key),
+        }
+    }
+
+    fn list_objects(&mut self) -> Intent {
+        let limit = self.rng.random_range(2..=6);
+        Intent::List { limit }
+    }
+
+    fn compactor(&mut self) -> Intent {
+        Intent::Compactor
+    }
+
     fn read_lists(&mut self) -> Intent {
         let lists = self.lists();
         Intent::Read(Read {
@@ -490,4 +560,11 @@ impl Generator {
         let put = self.put_to(key);
         Intent::LeasedPut { put, held }
     }
+}
+
+fn get_object(key: String) -> Intent {
+    Intent::Read(Read {
+        key,
+        ..Read::default()
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! Resuming follows clientv3: at the revision after the last one received in events or progress, on
 //! a new stream, at another member. A watch that compaction has overtaken goes on at the compact
-//! revision.
+//! revision, or, if it begins with a list as the informers of Kubernetes do, with a list again.
 
 use std::time::Duration;
 
@@ -14,13 +14,16 @@ use quorate::runtime::{Env, Instant};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::{Clock, Connection, Stop, User, WatchPlan};
-use crate::history::{Recorder, WatchEvent, WatchId};
+use super::intent::after;
+use super::{Clock, Connection, Stop, User, WatchPlan, call};
+use crate::history::{Answer, Outcome, Recorder, Request, WatchEvent, WatchId};
 
 /// Why a healthy stream was closed.
 const CLOSED_BY_CLIENT: &str = "closed by the client";
 /// Largest response a watcher accepts.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// Keys on a page of a list.
+const PAGE_LIMIT: i64 = 5;
 /// How often a waiting watcher looks whether the run is over.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -50,6 +53,7 @@ struct Watching {
     record: WatchId,
     request: pb::WatchCreateRequest,
     rewinds: bool,
+    lists: bool,
     /// The next revision it has not seen; 0 until that is known.
     next: i64,
     /// Its id on the wire.
@@ -79,6 +83,7 @@ pub async fn run_watches(
             next: plan.start_revision.max(0),
             request: plan.request(),
             rewinds: plan.rewinds,
+            lists: plan.lists,
             watch_id,
         })
         .collect();
@@ -127,6 +132,12 @@ impl Watcher {
         let Some(connection) = Connection::open(&self.env, address, connect_timeout, user).await else {
             return End::Resume;
         };
+        for watch in watches.iter_mut().filter(|watch| watch.lists && watch.next == 0) {
+            match self.list(&connection, member, &watch.request).await {
+                Some(revision) => watch.next = revision + 1,
+                None => return End::Resume,
+            }
+        }
         let stream = self.recorder.stream();
         let (requests, receiver) = mpsc::unbounded_channel();
         for watch in watches.iter() {
@@ -152,6 +163,39 @@ impl Watcher {
             }
         }
         end
+    }
+
+    /// Lists the keys of a watch, all pages at one revision; that revision. `None` if a page was not answered, as when the
+    /// revision was compacted meanwhile.
+    async fn list(
+        &self,
+        connection: &Connection,
+        member: usize,
+        watch: &pb::WatchCreateRequest,
+    ) -> Option<i64> {
+        let mut page = pb::RangeRequest {
+            key: watch.key.clone(),
+            range_end: watch.range_end.clone(),
+            limit: PAGE_LIMIT,
+            ..Default::default()
+        };
+        loop {
+            let request = Request::Range(page.clone());
+            let (client, now) = (self.options.client, self.clock.now());
+            let id = self.recorder.invoke(client, member as u32, now, request.clone());
+            let outcome = call(&self.env, connection, &request, self.options.silence_timeout).await;
+            self.recorder.complete(id, self.clock.now(), outcome.clone());
+            let Outcome::Ok(Answer::Range(answer)) = outcome else {
+                return None;
+            };
+            if page.revision == 0 {
+                page.revision = answer.header.as_ref().map_or(0, |header| header.revision);
+            }
+            match answer.kvs.last().filter(|_| answer.more) {
+                Some(last) => page.key = after(&last.key),
+                None => return Some(page.revision),
+            }
+        }
     }
 
     async fn receive(
@@ -271,7 +315,11 @@ impl Watcher {
 /// Moves a watch past a response; true if compaction has overtaken it.
 fn advance(watch: &mut Watching, response: &pb::WatchResponse) -> bool {
     if response.canceled {
-        watch.next = watch.next.max(response.compact_revision);
+        let overtaken = response.compact_revision > 0;
+        watch.next = match watch.lists && overtaken {
+            true => 0,
+            false => watch.next.max(response.compact_revision),
+        };
         return true;
     }
     let revision = response.header.as_ref().map_or(0, |header| header.revision);

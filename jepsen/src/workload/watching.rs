@@ -28,6 +28,10 @@ pub struct WatchPlan {
     /// Now and then it starts all over at its start revision, which may be compacted by then.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rewinds: bool,
+    /// As an informer of Kubernetes it lists first, page by page, and watches from the revision after; when compaction has
+    /// overtaken it, it lists again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lists: bool,
 }
 
 impl WatchPlan {

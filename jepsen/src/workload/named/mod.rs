@@ -15,6 +15,7 @@
 mod append;
 mod auth;
 mod compaction;
+mod kubernetes;
 mod leases;
 mod locks;
 mod membership;
@@ -35,7 +36,7 @@ use crate::property::Property;
 pub const MIXED: &str = mixed::WORKLOAD.name;
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 10] = [
+pub const WORKLOADS: [Workload; 11] = [
     mixed::WORKLOAD,
     register::WORKLOAD,
     transactions::WORKLOAD,
@@ -46,6 +47,7 @@ pub const WORKLOADS: [Workload; 10] = [
     auth::WORKLOAD,
     compaction::WORKLOAD,
     membership::WORKLOAD,
+    kubernetes::WORKLOAD,
 ];
 
 /// See the module's text.

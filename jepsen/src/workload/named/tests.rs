@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate::proto::etcdserverpb as pb;
+use quorate::proto::etcdserverpb::compare::TargetUnion::ModRevision;
 use quorate::proto::etcdserverpb::request_op::Request as Op;
 
 use super::{Load, MIXED, WORKLOADS, Workload};
@@ -132,6 +133,46 @@ fn transactions_swap_nest_and_write_several_keys() {
     let several = |request: &Request| matches!(request, Request::Txn(r) if r.success.len() > 2);
     assert!(requests.iter().any(is_swap) && requests.iter().any(several));
     assert!(kinds("transactions").contains("txn-nested"));
+}
+
+#[test]
+fn kubernetes_guards_what_it_writes_and_lists_by_pages() {
+    let requests = requests("kubernetes");
+    let with = |is: fn(&pb::TxnRequest) -> bool| {
+        requests
+            .iter()
+            .any(|request| matches!(request, Request::Txn(r) if is(r)))
+    };
+    let first = |r: &pb::TxnRequest| r.success.first().and_then(|op| op.request.clone());
+    assert!(with(
+        |r| r.failure.is_empty() && r.compare[0].target_union == Some(ModRevision(0))
+    ));
+    assert!(with(
+        |r| matches!(r.compare[0].target_union, Some(ModRevision(seen)) if seen > 0)
+    ));
+    let deletes = |r: &pb::TxnRequest| matches!(first(r), Some(Op::RequestDeleteRange(_)));
+    assert!(
+        requests
+            .iter()
+            .any(|request| matches!(request, Request::Txn(r) if deletes(r)))
+    );
+    let pages: Vec<_> = requests
+        .iter()
+        .filter_map(|request| match request {
+            Request::Range(r) if r.limit > 0 => Some(r),
+            _ => None,
+        })
+        .collect();
+    assert!(pages.iter().any(|page| page.revision == 0) && pages.iter().any(|page| page.revision > 0));
+    assert!(kinds("kubernetes").is_superset(&BTreeSet::from([
+        "txn",
+        "range",
+        "get-at-revision",
+        "compact",
+        "get"
+    ])));
+    let informs = |load: &Load| load.watching.watches.iter().any(|watch| watch.lists);
+    assert!(loads("kubernetes").iter().all(informs));
 }
 
 #[test]
