@@ -166,6 +166,7 @@ fn judge_options(plan: &Plan, cluster: &Cluster) -> JudgeOptions {
     JudgeOptions {
         lease_times: Some(lease_times),
         replacements: cluster.replacements(),
+        auto_compaction: !plan.options.auto_compaction_retention.is_zero(),
         unknown_writes: plan.clients.contend,
         ..JudgeOptions::default()
     }

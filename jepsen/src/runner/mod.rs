@@ -328,6 +328,7 @@ impl<'a> Run<'a> {
             crashes: self.cluster.deaths().to_vec(),
             skip_per_key: false,
             replacements: 0,
+            auto_compaction: false,
             unknown_writes: self.load.contend,
         };
         let seen = page::Seen {

@@ -104,6 +104,10 @@ impl Plan {
                 max_concurrent_streams: *options.pick(&[20, u32::MAX]),
                 keepalive_interval: *options.pick(&[seconds(1), seconds(7_200)]),
                 auth_token_ttl: *options.pick(&[seconds(2), seconds(300)]),
+                auto_compaction_retention: match options.chance(0.15) {
+                    true => *options.pick(&[millis(500), seconds(2), seconds(8)]),
+                    false => Duration::ZERO,
+                },
             },
             chaos_end,
             settle_timeout: Duration::from_secs(60),

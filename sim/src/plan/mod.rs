@@ -84,6 +84,10 @@ pub struct MemberOptions {
     pub compaction_check_interval: Duration,
     #[serde(with = "readable")]
     pub watch_progress_interval: Duration,
+    /// The history that members keep by themselves; zero: all. By time: the mode by revisions looks every five minutes, which
+    /// no run lasts.
+    #[serde(with = "readable")]
+    pub auto_compaction_retention: Duration,
     pub max_txn_ops: usize,
     pub max_request_bytes: usize,
     pub max_concurrent_streams: u32,
@@ -203,6 +207,7 @@ impl Default for MemberOptions {
             corruption_check_interval: Duration::ZERO,
             compaction_check_interval: Duration::ZERO,
             watch_progress_interval: Duration::from_secs(5),
+            auto_compaction_retention: Duration::ZERO,
             max_txn_ops: 128,
             max_request_bytes: 1_572_864,
             max_concurrent_streams: u32::MAX,
