@@ -133,8 +133,8 @@ impl Forging {
         let mut watches = Vec::new();
         if forge.watches {
             for plan in crate::workload::standard_watches() {
-                let id = recorder.watch(1_000, plan.request.clone());
-                watches.push((id, plan.request, 0));
+                let id = recorder.watch(1_000, plan.request());
+                watches.push((id, plan.request(), 0));
             }
         }
         let mut forging = Forging {

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p quorate-jepsen -- --seconds 60 --nodes 3 --nemesis kill,pause
+//! cargo run --release -p quorate-jepsen -- --workload append
 //! cargo run --release -p quorate-jepsen -- --binary /usr/bin/etcd          # any etcd will do
 //! cargo run --release -p quorate-jepsen -- --consistency stale             # has to be refused
 //! ```
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quorate_jepsen::report::Verdict;
-use quorate_jepsen::workload::Consistency;
+use quorate_jepsen::workload::{Consistency, Workload};
 use runner::{Fault, RunOptions};
 
 /// Runs a cluster of real processes under load and faults, and judges what its clients saw.
@@ -36,6 +37,10 @@ struct Arguments {
     /// Number of clients.
     #[arg(long, default_value_t = 10)]
     clients: u32,
+    /// What clients and watchers do, by name: register, append, watch and others (jepsen/src/workload/named). Default: all
+    /// kinds of operation on keys.
+    #[arg(long, value_parser = Workload::find)]
+    workload: Option<Workload>,
     /// Faults to inject, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Fault::Kill, Fault::Pause])]
     nemesis: Vec<Fault>,
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
         nodes: arguments.nodes.max(1),
         binary: arguments.binary,
         clients: arguments.clients.max(1),
+        workload: arguments.workload,
         faults: arguments.nemesis,
         consistency: match arguments.consistency {
             Claim::Linearizable => Consistency::Linearizable,

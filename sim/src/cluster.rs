@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use quorate::consensus::voters_in;
-use quorate::node::{Config, CorruptionChecks, JwtOptions, Keepalive, Node};
+use quorate::node::{AutoCompaction, Config, CorruptionChecks, JwtOptions, Keepalive, Node};
 use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
 use quorate::storage::wal::{Seen, Witness};
@@ -336,6 +336,8 @@ impl Cluster {
                 compaction_interval: options.compaction_check_interval,
             },
             watch_progress_interval: options.watch_progress_interval,
+            auto_compaction: (!options.auto_compaction_retention.is_zero())
+                .then_some(AutoCompaction::Periodic(options.auto_compaction_retention)),
             // A look at the members changes no run.
             probe_interval: Duration::ZERO,
             max_txn_ops: options.max_txn_ops,

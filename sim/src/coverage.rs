@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `fault/` | class of fault | faults that somebody noticed |
 //! | `operation/` | kind of call and its outcome | calls of all clients |
+//! | `workload/` | workload | runs that had it |
 //! | `buggify/` | site in the product | times that it took the rarer way |
 //!
 //! Other names are counted and shown, but nobody has to reach them.
@@ -12,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use quorate_jepsen::report::KINDS;
+use quorate_jepsen::workload::WORKLOADS;
 
 use crate::nemesis::Class;
 use crate::world::buggify;
@@ -25,7 +27,17 @@ pub fn known() -> Vec<String> {
     let faults = Class::ALL.iter().map(|class| class.counter());
     let of_kind = |kind: &str| OUTCOMES.map(|outcome| format!("operation/{kind}/{outcome}"));
     let operations = KINDS.into_iter().flat_map(of_kind);
-    faults.chain(operations).chain(buggify::names()).collect()
+    let workloads = WORKLOADS.into_iter().map(|workload| of_workload(workload.name));
+    faults
+        .chain(operations)
+        .chain(workloads)
+        .chain(buggify::names())
+        .collect()
+}
+
+/// The counter of a workload.
+pub fn of_workload(name: &str) -> String {
+    format!("workload/{name}")
 }
 
 /// The known counters that are zero.
@@ -52,7 +64,7 @@ mod tests {
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), names.len());
         assert!(names.iter().all(|name| {
-            ["fault/", "operation/", "buggify/"]
+            ["fault/", "operation/", "workload/", "buggify/"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
         }));

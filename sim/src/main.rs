@@ -7,12 +7,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use quorate_jepsen::workload::{Workload, named};
 use quorate_sim::properties;
 use quorate_sim::scenario::Source;
 #[cfg(madsim)]
 use quorate_sim::{
     campaign::{self, Campaign},
-    canary, corpus, mutants, shrink,
+    canary, corpus, mutants,
+    plan::Plan,
+    shrink,
 };
 
 /// The deterministic simulator of Quorate.
@@ -32,6 +35,9 @@ enum Verb {
         /// The first seed.
         #[arg(long, default_value_t = 0)]
         start: u64,
+        /// All runs have this workload; by default each seed draws one. `cargo sim workloads` lists them.
+        #[arg(long, value_parser = Workload::find)]
+        workload: Option<Workload>,
         /// Runs at a time; by default one for each processor.
         #[arg(long)]
         jobs: Option<usize>,
@@ -55,6 +61,9 @@ enum Verb {
     Replay {
         /// A seed, or the file of a scenario.
         run: Source,
+        /// The seed has this workload, whichever it would draw.
+        #[arg(long, value_parser = Workload::find)]
+        workload: Option<Workload>,
         /// Writes a page that shows the run: who led, what broke, what clients were told.
         #[arg(long, value_name = "FILE.html")]
         timeline: Option<PathBuf>,
@@ -68,6 +77,9 @@ enum Verb {
     Plan {
         /// A seed, or the file of a scenario.
         run: Source,
+        /// The seed has this workload, whichever it would draw.
+        #[arg(long, value_parser = Workload::find)]
+        workload: Option<Workload>,
         /// As the scenario that `replay` reads.
         #[arg(long)]
         json: bool,
@@ -113,6 +125,8 @@ enum Verb {
     },
     /// Lists every property that a run is judged by, with its source.
     Properties,
+    /// Lists the workloads that a seed may draw.
+    Workloads,
     /// Puts historical bugs back, one at a time, and looks whether they are found.
     Mutants {
         /// Only this row of the catalogue, or the patches whose names begin so.
@@ -147,7 +161,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Verb::Plan { run, json } => run.scenario().map(|scenario| {
+        Verb::Plan { run, workload, json } => run.scenario_of(workload).map(|scenario| {
             match json {
                 true => println!("{}", scenario.to_json()),
                 false => println!("{}", scenario.plan),
@@ -156,6 +170,10 @@ fn main() -> ExitCode {
         }),
         Verb::Properties => {
             print!("{}", properties::table());
+            Ok(true)
+        }
+        Verb::Workloads => {
+            print!("{}", named::table());
             Ok(true)
         }
         #[cfg(madsim)]
@@ -192,6 +210,7 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
         Verb::Run {
             seeds,
             start,
+            workload,
             jobs,
             twice_every,
             stop_at_failure,
@@ -201,6 +220,7 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
         } => {
             campaign::fix_addresses();
             let campaign = Campaign {
+                workload,
                 jobs: jobs.unwrap_or_else(campaign::processors),
                 twice_every,
                 stop_at_failure,
@@ -224,10 +244,16 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
         }
         Verb::Replay {
             run,
+            workload,
             timeline,
             log,
             level,
-        } => replay(&run, timeline.as_deref(), log.then_some(level)),
+        } => replay(
+            &run.scenario_of(workload)?.plan,
+            &run,
+            timeline.as_deref(),
+            log.then_some(level),
+        ),
         Verb::Shrink {
             run,
             output,
@@ -281,7 +307,7 @@ fn simulate(verb: Verb) -> std::io::Result<bool> {
             level,
             timeline,
         } => child(script, level, timeline.as_deref()),
-        Verb::Plan { .. } | Verb::Properties => unreachable!("printed by every build"),
+        Verb::Plan { .. } | Verb::Properties | Verb::Workloads => unreachable!("printed by every build"),
     }
 }
 
@@ -299,13 +325,17 @@ fn must_fail(seeds: u64, start: u64, jobs: Option<usize>) -> std::io::Result<can
 
 /// Runs a seed in a child, as a campaign does, with everything it prints.
 #[cfg(madsim)]
-fn replay(run: &Source, timeline: Option<&Path>, level: Option<String>) -> std::io::Result<bool> {
+fn replay(
+    plan: &Plan,
+    run: &Source,
+    timeline: Option<&Path>,
+    level: Option<String>,
+) -> std::io::Result<bool> {
     use quorate_sim::report::Report;
 
     campaign::fix_addresses();
-    let plan = run.scenario()?.plan;
     eprintln!("{plan}");
-    let output = campaign::child(&std::env::current_exe()?, &plan, |command| {
+    let output = campaign::child(&std::env::current_exe()?, plan, |command| {
         if let Some(level) = level {
             command.arg("--level").arg(level);
         }
@@ -334,7 +364,6 @@ fn child(script: bool, level: Option<String>, file: Option<&Path>) -> std::io::R
     use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
     use quorate_jepsen::timeline::{PAGE_BYTES_MAX, render};
     use quorate_sim::notebook::Notebook;
-    use quorate_sim::plan::Plan;
 
     let plan: Plan = serde_json::from_reader(std::io::stdin().lock())?;
     let level = level

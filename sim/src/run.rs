@@ -25,11 +25,12 @@ use quorate_jepsen::timeline::Timeline;
 use quorate_jepsen::workload::{
     ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, OperatorOptions, ScriptedClient,
     Scripts, SettleOptions, Stop, UsersOptions, WatcherOptions, found_users, run_administrator, run_client,
-    run_contender, run_limited, run_operator, run_script, run_watches, settle, standard_watches,
+    run_contender, run_limited, run_operator, run_script, run_watches, settle,
 };
 use tracing::Level;
 
 use crate::cluster::Cluster;
+use crate::coverage;
 use crate::judge::{self, Judged};
 use crate::logs::{LineListener, Logs};
 use crate::nemesis;
@@ -106,6 +107,7 @@ fn report(
     }
     let mut violations = cluster.violations();
     let mut counters = cluster.all_counters();
+    counters.insert(coverage::of_workload(&plan.workload), 1);
     let mut judged = Judged::default();
     add_counters(&mut counters, &buggify::counters());
     if let Some(payload) = panicked {
@@ -164,6 +166,7 @@ fn judge_options(plan: &Plan, cluster: &Cluster) -> JudgeOptions {
     JudgeOptions {
         lease_times: Some(lease_times),
         replacements: cluster.replacements(),
+        auto_compaction: !plan.options.auto_compaction_retention.is_zero(),
         unknown_writes: plan.clients.contend,
         ..JudgeOptions::default()
     }
@@ -478,19 +481,27 @@ impl Run {
     fn start_watchers(&self, envs: &[Env]) -> Vec<Task<()>> {
         let start = |number: u32| {
             let env = envs[number as usize % envs.len()].clone();
+            let watching = &self.plan.clients.watching;
+            let millis = Duration::from_millis;
+            let is_slow = number < watching.slow_readers;
             let options = WatcherOptions {
                 client: FIRST_WATCHER + number,
                 user: self.plan.clients.user(),
                 addresses: self.cluster.addresses(),
                 member: number as usize,
                 connect_timeout: Duration::from_secs(1),
-                progress_interval: Duration::from_millis(700),
+                progress_interval: millis(watching.progress_interval_ms),
                 silence_timeout: Duration::from_secs(6),
-                stream_lifetime: Duration::from_secs(9),
-                reading_pause: Duration::ZERO,
+                stream_lifetime: millis(watching.stream_lifetime_ms),
+                reads: millis(watching.reads_ms),
+                rests: if is_slow {
+                    millis(watching.rests_ms)
+                } else {
+                    Duration::ZERO
+                },
             };
             let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
-            let watches = standard_watches();
+            let watches = watching.watches.clone();
             let user = run_watches(env.clone(), self.clock(), recorder, watches, options, stop);
             env.spawn(user)
         };

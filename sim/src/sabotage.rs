@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_jepsen::history::{Answer, History, Request, WatchEvent};
+use quorate_jepsen::workload::Watching;
 use serde::{Deserialize, Serialize};
 
 use crate::nemesis::{Class, Fault};
@@ -84,6 +85,7 @@ pub fn with_canaries(mut plan: Plan) -> Plan {
     plan.sabotage = canary(plan.seed.0);
     if plan.sabotage.is_some() {
         plan.clients.contend = false;
+        plan.clients.watching = Watching::default();
         plan.clients.shape.keys = 3;
         plan.clients.shape.weights.put = 24;
         plan.clients.shape.weights.get = 20;

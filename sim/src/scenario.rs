@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use quorate_jepsen::workload::Workload;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
@@ -33,6 +34,14 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// A plan of which nothing else is known.
+    fn of_plan(plan: Plan) -> Self {
+        Scenario {
+            plan,
+            ..Scenario::default()
+        }
+    }
+
     /// What a failed run leaves behind.
     pub fn of_failure(plan: Plan, report: &Report) -> Self {
         let about = report.violations.first().map(|violation| &violation.text);
@@ -101,10 +110,23 @@ impl Source {
     pub fn scenario(&self) -> io::Result<Scenario> {
         match self {
             Source::File(path) => Scenario::load(path),
-            Source::Seed(seed) => Ok(Scenario {
-                plan: Plan::draw(Seed(*seed)),
-                ..Scenario::default()
-            }),
+            Source::Seed(seed) => Ok(Scenario::of_plan(Plan::draw(Seed(*seed)))),
+        }
+    }
+
+    /// The same; a seed with the workload that is asked for, if one is.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is a file: that has its workload.
+    pub fn scenario_of(&self, workload: Option<Workload>) -> io::Result<Scenario> {
+        match (self, workload) {
+            (_, None) => self.scenario(),
+            (Source::Seed(seed), Some(workload)) => {
+                Ok(Scenario::of_plan(Plan::draw_of(Seed(*seed), workload)))
+            }
+            (Source::File(_), Some(_)) => Err(io::Error::other(
+                "a scenario in a file has its workload: --workload is for seeds",
+            )),
         }
     }
 }
@@ -149,5 +171,8 @@ mod tests {
         let fault = r#"{"plan": {"schedule": [{"at_ms": 1, "lasts_ms": 1, "class": "Flood", "member": 0, "choice": 1}]}}"#;
         assert!(error(fault).contains("`Flood`"));
         assert!(error(r#"{"plan": {"chaos_end": "soon"}}"#).contains("soon"));
+        let read = parse(r#"{"plan": {"workload": "regster"}}"#).expect("text");
+        let error = read.plan.check().expect_err("unknown");
+        assert!(error.contains("\"regster\""), "{error}");
     }
 }

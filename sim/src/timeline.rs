@@ -124,6 +124,7 @@ fn facts(plan: &Plan) -> Vec<Fact> {
         value,
     };
     let mut facts = vec![
+        fact("workload", plan.workload.clone()),
         fact("members", plan.members.to_string()),
         fact("election time-out", millis(plan.options.election_timeout)),
         fact(

@@ -2,7 +2,8 @@
 //! really refused?
 //!
 //! Compaction has no place of its own in the order of revisions, so only real time is used: what was
-//! acknowledged before counts as done, what was asked for and not refused may have been done.
+//! acknowledged before counts as done, what was asked for and not refused may have been done. Where members compact by
+//! themselves, anything but the newest revision may be gone at any time, and only what is asked for is known to be.
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,8 @@ use crate::linearizability::is_serializable;
 use crate::model::Refusal;
 use crate::property::{Property, Violation};
 
-/// Checks ranges and compactions of a history.
-pub fn check(history: &History) -> Vec<Violation> {
+/// Checks ranges and compactions of a history. `auto_compaction`: the members compact by themselves.
+pub fn check(history: &History, auto_compaction: bool) -> Vec<Violation> {
     let compactions: Vec<(i64, &Operation)> = history
         .operations
         .iter()
@@ -24,15 +25,21 @@ pub fn check(history: &History) -> Vec<Violation> {
             _ => None,
         })
         .collect();
+    let revisions = history.operations.iter().filter_map(Operation::revision);
     let checker = Checker {
+        newest: revisions.max().unwrap_or(0),
         compactions,
+        auto_compaction,
         violations: Vec::new(),
     };
     checker.run(history)
 }
 
 struct Checker<'a> {
+    /// The newest revision that any answer shows.
+    newest: i64,
     compactions: Vec<(i64, &'a Operation)>,
+    auto_compaction: bool,
     violations: Vec<Violation>,
 }
 
@@ -114,14 +121,17 @@ impl<'a> Checker<'a> {
             .map(|(_, compaction)| *compaction)
     }
 
-    /// True if a compaction that was not refused was invoked before `operation` returned.
+    /// True if a compaction that was not refused was invoked before `operation` returned, or needed nobody who asks.
     fn possible_before(&self, operation: &Operation, reaches: impl Fn(i64) -> bool) -> bool {
-        self.compactions.iter().any(|(revision, compaction)| {
-            compaction.id != operation.id
-                && reaches(*revision)
-                && !compaction.outcome.is_denied()
-                && !operation.precedes(compaction)
-        })
+        // Nobody compacts more than there is.
+        let by_itself = self.auto_compaction && reaches(self.newest);
+        by_itself
+            || self.compactions.iter().any(|(revision, compaction)| {
+                compaction.id != operation.id
+                    && reaches(*revision)
+                    && !compaction.outcome.is_denied()
+                    && !operation.precedes(compaction)
+            })
     }
 }
 

@@ -40,7 +40,11 @@ impl Script {
     }
 
     fn count(&self) -> usize {
-        check(&self.0.history()).len()
+        self.violations_if(false)
+    }
+
+    fn violations_if(&self, auto_compaction: bool) -> usize {
+        check(&self.0.history(), auto_compaction).len()
     }
 }
 
@@ -88,4 +92,26 @@ fn the_same_compaction_is_acknowledged_once() {
     assert_eq!(s.count(), 1);
     s.compact(8, refused(Refusal::COMPACTED));
     assert_eq!(s.count(), 2, "nobody has compacted that far");
+}
+
+#[test]
+fn members_that_compact_by_themselves_may_refuse_what_nobody_compacted_but_not_what_is_newest() {
+    let script = Script::default();
+    let newest = pb::RangeResponse {
+        header: Some(pb::ResponseHeader {
+            revision: 9,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    script.read(0, false, Outcome::Ok(newest.into()));
+    script.read(5, false, refused(Refusal::COMPACTED));
+    script.compact(4, refused(Refusal::COMPACTED));
+    assert_eq!((script.violations_if(false), script.violations_if(true)), (2, 0));
+    script.read(9, false, refused(Refusal::COMPACTED));
+    assert_eq!(script.violations_if(true), 1);
+    // What was asked for is still binding.
+    script.compacted(8);
+    script.read(5, false, Outcome::Ok(pb::RangeResponse::default().into()));
+    assert_eq!(script.violations_if(true), 2);
 }

@@ -30,6 +30,8 @@ pub struct JudgeOptions {
     pub replacements: u64,
     /// Members that ended by themselves.
     pub crashes: Vec<String>,
+    /// The members compact by themselves: an answer may show a compaction that nobody asked for.
+    pub auto_compaction: bool,
     /// The members write by themselves, as for locks: only what holds without knowledge of every write is judged.
     pub unknown_writes: bool,
     /// Leaves out the per-key search, the costliest check.
@@ -108,7 +110,7 @@ pub fn judge(history: &History, options: &JudgeOptions) -> Report {
     if !options.unknown_writes {
         judge_writes(history, options, &mut counts, &mut violations, &mut undecided);
     }
-    violations.extend(compaction::check(history));
+    violations.extend(compaction::check(history, options.auto_compaction));
     violations.extend(identity::check(history, options.replacements));
     violations.extend(durability::check_convergence(history));
     violations.extend(permission::check(history));
@@ -150,7 +152,7 @@ fn judge_writes(
     let checked = linearizability::check(history);
     violations.extend(checked.violations);
     undecided.extend(checked.undecided);
-    violations.extend(watch::check(history, &checked.timeline));
+    violations.extend(watch::check(history, &checked.timeline, options.auto_compaction));
     violations.extend(durability::check(history));
     if let Some(times) = &options.lease_times {
         violations.extend(lease::check(history, &checked.timeline, times));
@@ -198,7 +200,7 @@ pub const KINDS: [&str; 13] = [
     "lease-keep-alive",
 ];
 
-fn kind(request: &Request) -> &'static str {
+pub(crate) fn kind(request: &Request) -> &'static str {
     match request {
         Request::Range(r) if r.serializable => "get-serializable",
         Request::Range(r) if r.revision > 0 => "get-at-revision",

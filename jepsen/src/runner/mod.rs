@@ -15,6 +15,8 @@ mod probes;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use quorate::runtime::{Env, Task};
@@ -25,8 +27,9 @@ use quorate_jepsen::property::Violation;
 use quorate_jepsen::report::{JudgeOptions, Report, Verdict, judge};
 use quorate_jepsen::timeline::Node;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, Desk, Generator, Scripts, SettleOptions, Shape, Stop, WatcherOptions,
-    run_client, run_watches, settle, standard_watches,
+    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, Load, Scripts, SettleOptions, Stop,
+    User, UsersOptions, WatcherOptions, Workload, found_users, run_administrator, run_client, run_contender,
+    run_limited, run_watches, settle,
 };
 
 use cluster::Cluster;
@@ -40,6 +43,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(40);
 const WATCHES_TIMEOUT: Duration = Duration::from_secs(20);
 /// Client numbers from here on are watchers; the one below settles.
 const FIRST_WATCHER: u32 = 1_000;
+/// Client numbers of those who work with users, if there are any.
+const ADMINISTRATOR: u32 = 2_000;
+const LIMITED: std::ops::Range<u32> = 2_001..2_003;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -48,6 +54,8 @@ pub struct RunOptions {
     pub nodes: u32,
     pub binary: Option<PathBuf>,
     pub clients: u32,
+    /// `None`: all kinds of operation on keys.
+    pub workload: Option<Workload>,
     pub faults: Vec<Fault>,
     pub consistency: Consistency,
     pub seed: u64,
@@ -56,8 +64,21 @@ pub struct RunOptions {
     pub keep_data: bool,
 }
 
+/// What clients and watchers do.
+fn load(options: &RunOptions) -> Result<Load, String> {
+    let load = options.workload.map(|workload| workload.load(options.seed));
+    let load = load.unwrap_or_default();
+    if load.membership {
+        return Err(
+            "changes of the members are made by the simulator alone: cargo sim run --workload".into(),
+        );
+    }
+    Ok(load)
+}
+
 /// Runs and judges. An error means that there is nothing to judge.
 pub fn run(options: &RunOptions) -> Result<Report, String> {
+    let load = load(options)?;
     let binary = binary::find(options.binary.as_deref())?;
     fs::create_dir_all(&options.out).map_err(|error| at(&options.out, &error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,7 +88,7 @@ pub fn run(options: &RunOptions) -> Result<Report, String> {
         .map_err(|error| format!("no runtime: {error}"))?;
     let (history, judge_options, seen) = runtime.block_on(async {
         let env = quorate::runtime::tokio::env();
-        Run::start(env, options, &binary).await?.finish().await
+        Run::start(env, options, load, &binary).await?.finish().await
     })?;
     eprintln!("judging {} operations …", history.operations.len());
     let report = judge(&history, &judge_options);
@@ -108,6 +129,7 @@ struct Run<'a> {
     clock: Clock,
     recorder: Recorder,
     options: &'a RunOptions,
+    load: Load,
     cluster: Cluster,
     stop: Stop,
     clients: Vec<Task<()>>,
@@ -116,7 +138,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn start(env: Env, options: &'a RunOptions, binary: &Path) -> Result<Run<'a>, String> {
+    async fn start(env: Env, options: &'a RunOptions, load: Load, binary: &Path) -> Result<Run<'a>, String> {
         let clock = Clock::from_now(&env);
         let prepared = Cluster::prepare(&env, clock.clone(), binary, options.nodes, &options.out);
         let mut cluster = prepared.await?;
@@ -133,6 +155,7 @@ impl<'a> Run<'a> {
             clock,
             recorder: Recorder::new(),
             options,
+            load,
             cluster,
             stop: Stop::new(),
             clients: Vec::new(),
@@ -140,33 +163,99 @@ impl<'a> Run<'a> {
             probes: Probes::default(),
         };
         run.spawn_probes();
+        if run.load.auth {
+            run.found_users().await?;
+        }
         run.spawn_clients();
         run.spawn_watchers();
         Ok(run)
     }
 
+    /// Who does everything that is not for a limited user.
+    fn user(&self) -> Option<User> {
+        self.load.auth.then(User::root)
+    }
+
+    fn users_options(&self, client: u32, round: &Arc<AtomicU64>) -> UsersOptions {
+        UsersOptions {
+            seed: self.options.seed,
+            client,
+            addresses: self.cluster.addresses(),
+            call_timeout: CALL_TIMEOUT,
+            pause: Duration::from_millis(self.options.pause_ms),
+            round: round.clone(),
+        }
+    }
+
+    async fn found_users(&self) -> Result<(), String> {
+        let options = self.users_options(ADMINISTRATOR, &Arc::default());
+        let founding = found_users(&self.env, &self.clock, &self.recorder, &options, &self.stop);
+        match self.env.timeout(START_TIMEOUT, founding).await {
+            Ok(true) => Ok(()),
+            _ => Err(format!("users could not be made within {START_TIMEOUT:?}")),
+        }
+    }
+
     fn spawn_clients(&mut self) {
         for client in 0..self.options.clients {
-            let generator = Generator::new(self.options.seed, client, Shape::default());
-            let options = ClientOptions {
-                client,
-                user: None,
-                addresses: self.cluster.addresses(),
-                call_timeout: CALL_TIMEOUT,
-                connect_timeout: CONNECT_TIMEOUT,
-                pause: Duration::from_millis(self.options.pause_ms),
-                consistency: self.options.consistency,
-                calls_per_member: 200,
-            };
-            let desk = Desk {
-                env: self.env.clone(),
-                clock: self.clock.clone(),
-                recorder: self.recorder.clone(),
-                scripts: Scripts::default(),
-            };
-            let client = run_client(desk, generator, options, self.stop.clone());
-            self.clients.push(self.env.spawn(client));
+            match self.load.contend {
+                true => self.spawn_contender(client),
+                false => self.spawn_client(client),
+            }
         }
+        if !self.load.auth {
+            return;
+        }
+        let round = Arc::default();
+        for client in std::iter::once(ADMINISTRATOR).chain(LIMITED) {
+            let options = self.users_options(client, &round);
+            let (env, clock) = (self.env.clone(), self.clock.clone());
+            let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+            self.clients.push(match client {
+                ADMINISTRATOR => self
+                    .env
+                    .spawn(run_administrator(env, clock, recorder, options, stop)),
+                _ => self.env.spawn(run_limited(env, clock, recorder, options, stop)),
+            });
+        }
+    }
+
+    fn spawn_contender(&mut self, client: u32) {
+        let options = ContenderOptions {
+            seed: self.options.seed,
+            client,
+            user: self.user(),
+            addresses: self.cluster.addresses(),
+            call_timeout: CALL_TIMEOUT,
+            pause: Duration::from_millis(self.options.pause_ms),
+            lease_ttl_seconds: self.load.shape.lease_ttl_seconds,
+        };
+        let (env, clock) = (self.env.clone(), self.clock.clone());
+        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+        let contender = run_contender(env, clock, recorder, options, stop);
+        self.clients.push(self.env.spawn(contender));
+    }
+
+    fn spawn_client(&mut self, client: u32) {
+        let generator = Generator::new(self.options.seed, client, self.load.shape);
+        let options = ClientOptions {
+            client,
+            user: self.user(),
+            addresses: self.cluster.addresses(),
+            call_timeout: CALL_TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
+            pause: Duration::from_millis(self.options.pause_ms),
+            consistency: self.options.consistency,
+            calls_per_member: 200,
+        };
+        let desk = Desk {
+            env: self.env.clone(),
+            clock: self.clock.clone(),
+            recorder: self.recorder.clone(),
+            scripts: Scripts::default(),
+        };
+        let client = run_client(desk, generator, options, self.stop.clone());
+        self.clients.push(self.env.spawn(client));
     }
 
     fn spawn_probes(&self) {
@@ -178,21 +267,28 @@ impl<'a> Run<'a> {
     }
 
     fn spawn_watchers(&mut self) {
+        let watching = &self.load.watching;
+        let millis = Duration::from_millis;
         for member in 0..self.options.nodes {
             let options = WatcherOptions {
                 client: FIRST_WATCHER + member,
-                user: None,
+                user: self.user(),
                 addresses: self.cluster.addresses(),
                 member: member as usize,
                 connect_timeout: CONNECT_TIMEOUT,
-                progress_interval: Duration::from_millis(500),
-                silence_timeout: Duration::from_secs(5),
-                stream_lifetime: Duration::from_secs(7 + 2 * u64::from(member)),
-                reading_pause: Duration::ZERO,
+                progress_interval: millis(watching.progress_interval_ms),
+                silence_timeout: Duration::from_secs(6),
+                // Not all at the same moment.
+                stream_lifetime: millis(watching.stream_lifetime_ms) * (4 + member) / 4,
+                reads: millis(watching.reads_ms),
+                rests: match member < watching.slow_readers {
+                    true => millis(watching.rests_ms),
+                    false => Duration::ZERO,
+                },
             };
             let (env, clock) = (self.env.clone(), self.clock.clone());
             let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
-            let watcher = run_watches(env, clock, recorder, standard_watches(), options, stop);
+            let watcher = run_watches(env, clock, recorder, watching.watches.clone(), options, stop);
             self.watchers.push(self.env.spawn(watcher));
         }
     }
@@ -232,7 +328,8 @@ impl<'a> Run<'a> {
             crashes: self.cluster.deaths().to_vec(),
             skip_per_key: false,
             replacements: 0,
-            unknown_writes: false,
+            auto_compaction: false,
+            unknown_writes: self.load.contend,
         };
         let seen = page::Seen {
             nodes: self.nodes(),
@@ -255,7 +352,7 @@ impl<'a> Run<'a> {
     async fn settle(&mut self) -> Option<Violation> {
         let options = SettleOptions {
             client: FIRST_WATCHER - 1,
-            user: None,
+            user: self.user(),
             addresses: self.cluster.addresses(),
             timeout: SETTLE_TIMEOUT,
             call_timeout: CALL_TIMEOUT,

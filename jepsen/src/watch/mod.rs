@@ -28,8 +28,8 @@ use expected::Expected;
 /// At most this many violations are listed for one watch: later ones follow from the first.
 const VIOLATIONS_PER_WATCH_MAX: usize = 3;
 
-/// Checks all watches of a history against the write history.
-pub fn check(history: &History, timeline: &Timeline) -> Vec<Violation> {
+/// Checks all watches of a history against the write history. `auto_compaction`: the members compact by themselves.
+pub fn check(history: &History, timeline: &Timeline, auto_compaction: bool) -> Vec<Violation> {
     let compactions: Vec<(i64, u64)> = history
         .operations
         .iter()
@@ -41,7 +41,7 @@ pub fn check(history: &History, timeline: &Timeline) -> Vec<Violation> {
         })
         .collect();
     let check_one = |watch| {
-        let mut checker = Checker::new(watch, timeline, &compactions);
+        let mut checker = Checker::new(watch, timeline, &compactions, auto_compaction);
         checker.run();
         checker.violations
     };
@@ -54,6 +54,8 @@ struct Checker<'a> {
     expected: Expected<'a>,
     /// Revision and invocation of every compaction that may have happened.
     compactions: &'a [(i64, u64)],
+    /// Others may have happened.
+    auto_compaction: bool,
     /// Everything up to this revision is behind the watch; `None` until it was created.
     position: Option<i64>,
     /// Where the stream now open was told to start.
@@ -69,11 +71,17 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn new(watch: &'a WatchRecord, timeline: &'a Timeline, compactions: &'a [(i64, u64)]) -> Self {
+    fn new(
+        watch: &'a WatchRecord,
+        timeline: &'a Timeline,
+        compactions: &'a [(i64, u64)],
+        auto_compaction: bool,
+    ) -> Self {
         Checker {
             watch,
             expected: Expected::new(&watch.request, timeline),
             compactions,
+            auto_compaction,
             position: None,
             start: 0,
             progress: 0,
@@ -160,7 +168,7 @@ impl<'a> Checker<'a> {
             .compactions
             .iter()
             .any(|(revision, invoked)| *revision == compacted && *invoked < at.order);
-        if !asked_for {
+        if !asked_for && !self.auto_compaction {
             self.fail(
                 Property::WatchCompacted,
                 compacted,
@@ -405,7 +413,7 @@ impl<'a> Checker<'a> {
             .compactions
             .iter()
             .any(|(compacted, invoked)| *compacted >= revision && *invoked < at.order);
-        if event.prev_kv.is_none() && compacted {
+        if event.prev_kv.is_none() && (compacted || self.auto_compaction) {
             return;
         }
         let show = |kv: Option<&_>| kv.map_or("none".into(), crate::history::show_kv);

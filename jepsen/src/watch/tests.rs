@@ -25,7 +25,7 @@ fn forged() -> History {
 
 fn properties(history: &History) -> Vec<Property> {
     let timeline = linearizability::check(history).timeline;
-    let mut found: Vec<Property> = check(history, &timeline)
+    let mut found: Vec<Property> = check(history, &timeline, false)
         .iter()
         .map(|violation| violation.property)
         .collect();

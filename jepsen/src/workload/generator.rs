@@ -10,13 +10,17 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::intent::{Intent, Knowledge, Put, Read};
-use crate::history::{Outcome, Request};
+use super::intent::{Intent, Knowledge, LISTS, OBJECTS, Put, Read};
+use crate::history::{Answer, Outcome, Request};
 
 /// Prefix of the keys that never have a lease.
 const KEYS: &str = "k/";
 /// Prefix of the keys that may have a lease.
 const LEASED_KEYS: &str = "l/";
+/// A list that nobody appends to any more makes room for new ones: a generation of lists grows for so many revisions.
+const LISTS_GROW_REVISIONS: i64 = 200;
+/// How often an optimistic update is tried again with what its failure showed.
+const RETRIES_MAX: u32 = 3;
 /// A key that every workload may use.
 pub(super) const FIRST_KEY: &str = "k/000";
 
@@ -37,6 +41,19 @@ pub struct Weights {
     pub multi_put: u32,
     pub nested_txn: u32,
     pub read_only_txn: u32,
+    /// Appends to some lists and reads of others, if all are as seen last; tried again if not.
+    pub append: u32,
+    /// A range over all lists that grow.
+    pub read_lists: u32,
+    /// A guarded creation of an object, as kube-apiserver does it.
+    pub create: u32,
+    /// A guarded update, tried again with what a failure shows; a read while the object was not seen.
+    pub update: u32,
+    /// A guarded deletion, the same.
+    pub remove: u32,
+    /// A list of all objects, page by page at one revision.
+    pub list: u32,
+    pub compactor: u32,
     pub compact: u32,
     pub lease_grant: u32,
     pub lease_keep_alive: u32,
@@ -57,6 +74,13 @@ impl Weights {
         multi_put: 5,
         nested_txn: 2,
         read_only_txn: 2,
+        append: 0,
+        read_lists: 0,
+        create: 0,
+        update: 0,
+        remove: 0,
+        list: 0,
+        compactor: 0,
         compact: 1,
         lease_grant: 2,
         lease_keep_alive: 2,
@@ -77,6 +101,13 @@ impl Weights {
         multi_put: 0,
         nested_txn: 0,
         read_only_txn: 0,
+        append: 0,
+        read_lists: 0,
+        create: 0,
+        update: 0,
+        remove: 0,
+        list: 0,
+        compactor: 0,
         compact: 0,
         lease_grant: 0,
         lease_keep_alive: 0,
@@ -84,7 +115,7 @@ impl Weights {
         leased_put: 0,
     };
 
-    fn table(&self) -> [(u32, Draw); 16] {
+    fn table(&self) -> [(u32, Draw); 23] {
         [
             (self.put, Generator::put),
             (self.get, Generator::get),
@@ -102,6 +133,13 @@ impl Weights {
             (self.lease_keep_alive, Generator::lease_keep_alive),
             (self.lease_revoke, Generator::lease_revoke),
             (self.leased_put, Generator::leased_put),
+            (self.append, Generator::append),
+            (self.read_lists, Generator::read_lists),
+            (self.create, Generator::create),
+            (self.update, Generator::update),
+            (self.remove, Generator::remove),
+            (self.list, Generator::list_objects),
+            (self.compactor, Generator::compactor),
         ]
     }
 }
@@ -186,6 +224,10 @@ pub struct Generator {
     rng: ChaCha8Rng,
     shape: Shape,
     knowledge: Knowledge,
+    /// The last call, and how often it had been tried before.
+    last: Option<(Intent, u32)>,
+    /// It failed because others were faster: it is tried again.
+    again: Option<(Intent, u32)>,
 }
 
 impl Generator {
@@ -197,6 +239,8 @@ impl Generator {
             rng,
             shape,
             knowledge: Knowledge::new(client, &shape),
+            last: None,
+            again: None,
         }
     }
 
@@ -213,13 +257,28 @@ impl Generator {
 
     /// What the client does next, and the request that does it.
     pub fn next_call(&mut self) -> (Intent, Request) {
-        let intent = self.next_intent();
+        let (intent, tried) = match self.again.take() {
+            Some(again) => again,
+            None => (self.continued().unwrap_or_else(|| self.next_intent()), 0),
+        };
+        self.last = Some((intent.clone(), tried));
         let request = self.knowledge.request(&intent);
         (intent, request)
     }
 
     pub fn next_request(&mut self) -> Request {
         self.next_call().1
+    }
+
+    /// What was begun goes on before anything else; of a list most of the time.
+    fn continued(&mut self) -> Option<Intent> {
+        if self.knowledge.is_compacting() {
+            return Some(Intent::Compactor);
+        }
+        if self.knowledge.is_listing() && self.rng.random_ratio(3, 4) {
+            return Some(self.list_objects());
+        }
+        None
     }
 
     fn next_intent(&mut self) -> Intent {
@@ -238,6 +297,14 @@ impl Generator {
     /// Learns from an outcome.
     pub fn observe(&mut self, request: &Request, outcome: &Outcome) {
         self.knowledge.observe(request, outcome);
+        let failed = matches!(outcome, Outcome::Ok(Answer::Txn(answer)) if !answer.succeeded);
+        let retried =
+            |(intent, tried): &(Intent, u32)| failed && *tried < RETRIES_MAX && intent.is_optimistic();
+        self.again = self
+            .last
+            .take()
+            .filter(retried)
+            .map(|(intent, tried)| (intent, tried + 1));
     }
 
     fn key(&mut self) -> String {
@@ -363,6 +430,70 @@ impl Generator {
         Intent::CompareAndPut(self.put_to(key))
     }
 
+    /// A few lists of those that grow now; the first `writes` of them are to be written.
+    fn append(&mut self) -> Intent {
+        let count = self.rng.random_range(1..=4);
+        let mut keys: Vec<String> = (0..count).map(|_| self.list()).collect();
+        keys.sort();
+        keys.dedup();
+        let reads = keys.split_off(self.rng.random_range(1..=keys.len()));
+        Intent::Append { keys, reads }
+    }
+
+    /// Lists have a generation in their names: it moves on, so that none grows without end.
+    fn lists(&self) -> String {
+        format!("{LISTS}{:03}", self.knowledge.revision() / LISTS_GROW_REVISIONS)
+    }
+
+    fn list(&mut self) -> String {
+        let number = self.rng.random_range(0..self.shape.keys.max(1));
+        format!("{}/{number:03}", self.lists())
+    }
+
+    fn object(&mut self) -> String {
+        let number = self.rng.random_range(0..self.shape.keys.max(1));
+        format!("{OBJECTS}pods/{number:03}")
+    }
+
+    fn create(&mut self) -> Intent {
+        let key = self.object();
+        Intent::Create(Put { key, prev_kv: false })
+    }
+
+    fn update(&mut self) -> Intent {
+        let key = self.object();
+        match self.knowledge.has_seen(&key) {
+            true => Intent::CompareAndPut(Put { key, prev_kv: false }),
+            false => get_object(key),
+        }
+    }
+
+    fn remove(&mut self) -> Intent {
+        let key = self.object();
+        match self.knowledge.has_seen(&key) {
+            true => Intent::CompareAndDelete { key },
+            false => get_object(key),
+        }
+    }
+
+    fn list_objects(&mut self) -> Intent {
+        let limit = self.rng.random_range(2..=6);
+        Intent::List { limit }
+    }
+
+    fn compactor(&mut self) -> Intent {
+        Intent::Compactor
+    }
+
+    fn read_lists(&mut self) -> Intent {
+        let lists = self.lists();
+        Intent::Read(Read {
+            key: format!("{lists}/"),
+            range_end: format!("{lists}0"),
+            ..Read::default()
+        })
+    }
+
     /// Puts of different keys and a range that must see all of them.
     fn multi_put(&mut self) -> Intent {
         let mut keys: Vec<String> = (0..3).map(|_| self.key()).collect();
@@ -429,4 +560,11 @@ impl Generator {
         let put = self.put_to(key);
         Intent::LeasedPut { put, held }
     }
+}
+
+fn get_object(key: String) -> Intent {
+    Intent::Read(Read {
+        key,
+        ..Read::default()
+    })
 }

@@ -9,16 +9,25 @@
 //! An intent is plain data, so that a client's run can be written down, cut down and done again. "Compare with
 //! the revision last seen" stays true then, where a stored request would name a revision that is no longer made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate::proto::etcdserverpb::request_op::Request as Op;
+use quorate::proto::etcdserverpb::response_op::Response as Re;
 use serde::{Deserialize, Serialize};
 
 use super::Shape;
 use crate::history::{Answer, Outcome, Request};
+
+/// Prefix of the keys whose values are lists that grow.
+pub(super) const LISTS: &str = "a/";
+/// Prefix of the keys that are objects of Kubernetes, and its end.
+pub(super) const OBJECTS: &str = "registry/";
+pub(super) const OBJECTS_END: &str = "registry0";
+/// The key by which kube-apiservers agree on who compacts.
+const COMPACT_KEY: &str = "compact_rev_key";
 
 /// Leases of one client that are in use at the same time.
 const LEASES_HELD_MAX: usize = 2;
@@ -54,7 +63,7 @@ pub struct Read {
     pub back: Option<i64>,
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -80,6 +89,22 @@ pub enum Intent {
     CompareAndPut(Put),
     CompareAndDelete {
         key: String,
+    },
+    /// If the key does not exist; otherwise nothing.
+    Create(Put),
+    /// The next page of the list of objects that is under way, at the first page's revision; otherwise the first page of a
+    /// new one.
+    List {
+        limit: i64,
+    },
+    /// The next step of kube-apiserver's compactor: a transaction that one of all compactors succeeds with, and for that one
+    /// the compaction of what was newest at the transaction before.
+    Compactor,
+    /// If all of these keys are as the client saw them last, appends an element to each of the first and reads the
+    /// others; otherwise it reads all.
+    Append {
+        keys: Vec<String>,
+        reads: Vec<String>,
     },
     /// Puts of different keys, and a read that must see all of them.
     MultiPut {
@@ -112,6 +137,19 @@ pub enum Intent {
     },
 }
 
+impl Intent {
+    /// Whether it is given up or tried again when its compare fails.
+    pub(super) fn is_optimistic(&self) -> bool {
+        match self {
+            Intent::Append { .. } => true,
+            Intent::CompareAndPut(Put { key, .. }) | Intent::CompareAndDelete { key } => {
+                is_guarded(key.as_bytes())
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What a client knows, and which values and leases it has used up.
 pub struct Knowledge {
     client: u32,
@@ -124,6 +162,32 @@ pub struct Knowledge {
     revision: i64,
     /// Modification revisions as last seen, for compares that have a chance to succeed.
     seen: BTreeMap<Bytes, i64>,
+    /// Lists as last seen.
+    lists: BTreeMap<Bytes, Bytes>,
+    page: Option<Page>,
+    compactor: Compactor,
+}
+
+/// Where a list of objects goes on.
+struct Page {
+    key: Bytes,
+    revision: i64,
+}
+
+/// See kube-apiserver's storage/etcd3/compact.go.
+#[derive(Default)]
+struct Compactor {
+    /// The version of its key as last seen.
+    version: i64,
+    /// What was newest then.
+    revision: i64,
+    /// Its transaction succeeded: this may go.
+    due: Option<i64>,
+}
+
+/// True for keys that are only written under a compare with what they were: what any answer shows of them counts.
+fn is_guarded(key: &[u8]) -> bool {
+    key.starts_with(LISTS.as_bytes()) || key.starts_with(OBJECTS.as_bytes())
 }
 
 impl Knowledge {
@@ -137,6 +201,9 @@ impl Knowledge {
             leases_held: Vec::new(),
             revision: 1,
             seen: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            page: None,
+            compactor: Compactor::default(),
         }
     }
 
@@ -148,8 +215,25 @@ impl Knowledge {
         self.leases_held.len()
     }
 
+    /// Whether a list has another page.
+    pub fn is_listing(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Whether the compactor has to compact next.
+    pub fn is_compacting(&self) -> bool {
+        self.compactor.due.is_some()
+    }
+
+    pub fn has_seen(&self, key: &str) -> bool {
+        self.seen.contains_key(key.as_bytes())
+    }
+
     /// Learns from an outcome.
     pub fn observe(&mut self, request: &Request, outcome: &Outcome) {
+        if is_page(request) {
+            self.turn_page(request, outcome);
+        }
         match (request, outcome) {
             (_, Outcome::Ok(answer)) => self.learn(request, answer),
             (Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id }), Outcome::Denied { .. })
@@ -163,8 +247,17 @@ impl Knowledge {
         self.revision = self.revision.max(answer.revision());
         match (request, answer) {
             (_, Answer::Range(a)) => {
-                for kv in &a.kvs {
+                for kv in a.kvs.iter().filter(|kv| !is_guarded(&kv.key)) {
                     self.seen.insert(kv.key.clone(), kv.mod_revision);
+                }
+                for kv in &a.kvs {
+                    self.see(&kv.key, kv.mod_revision, &kv.value);
+                }
+            }
+            (Request::Txn(r), Answer::Txn(a)) => {
+                self.learn_steps(r, a);
+                if r.compare.iter().any(|compare| compare.key == COMPACT_KEY) {
+                    self.compactor.learn(a);
                 }
             }
             (Request::Put(r), Answer::Put(_)) => {
@@ -177,6 +270,62 @@ impl Knowledge {
             (Request::LeaseRevoke(r), _) => self.forget_lease(r.id),
             (_, Answer::LeaseKeepAlive(a)) if a.ttl <= 0 => self.forget_lease(a.id),
             _ => {}
+        }
+    }
+
+    fn turn_page(&mut self, request: &Request, outcome: &Outcome) {
+        let (Request::Range(r), Outcome::Ok(Answer::Range(a))) = (request, outcome) else {
+            // Compacted, or lost: the next list begins at its beginning.
+            self.page = None;
+            return;
+        };
+        let revision = match r.revision {
+            0 => a.header.as_ref().map_or(0, |header| header.revision),
+            fixed => fixed,
+        };
+        let last = a.kvs.last().filter(|_| a.more);
+        self.page = last.map(|last| Page {
+            key: after(&last.key),
+            revision,
+        });
+    }
+
+    /// What a transaction shows of guarded keys.
+    fn learn_steps(&mut self, r: &pb::TxnRequest, a: &pb::TxnResponse) {
+        let revision = a.header.as_ref().map_or(0, |header| header.revision);
+        let branch = if a.succeeded { &r.success } else { &r.failure };
+        for (op, response) in branch.iter().zip(&a.responses) {
+            match (&op.request, &response.response) {
+                (Some(Op::RequestPut(r)), _) => self.see(&r.key, revision, &r.value),
+                (Some(Op::RequestDeleteRange(r)), _) => self.see_nothing(&r.key),
+                (Some(Op::RequestRange(r)), Some(Re::ResponseRange(a))) => {
+                    if a.kvs.is_empty() {
+                        self.see_nothing(&r.key);
+                    }
+                    for kv in &a.kvs {
+                        self.see(&kv.key, kv.mod_revision, &kv.value);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A guarded key was like that at this revision. An answer about the past may come after one about the present.
+    fn see(&mut self, key: &Bytes, mod_revision: i64, value: &Bytes) {
+        if !is_guarded(key) || self.seen.get(key).is_some_and(|seen| *seen > mod_revision) {
+            return;
+        }
+        self.seen.insert(key.clone(), mod_revision);
+        if key.starts_with(LISTS.as_bytes()) && !value.is_empty() {
+            self.lists.insert(key.clone(), value.clone());
+        }
+    }
+
+    fn see_nothing(&mut self, key: &Bytes) {
+        if is_guarded(key) {
+            self.seen.remove(key);
+            self.lists.remove(key);
         }
     }
 
@@ -212,6 +361,15 @@ impl Knowledge {
                 self.compare_and(&put.key, change).into()
             }
             Intent::CompareAndDelete { key } => self.compare_and(key, delete(key)).into(),
+            Intent::Create(put) => pb::TxnRequest {
+                compare: vec![compare_revision(&put.key, 0)],
+                success: ops([Op::RequestPut(self.put(put))]),
+                failure: Vec::new(),
+            }
+            .into(),
+            Intent::List { limit } => self.next_page(*limit).into(),
+            Intent::Compactor => self.compactor_step(),
+            Intent::Append { keys, reads } => self.append(keys, reads).into(),
             Intent::MultiPut { puts, read } => {
                 let mut steps: Vec<Op> = puts.iter().map(|put| Op::RequestPut(self.put(put))).collect();
                 steps.push(Op::RequestRange(self.read(read)));
@@ -237,9 +395,14 @@ impl Knowledge {
         }
     }
 
-    fn value(&mut self) -> Bytes {
+    /// What nobody else writes.
+    fn element(&mut self) -> String {
         self.values += 1;
-        let mut value = format!("c{}-{}", self.client, self.values);
+        format!("c{}-{}", self.client, self.values)
+    }
+
+    fn value(&mut self) -> Bytes {
+        let mut value = self.element();
         while value.len() < self.value_bytes {
             value.push('.');
         }
@@ -269,27 +432,77 @@ impl Knowledge {
         }
     }
 
-    /// Compares a key with what the client saw of it last.
-    fn as_seen(&self, key: &str) -> pb::Compare {
-        let seen = self.seen.get(key.as_bytes()).copied().unwrap_or(0);
-        pb::Compare {
-            result: CompareResult::Equal as i32,
-            target: CompareTarget::Mod as i32,
-            key: key.to_owned().into(),
-            target_union: Some(TargetUnion::ModRevision(seen)),
+    fn next_page(&self, limit: i64) -> pb::RangeRequest {
+        let page = self.page.as_ref();
+        pb::RangeRequest {
+            key: page.map_or(OBJECTS.into(), |page| page.key.clone()),
+            range_end: OBJECTS_END.into(),
+            revision: page.map_or(0, |page| page.revision),
+            limit,
             ..Default::default()
         }
     }
 
-    fn compare_and(&self, key: &str, change: Op) -> pb::TxnRequest {
-        let read = Op::RequestRange(pb::RangeRequest {
-            key: key.to_owned().into(),
+    fn compactor_step(&mut self) -> Request {
+        if let Some(revision) = self.compactor.due.take() {
+            let physical = false;
+            return pb::CompactionRequest { revision, physical }.into();
+        }
+        let put = pb::PutRequest {
+            key: COMPACT_KEY.into(),
+            value: self.value(),
             ..Default::default()
-        });
+        };
+        let unmoved = pb::Compare {
+            result: CompareResult::Equal as i32,
+            target: CompareTarget::Version as i32,
+            key: COMPACT_KEY.into(),
+            target_union: Some(TargetUnion::Version(self.compactor.version)),
+            ..Default::default()
+        };
+        pb::TxnRequest {
+            compare: vec![unmoved],
+            success: ops([Op::RequestPut(put)]),
+            failure: ops([read_one(COMPACT_KEY)]),
+        }
+        .into()
+    }
+
+    /// Compares a key with what the client saw of it last.
+    fn as_seen(&self, key: &str) -> pb::Compare {
+        compare_revision(key, self.seen.get(key.as_bytes()).copied().unwrap_or(0))
+    }
+
+    fn compare_and(&self, key: &str, change: Op) -> pb::TxnRequest {
         pb::TxnRequest {
             compare: vec![self.as_seen(key)],
             success: ops([change]),
-            failure: ops([read]),
+            failure: ops([read_one(key)]),
+        }
+    }
+
+    fn append(&mut self, keys: &[String], reads: &[String]) -> pb::TxnRequest {
+        let all: BTreeSet<&String> = keys.iter().chain(reads).collect();
+        let puts = keys.iter().map(|key| Op::RequestPut(self.longer(key)));
+        let puts: Vec<Op> = puts.collect();
+        pb::TxnRequest {
+            compare: all.iter().map(|key| self.as_seen(key)).collect(),
+            success: ops(puts.into_iter().chain(reads.iter().map(|key| read_one(key)))),
+            failure: ops(all.iter().map(|key| read_one(key))),
+        }
+    }
+
+    /// A put of a list as it was seen, with one element more.
+    fn longer(&mut self, key: &str) -> pb::PutRequest {
+        let element = self.element();
+        let value = match self.lists.get(key.as_bytes()) {
+            Some(list) => [list, b" ".as_slice(), element.as_bytes()].concat(),
+            None => element.into_bytes(),
+        };
+        pb::PutRequest {
+            key: key.to_owned().into(),
+            value: value.into(),
+            ..Default::default()
         }
     }
 
@@ -335,6 +548,51 @@ impl Knowledge {
         let count = self.leases_held.len();
         self.leases_held.get(which.checked_rem(count)?).copied()
     }
+}
+
+impl Compactor {
+    fn learn(&mut self, answer: &pb::TxnResponse) {
+        let before = std::mem::replace(
+            &mut self.revision,
+            answer.header.as_ref().map_or(0, |header| header.revision),
+        );
+        if answer.succeeded {
+            self.version += 1;
+            self.due = Some(before).filter(|revision| *revision > 0);
+            return;
+        }
+        let response = answer.responses.first().and_then(|op| op.response.as_ref());
+        if let Some(Re::ResponseRange(a)) = response {
+            self.version = a.kvs.first().map_or(0, |kv| kv.version);
+        }
+    }
+}
+
+/// Whether a range is a page of a list of objects.
+fn is_page(request: &Request) -> bool {
+    matches!(request, Request::Range(r) if r.limit > 0 && r.range_end == OBJECTS_END)
+}
+
+/// The first key behind a key.
+pub(super) fn after(key: &Bytes) -> Bytes {
+    [key, b"\0".as_slice()].concat().into()
+}
+
+fn compare_revision(key: &str, revision: i64) -> pb::Compare {
+    pb::Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Mod as i32,
+        key: key.to_owned().into(),
+        target_union: Some(TargetUnion::ModRevision(revision)),
+        ..Default::default()
+    }
+}
+
+fn read_one(key: &str) -> Op {
+    Op::RequestRange(pb::RangeRequest {
+        key: key.to_owned().into(),
+        ..Default::default()
+    })
 }
 
 fn delete(key: &str) -> Op {

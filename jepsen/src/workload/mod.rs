@@ -18,6 +18,7 @@ mod connection;
 mod contender;
 mod generator;
 mod intent;
+pub mod named;
 mod operator;
 mod script;
 mod settle;
@@ -25,6 +26,7 @@ mod settle;
 mod tests;
 mod users;
 mod watcher;
+mod watching;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -37,11 +39,13 @@ pub use connection::{Calls, Connection, User, is_stranger};
 pub use contender::{ContenderOptions, run_contender};
 pub use generator::{Generator, Shape, Weights};
 pub use intent::{Intent, Knowledge, Put, Read};
+pub use named::{Load, MIXED, WORKLOADS, Workload};
 pub use operator::{OperatorOptions, run_operator};
 pub use script::{ScriptedCall, ScriptedClient, Scripts, Visit};
 pub use settle::{SettleOptions, settle};
 pub use users::{UsersOptions, found_users, run_administrator, run_limited};
-pub use watcher::{WatchPlan, WatcherOptions, run_watches, standard_watches};
+pub use watcher::{WatcherOptions, run_watches};
+pub use watching::{WatchPlan, Watching, standard_watches};
 
 use crate::history::Nanos;
 

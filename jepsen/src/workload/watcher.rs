@@ -2,11 +2,10 @@
 //!
 //! Resuming follows clientv3: at the revision after the last one received in events or progress, on
 //! a new stream, at another member. A watch that compaction has overtaken goes on at the compact
-//! revision.
+//! revision, or, if it begins with a list as the informers of Kubernetes do, with a list again.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::watch_client::WatchClient;
@@ -15,13 +14,16 @@ use quorate::runtime::{Env, Instant};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::{Clock, Connection, Stop, User};
-use crate::history::{Recorder, WatchEvent, WatchId};
+use super::intent::after;
+use super::{Clock, Connection, Stop, User, WatchPlan, call};
+use crate::history::{Answer, Outcome, Recorder, Request, WatchEvent, WatchId};
 
 /// Why a healthy stream was closed.
 const CLOSED_BY_CLIENT: &str = "closed by the client";
 /// Largest response a watcher accepts.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// Keys on a page of a list.
+const PAGE_LIMIT: i64 = 5;
 /// How often a waiting watcher looks whether the run is over.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -41,57 +43,9 @@ pub struct WatcherOptions {
     pub silence_timeout: Duration,
     /// A healthy stream is closed after this time, to exercise resumption.
     pub stream_lifetime: Duration,
-    /// How long the watcher rests before it reads the next response.
-    pub reading_pause: Duration,
-}
-
-/// A watch that a user wants.
-#[derive(Clone, Debug)]
-pub struct WatchPlan {
-    pub request: pb::WatchCreateRequest,
-    /// Now and then it starts all over at its start revision, which may be compacted by then.
-    pub rewinds: bool,
-}
-
-/// The watches that the suite runs on one stream: everything with previous pairs from the first
-/// revision, one half each of puts and deletes, and a single key.
-pub fn standard_watches() -> Vec<WatchPlan> {
-    use pb::watch_create_request::FilterType;
-    let all = |filters: Vec<i32>, prev_kv: bool, start_revision: i64| pb::WatchCreateRequest {
-        key: Bytes::from_static(b"\0"),
-        range_end: Bytes::from_static(b"\0"),
-        start_revision,
-        prev_kv,
-        filters,
-        progress_notify: true,
-        ..Default::default()
-    };
-    let deletes_of_a_prefix = pb::WatchCreateRequest {
-        key: Bytes::from_static(b"k/"),
-        range_end: Bytes::from_static(b"k0"),
-        filters: vec![FilterType::Noput as i32],
-        prev_kv: true,
-        start_revision: 1,
-        ..Default::default()
-    };
-    let one_key = pb::WatchCreateRequest {
-        key: Bytes::from_static(b"k/000"),
-        ..Default::default()
-    };
-    let fragmented = |request| pb::WatchCreateRequest {
-        fragment: true,
-        ..request
-    };
-    let plan = |request, rewinds| WatchPlan { request, rewinds };
-    vec![
-        plan(all(Vec::new(), true, 1), false),
-        plan(
-            fragmented(all(vec![FilterType::Nodelete as i32], false, 0)),
-            false,
-        ),
-        plan(deletes_of_a_prefix, true),
-        plan(one_key, false),
-    ]
+    /// A slow reader reads for a time, and then for a time it does not; a rest of zero: it always reads.
+    pub reads: Duration,
+    pub rests: Duration,
 }
 
 /// One watch of the stream.
@@ -99,6 +53,7 @@ struct Watching {
     record: WatchId,
     request: pb::WatchCreateRequest,
     rewinds: bool,
+    lists: bool,
     /// The next revision it has not seen; 0 until that is known.
     next: i64,
     /// Its id on the wire.
@@ -124,10 +79,11 @@ pub async fn run_watches(
         .into_iter()
         .zip(1..)
         .map(|(plan, watch_id)| Watching {
-            record: recorder.watch(options.client, plan.request.clone()),
-            next: plan.request.start_revision.max(0),
-            request: plan.request,
+            record: recorder.watch(options.client, plan.request()),
+            next: plan.start_revision.max(0),
+            request: plan.request(),
             rewinds: plan.rewinds,
+            lists: plan.lists,
             watch_id,
         })
         .collect();
@@ -176,6 +132,12 @@ impl Watcher {
         let Some(connection) = Connection::open(&self.env, address, connect_timeout, user).await else {
             return End::Resume;
         };
+        for watch in watches.iter_mut().filter(|watch| watch.lists && watch.next == 0) {
+            match self.list(&connection, member, &watch.request).await {
+                Some(revision) => watch.next = revision + 1,
+                None => return End::Resume,
+            }
+        }
         let stream = self.recorder.stream();
         let (requests, receiver) = mpsc::unbounded_channel();
         for watch in watches.iter() {
@@ -201,6 +163,39 @@ impl Watcher {
             }
         }
         end
+    }
+
+    /// Lists the keys of a watch, all pages at one revision; that revision. `None` if a page was not answered, as when the
+    /// revision was compacted meanwhile.
+    async fn list(
+        &self,
+        connection: &Connection,
+        member: usize,
+        watch: &pb::WatchCreateRequest,
+    ) -> Option<i64> {
+        let mut page = pb::RangeRequest {
+            key: watch.key.clone(),
+            range_end: watch.range_end.clone(),
+            limit: PAGE_LIMIT,
+            ..Default::default()
+        };
+        loop {
+            let request = Request::Range(page.clone());
+            let (client, now) = (self.options.client, self.clock.now());
+            let id = self.recorder.invoke(client, member as u32, now, request.clone());
+            let outcome = call(&self.env, connection, &request, self.options.silence_timeout).await;
+            self.recorder.complete(id, self.clock.now(), outcome.clone());
+            let Outcome::Ok(Answer::Range(answer)) = outcome else {
+                return None;
+            };
+            if page.revision == 0 {
+                page.revision = answer.header.as_ref().map_or(0, |header| header.revision);
+            }
+            match answer.kvs.last().filter(|_| answer.more) {
+                Some(last) => page.key = after(&last.key),
+                None => return Some(page.revision),
+            }
+        }
     }
 
     async fn receive(
@@ -231,8 +226,14 @@ impl Watcher {
         watches: &mut [Watching],
     ) -> (End, String) {
         let opened = self.env.now();
-        let (mut heard, mut asked) = (opened, opened);
+        let (mut heard, mut asked, mut rested) = (opened, opened, opened);
         loop {
+            if self.is_tired(rested) {
+                self.env.sleep(self.options.rests).await;
+                rested = self.env.now();
+                // What came meanwhile was not silence.
+                heard = rested;
+            }
             let now = self.env.now();
             if let Some(end) = self.finished(watches, opened, heard, now) {
                 return end;
@@ -248,15 +249,18 @@ impl Watcher {
                     if self.take(watches, response) {
                         return (End::Resume, "a watch has to be created anew".into());
                     }
-                    // At the quiet end nobody is slow.
-                    if !self.options.reading_pause.is_zero() && self.stop.watches_due().is_none() {
-                        self.env.sleep(self.options.reading_pause).await;
-                    }
                 }
                 Ok(Ok(None)) => return (End::Resume, "the server ended the stream".into()),
                 Ok(Err(status)) => return (End::Resume, status.to_string()),
             }
         }
+    }
+
+    /// Whether it is time for a slow reader to rest again. At the quiet end nobody is slow.
+    fn is_tired(&self, rested: Instant) -> bool {
+        let (reads, rests) = (self.options.reads, self.options.rests);
+        let awake = self.env.now().saturating_since(rested);
+        !rests.is_zero() && awake >= reads && self.stop.watches_due().is_none()
     }
 
     fn finished(
@@ -311,7 +315,11 @@ impl Watcher {
 /// Moves a watch past a response; true if compaction has overtaken it.
 fn advance(watch: &mut Watching, response: &pb::WatchResponse) -> bool {
     if response.canceled {
-        watch.next = watch.next.max(response.compact_revision);
+        let overtaken = response.compact_revision > 0;
+        watch.next = match watch.lists && overtaken {
+            true => 0,
+            false => watch.next.max(response.compact_revision),
+        };
         return true;
     }
     let revision = response.header.as_ref().map_or(0, |header| header.revision);

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use quorate_jepsen::workload::Workload;
 
 pub use self::child::{
     CPU_SECONDS_MAX, MEMORY_BYTES_MAX, child, fix_addresses, run_child, run_child_for_script,
@@ -34,6 +35,8 @@ pub struct Campaign {
     pub executable: PathBuf,
     pub start: u64,
     pub seeds: u64,
+    /// The workload of all runs; `None`: each seed draws its own.
+    pub workload: Option<Workload>,
     /// What is made of a seed's plan.
     pub arrange: fn(Plan) -> Plan,
     pub jobs: usize,
@@ -55,6 +58,7 @@ impl Campaign {
             executable,
             start,
             seeds,
+            workload: None,
             arrange: |plan| plan,
             jobs: processors(),
             twice_every: 0,
@@ -117,7 +121,11 @@ impl Campaign {
 
     fn run(&self, number: u64) -> io::Result<Report> {
         let seed = self.start + number;
-        let plan = (self.arrange)(Plan::draw(Seed(seed)));
+        let drawn = match self.workload {
+            Some(workload) => Plan::draw_of(Seed(seed), workload),
+            None => Plan::draw(Seed(seed)),
+        };
+        let plan = (self.arrange)(drawn);
         let mut report = run_child(&self.executable, &plan)?;
         if self.is_compared(number) {
             self.compare(&plan, &mut report)?;

@@ -19,7 +19,7 @@ pub mod readable;
 use std::fmt;
 use std::time::Duration;
 
-use quorate_jepsen::workload::{ScriptedClient, Shape, User};
+use quorate_jepsen::workload::{MIXED, ScriptedClient, Shape, User, Watching, Workload};
 use serde::{Deserialize, Serialize};
 
 use crate::nemesis::Schedule;
@@ -35,6 +35,8 @@ pub const CALM: Duration = Duration::from_secs(2);
 #[serde(default, deny_unknown_fields)]
 pub struct Plan {
     pub seed: Seed,
+    /// The workload that decided what clients and watchers do. Its decisions stand in `clients`: this is its name.
+    pub workload: String,
     pub members: usize,
     pub options: MemberOptions,
     pub network: net::Settings,
@@ -82,6 +84,10 @@ pub struct MemberOptions {
     pub compaction_check_interval: Duration,
     #[serde(with = "readable")]
     pub watch_progress_interval: Duration,
+    /// The history that members keep by themselves; zero: all. By time: the mode by revisions looks every five minutes, which
+    /// no run lasts.
+    #[serde(with = "readable")]
+    pub auto_compaction_retention: Duration,
     pub max_txn_ops: usize,
     pub max_request_bytes: usize,
     pub max_concurrent_streams: u32,
@@ -102,6 +108,9 @@ pub struct Clients {
     pub watchers: u32,
     /// Which operations the clients draw.
     pub shape: Shape,
+    /// What the watchers watch, and how they read.
+    #[serde(skip_serializing_if = "is_default")]
+    pub watching: Watching,
     /// Everybody has to log in, and there is a user with limited rights.
     pub auth: bool,
     /// Clients contend for locks and elections, instead of working on keys.
@@ -124,6 +133,10 @@ pub struct Clients {
     pub unscripted_until: Option<Duration>,
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Plan {
     /// Whether it can be carried out: a file may say anything.
     ///
@@ -134,6 +147,7 @@ impl Plan {
         if !(1..=9).contains(&self.members) {
             return wrong("a run has 1 to 9 members");
         }
+        Workload::find(&self.workload)?;
         if self.clients.hosts == 0 {
             return wrong("a run has at least one host for clients");
         }
@@ -162,6 +176,7 @@ impl Default for Plan {
     fn default() -> Self {
         Plan {
             seed: Seed(0),
+            workload: MIXED.to_owned(),
             members: 3,
             options: MemberOptions::default(),
             network: net::Settings::default(),
@@ -192,6 +207,7 @@ impl Default for MemberOptions {
             corruption_check_interval: Duration::ZERO,
             compaction_check_interval: Duration::ZERO,
             watch_progress_interval: Duration::from_secs(5),
+            auto_compaction_retention: Duration::ZERO,
             max_txn_ops: 128,
             max_request_bytes: 1_572_864,
             max_concurrent_streams: u32::MAX,
@@ -208,6 +224,7 @@ impl Default for Clients {
             per_host: 1,
             watchers: 1,
             shape: Shape::default(),
+            watching: Watching::default(),
             auth: false,
             contend: false,
             pause: Duration::from_millis(60),
