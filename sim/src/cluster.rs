@@ -18,7 +18,7 @@ use quorate_jepsen::timeline::Tone;
 
 use crate::nemesis::{Atlas, Health};
 use crate::plan::{MemberOptions, Plan};
-use crate::properties::{Added, LogLook, Observation, Properties, Sight, Vote};
+use crate::properties::{Added, LogLook, Membership, Observation, Properties, Sight, Vote};
 use crate::report::Violation;
 use crate::sabotage::Sabotage;
 use crate::world::net::HostId;
@@ -206,9 +206,6 @@ impl Cluster {
             add("unsynced writes lost", disk.crash.lost);
             add("unsynced writes torn", disk.crash.torn);
             add("unsynced names lost", disk.names_lost);
-        }
-        for property in locked(&self.shared.properties).alarms() {
-            add(&format!("alarm/{property}"), 1);
         }
         counters
     }
@@ -607,7 +604,7 @@ impl Cluster {
                 start: look.start,
                 end: look.end,
                 durable_end: look.durable_end,
-                committed_end: look.committed.map_or(0, |committed| committed.index + 1),
+                committed: look.committed.map(|committed| (committed.term, committed.index)),
                 added: look.added.into_iter().map(added).collect(),
             });
             Sight {
@@ -645,6 +642,10 @@ fn added(seen: Seen) -> Added {
         index: seen.id.index,
         term: seen.id.term,
         checksum: seen.checksum,
-        voters: seen.payload.as_deref().and_then(voters_in).map(Arc::new),
+        membership: match seen.payload.as_deref().map(voters_in) {
+            None => Membership::Unseen,
+            Some(None) => Membership::Unchanged,
+            Some(Some(voters)) => Membership::Changed(Arc::new(voters)),
+        },
     }
 }

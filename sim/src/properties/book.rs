@@ -1,8 +1,10 @@
 //! What is known from all looks so far; judges nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::member_log::{Change, Entry, MemberLog};
+use super::memberships::Memberships;
 use super::observation::{Observation, Sight, Voters};
 use super::{Step, Vote};
 
@@ -13,6 +15,8 @@ pub struct Book {
     logs: BTreeMap<u64, MemberLog>,
     /// By member id: the most up-to-date end that its log was ever seen to have.
     peaks: BTreeMap<u64, (u64, u64)>,
+    /// By member id: the last committed index that it has as (part of) a snapshot, or as one that is being installed.
+    taken_in: BTreeMap<u64, u64>,
     /// Which member id is at each place.
     ids: BTreeMap<usize, u64>,
     lives: BTreeMap<usize, u64>,
@@ -21,8 +25,9 @@ pub struct Book {
     starting: BTreeSet<usize>,
     committed: BTreeMap<u64, Entry>,
     committed_end: u64,
-    /// Who changed the membership, of what is committed.
-    memberships: BTreeMap<u64, Voters>,
+    /// From here on no committed entry was missed.
+    committed_since: u64,
+    memberships: Memberships,
     votes: BTreeMap<(u64, u64), BTreeSet<u64>>,
 }
 
@@ -55,8 +60,15 @@ impl Book {
         let (id, look) = (*self.ids.get(&place)?, sight.log?);
         self.starting.remove(&place);
         let same_life = self.lives.insert(place, sight.life) == Some(sight.life);
+        look.added.iter().for_each(|added| self.memberships.note(added));
         let log = self.logs.entry(id).or_default();
         let change = log.take(&look);
+        let known = sight.observation.as_ref().map_or(0, |now| now.committed);
+        let taken_in = known.max(log.start().saturating_sub(1));
+        if taken_in > 0 && log.last().is_none_or(|(_, last)| last < taken_in) {
+            let newest = self.taken_in.entry(id).or_default();
+            *newest = taken_in.max(*newest);
+        }
         if let Some(last) = log.last() {
             let peak = self.peaks.entry(id).or_insert(last);
             *peak = last.max(*peak);
@@ -86,15 +98,16 @@ impl Book {
     /// Takes over what a step, which was found well, shows to be committed.
     pub(super) fn commit(&mut self, taken: Taken) {
         let log = &self.logs[&taken.id];
-        let end = committed_end(log, taken.now.as_ref()).min(log.end());
-        for index in self.committed_end.max(log.start())..end {
-            let Some(entry) = log.get(index) else { continue };
-            if let Some(voters) = &entry.voters {
-                self.memberships.insert(index, voters.clone());
+        let end = log.proven_end();
+        if end > self.committed_end {
+            let start = self.committed_end.max(log.start());
+            if start > self.committed_end {
+                self.committed_since = start;
             }
-            self.committed.entry(index).or_insert_with(|| entry.clone());
+            let entries = (start..end).filter_map(|index| Some((index, log.get(index)?.clone())));
+            self.committed.extend(entries);
+            self.committed_end = end;
         }
-        self.committed_end = self.committed_end.max(end);
         if let Some(now) = taken.now {
             self.last.insert(taken.place, now);
         }
@@ -114,9 +127,15 @@ impl Book {
         self.logs.get(&id)
     }
 
-    /// Term and index of the most up-to-date end that a log ever had.
+    /// Term and index of the most up-to-date end that a log ever had, what a snapshot took out of it included. `None`: it is not
+    /// known.
     pub fn peak(&self, id: u64) -> Option<(u64, u64)> {
-        self.peaks.get(&id).copied()
+        let seen = self.peaks.get(&id).copied();
+        let Some(index) = self.taken_in.get(&id) else {
+            return seen;
+        };
+        let taken_in = (self.committed.get(index)?.term, *index);
+        seen.max(Some(taken_in))
     }
 
     /// One behind the last index that anybody was seen to know as committed.
@@ -136,24 +155,30 @@ impl Book {
             .map(|(index, entry)| (*index, entry))
     }
 
-    /// The committed membership in force below an index.
-    pub fn membership_below(&self, index: u64) -> Option<(u64, &Voters)> {
-        let (at, voters) = self.memberships.range(..index).next_back()?;
-        Some((*at, voters))
+    /// Entries of all logs at these indexes that change who votes, or may: index, term, voters.
+    pub fn memberships(
+        &self,
+        indexes: Range<u64>,
+    ) -> impl DoubleEndedIterator<Item = (u64, u64, Option<&Voters>)> {
+        self.memberships.within(indexes)
     }
 
-    /// The memberships that may have been in force since `since`: the committed one of then, and whatever a log added.
-    pub fn memberships_since<'a>(&'a self, since: u64, log: &'a MemberLog) -> Vec<&'a Voters> {
-        let base = self.membership_below(since);
-        let from = base.map_or(0, |(index, _)| index);
-        let added = log.memberships().take_while(|(index, _)| *index > from);
-        let later = self.memberships.range(from..).map(|(_, voters)| voters);
-        added.map(|(_, voters)| voters).chain(later).collect()
-    }
-
-    /// All logs that are known.
-    pub fn logs(&self) -> impl Iterator<Item = &MemberLog> {
-        self.logs.values()
+    /// The membership in force below an index, by a log and, before that begins, by what is committed. `None`: it is not known.
+    pub fn membership_below(&self, log: &MemberLog, end: u64) -> Option<(u64, &Voters)> {
+        let follows = log.start() <= self.committed_end;
+        for (index, term, voters) in self.memberships(0..end).rev() {
+            let entry = if index >= log.start() {
+                log.get(index)
+            } else if follows && index >= self.committed_since {
+                self.committed.get(&index)
+            } else {
+                return None;
+            };
+            if entry?.term == term {
+                return Some((index, voters?));
+            }
+        }
+        None
     }
 
     /// Whether a member may hold what it was not seen to hold: it was not looked at since it began. Who begins at a place for
@@ -169,7 +194,7 @@ impl Book {
 
 fn committed_end(log: &MemberLog, now: Option<&Observation>) -> u64 {
     let known = now.map_or(0, |now| now.committed);
-    log.committed_end.max(if known > 0 { known + 1 } else { 0 })
+    log.committed_end().max(if known > 0 { known + 1 } else { 0 })
 }
 
 /// Whether members make up a majority of each set.

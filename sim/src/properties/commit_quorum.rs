@@ -21,8 +21,8 @@ impl Property for CommitQuorum {
 
     fn judge(&mut self, step: &Step<'_>, book: &Book) -> Result<(), String> {
         // Logs that match up to the last index match below it, too.
-        let end = step.committed_end.min(step.log.end());
-        if end <= book.committed_end() || end <= step.log.start() {
+        let end = step.log.proven_end();
+        if end <= book.committed_end() {
             return Ok(());
         }
         let Some(entry) = step.log.get(end - 1) else {
@@ -32,12 +32,13 @@ impl Property for CommitQuorum {
             let log = book.log(id);
             log.is_some_and(|log| log.holds_durably(end - 1, entry)) || book.is_uncertain(id)
         };
+        // In force was the membership of what had been committed, or one that any log added since.
         let since = book.committed_end();
-        let mut possible = book.memberships_since(since, step.log);
-        for log in book.logs() {
-            let newer = log.memberships().take_while(|(index, _)| *index >= since);
-            possible.extend(newer.map(|(_, voters)| voters));
-        }
+        let before = (since > 0).then(|| book.membership_below(step.log, since).map(|(_, voters)| voters));
+        let added = book.memberships(since..u64::MAX).map(|(_, _, voters)| voters);
+        let Some(possible) = before.into_iter().chain(added).collect::<Option<Vec<_>>>() else {
+            return Ok(());
+        };
         if possible.is_empty() || possible.iter().any(|voters| is_quorum(voters, holds)) {
             return Ok(());
         }
@@ -109,5 +110,26 @@ mod tests {
         forge.append(0, 2, 3..4);
         forge.commit(0, 4);
         forge.good();
+    }
+
+    #[test]
+    fn a_membership_that_nobody_has_shown_may_be_in_force() {
+        let mut forge = Forge::settled(4, 3);
+        for member in 0..2 {
+            forge.append_members(member, 2, 3, &[1, 2, 3]);
+            forge.restart(member);
+        }
+        forge.commit(0, 4);
+        forge.good();
+    }
+
+    #[test]
+    fn a_membership_that_was_shown_once_is_known_after_a_restart() {
+        let mut forge = Forge::settled(4, 3);
+        forge.append_members(0, 2, 3, &[1, 2, 3]);
+        forge.good();
+        forge.restart(0);
+        forge.commit(0, 4);
+        forge.refused(CommitQuorum::ABOUT);
     }
 }

@@ -29,9 +29,18 @@ impl Property for CommittedImmutable {
                 ));
             }
         }
+        if let Some((term, index)) = log.committed
+            && let Some(entry) = log.get(index)
+            && entry.term != term
+        {
+            let other = entry.term;
+            return Err(format!(
+                "{own} notes entry {index} of term {term} as committed, and has one of term {other} there"
+            ));
+        }
         // After a restart all that the log holds was added.
         let from = change.from.min(change.old_committed_end).max(log.start());
-        for index in from..step.committed_end.min(log.end()) {
+        for index in from..log.proven_end() {
             let (Some(entry), Some(committed)) = (log.get(index), book.committed(index)) else {
                 continue;
             };
@@ -67,6 +76,34 @@ mod tests {
         forge.append(2, 3, 4..5);
         forge.good();
         forge.commit(2, 5);
+        forge.refused(CommittedImmutable::ABOUT);
+    }
+
+    #[test]
+    fn a_log_that_a_snapshot_is_about_to_replace_is_not_what_is_committed() {
+        let mut forge = Forge::settled(3, 3);
+        forge.append(2, 2, 3..4);
+        forge.good();
+        forge.elect(1, 3);
+        for member in 0..2 {
+            forge.append(member, 3, 3..6);
+            forge.commit(member, 6);
+        }
+        forge.member(2).committed = 5;
+        forge.good();
+        forge.snapshot(2, 5);
+        forge.good();
+    }
+
+    #[test]
+    fn what_is_noted_as_committed_is_the_entry_that_is_there() {
+        let mut forge = Forge::settled(3, 3);
+        forge.append(2, 2, 3..5);
+        forge.log(2).committed = Some((2, 3));
+        forge.append(1, 2, 3..5);
+        forge.good();
+        forge.restart(2);
+        forge.log(2).committed = Some((3, 4));
         forge.refused(CommittedImmutable::ABOUT);
     }
 }

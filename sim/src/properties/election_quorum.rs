@@ -27,14 +27,17 @@ impl Property for ElectionQuorum {
         let Some(term) = step.leads().filter(|term| self.judged < Some(*term)) else {
             return Ok(());
         };
-        self.judged = Some(term);
-        let mut voters = book.voters_for(term, step.id);
-        voters.insert(step.id);
         // It stood for election with the log it had then; what it added as a leader may be seen already.
         let first = step.log.entries().find(|(_, entry)| entry.term == term);
         let end = first.map_or(step.log.end(), |(index, _)| index);
-        let stood = step.log.memberships().find(|(index, _)| *index < end);
-        let Some((_, members)) = stood.or_else(|| book.membership_below(end)) else {
+        if first.is_none() && step.now.is_some_and(|now| now.committed >= end) {
+            // It stood with a snapshot that is not in the place of its log yet.
+            return Ok(());
+        }
+        self.judged = Some(term);
+        let mut voters = book.voters_for(term, step.id);
+        voters.insert(step.id);
+        let Some((_, members)) = book.membership_below(step.log, end) else {
             return Ok(());
         };
         if is_quorum(members, |id| voters.contains(&id)) {
@@ -74,5 +77,52 @@ mod tests {
         };
         removed(2).good();
         removed(3).refused(ElectionQuorum::ABOUT);
+    }
+
+    #[test]
+    fn what_a_restart_hides_of_a_log_others_have_shown() {
+        let restarted = |voter| {
+            let mut forge = Forge::settled(4, 3);
+            for member in 0..3 {
+                forge.append_members(member, 2, 3, &[1, 2, 3]);
+            }
+            forge.restart(1);
+            forge.good();
+            forge.elect_by(1, 3, &[voter]);
+            forge
+        };
+        restarted(2).good();
+        restarted(3).refused(ElectionQuorum::ABOUT);
+    }
+
+    #[test]
+    fn nobody_is_accused_by_a_membership_that_nobody_has_shown() {
+        let mut forge = Forge::settled(4, 3);
+        for member in 0..3 {
+            forge.append_members(member, 2, 3, &[1, 2, 3]);
+            forge.restart(member);
+        }
+        forge.elect_by(1, 3, &[2]);
+        forge.good();
+    }
+
+    #[test]
+    fn who_stood_with_a_snapshot_is_judged_when_it_is_in_the_place_of_the_log() {
+        let elected = |voter| {
+            let mut forge = Forge::settled(4, 3);
+            for member in [0, 2] {
+                forge.append_members(member, 2, 3, &[1, 2, 3]);
+                forge.append(member, 2, 4..6);
+            }
+            forge.member(1).committed = 5;
+            forge.elect_by(1, 3, &[voter]);
+            forge.good();
+            forge.commit(0, 6);
+            forge.snapshot(1, 5);
+            forge.append(1, 3, 6..7);
+            forge
+        };
+        elected(2).good();
+        elected(3).refused(ElectionQuorum::ABOUT);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{About, Added, LogLook, Observation, Properties, Sight, Vote};
+use super::{About, Added, LogLook, Membership, Observation, Properties, Sight, Vote};
 
 pub struct Forge {
     properties: Properties,
@@ -23,7 +23,7 @@ fn entry(index: u64, term: u64) -> Added {
         index,
         term,
         checksum: (term * 1_000 + index) as u32,
-        voters: None,
+        membership: Membership::Unchanged,
     }
 }
 
@@ -35,7 +35,7 @@ impl Forge {
     /// A cluster at its beginning.
     pub fn new(count: usize) -> Self {
         let first = Added {
-            voters: Some(members(1..=count as u64)),
+            membership: Membership::Changed(members(1..=count as u64)),
             ..entry(0, 1)
         };
         let observation = |member| Observation {
@@ -57,11 +57,11 @@ impl Forge {
             start: 0,
             end: 1,
             durable_end: 1,
-            committed_end: 0,
+            committed: None,
             added: vec![first.clone()],
         };
         Forge {
-            properties: Properties::strict(),
+            properties: Properties::default(),
             members: (0..count).map(observation).collect(),
             logs: vec![log; count],
             held: vec![vec![first]; count],
@@ -124,7 +124,7 @@ impl Forge {
 
     pub fn append_members(&mut self, member: usize, term: u64, index: u64, ids: &[u64]) {
         let change = Added {
-            voters: Some(members(ids.iter().copied())),
+            membership: Membership::Changed(members(ids.iter().copied())),
             ..entry(index, term)
         };
         self.write(member, vec![change]);
@@ -153,7 +153,9 @@ impl Forge {
         if now.applied > last {
             (now.applied, now.digest_index, now.digest) = (last, last, Self::digest_at(last));
         }
-        self.logs[member].committed_end = self.logs[member].committed_end.min(end);
+        if self.logs[member].committed.is_some_and(|(_, index)| index > last) {
+            self.mark(member, last);
+        }
     }
 
     /// The state is that of an earlier index.
@@ -179,9 +181,16 @@ impl Forge {
         (self.members[member].snapshot, self.members[member].synced) = (last, last);
     }
 
+    /// The log notes its entry at an index as committed.
+    fn mark(&mut self, member: usize, index: u64) {
+        let own = self.held[member].iter().find(|entry| entry.index == index);
+        let term = own.map_or(self.members[member].term, |entry| entry.term);
+        self.logs[member].committed = Some((term, index));
+    }
+
     /// A member knows entries as committed, and has applied them.
     pub fn commit(&mut self, member: usize, end: u64) {
-        self.logs[member].committed_end = end;
+        self.mark(member, end - 1);
         self.members[member].committed = end - 1;
         self.rewind(member, end - 1);
     }
@@ -238,7 +247,12 @@ impl Forge {
         self.starting.remove(&member);
         self.members[member].life += 1;
         self.members[member].leader = None;
-        self.logs[member].added = self.held[member].clone();
+        // What is read back from a disk is in no cache.
+        let read_back = |entry: &Added| Added {
+            membership: Membership::Unseen,
+            ..entry.clone()
+        };
+        self.logs[member].added = self.held[member].iter().map(read_back).collect();
     }
 
     fn look(&mut self) -> Result<(), crate::report::Violation> {

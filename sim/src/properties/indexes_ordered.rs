@@ -28,7 +28,7 @@ impl Property for IndexesOrdered {
             ));
         }
         // While a snapshot is being installed more is known to be committed than the log has.
-        let committed_end = step.log.committed_end;
+        let committed_end = step.log.committed_end();
         if committed_end > end {
             return Err(format!(
                 "{own} takes entries up to {committed_end} for committed, and its log ends before {end}"
@@ -55,7 +55,7 @@ mod tests {
         forge.member(1).applied = 5;
         forge.refused(IndexesOrdered::ABOUT);
         let mut forge = forged();
-        forge.log(1).committed_end = 7;
+        forge.log(1).committed = Some((2, 6));
         forge.refused(IndexesOrdered::ABOUT);
     }
 }

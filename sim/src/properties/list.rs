@@ -86,17 +86,6 @@ const OF_RUNS: &[About] = &[
     },
 ];
 
-/// Properties on trial. They have raised alarms on the tree as it is that nobody has explained yet: most likely they do not know
-/// enough of members that took in a snapshot, or came back while one was being installed. What they see is counted
-/// (`alarm/NAME`, runs) and fails no run until then.
-pub const ON_TRIAL: &[&str] = &[
-    ElectionQuorum::ABOUT.name,
-    CommittedImmutable::ABOUT.name,
-    CommitQuorum::ABOUT.name,
-    MembershipSteps::ABOUT.name,
-    VoteUpToDate::ABOUT.name,
-];
-
 /// All properties that the simulator itself judges; the others are `quorate_jepsen`'s.
 pub fn all() -> Vec<About> {
     let of_steps = of_steps();

@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::observation::{Added, LogLook, Voters};
+use super::observation::{Added, LogLook};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     pub term: u64,
     pub checksum: u32,
-    pub voters: Option<Voters>,
 }
 
 /// See the module.
@@ -17,7 +16,8 @@ pub struct MemberLog {
     start: u64,
     entries: VecDeque<Entry>,
     pub durable_end: u64,
-    pub committed_end: u64,
+    /// Term and index of what it notes as committed.
+    pub committed: Option<(u64, u64)>,
 }
 
 /// What a look changed.
@@ -67,11 +67,18 @@ impl MemberLog {
         self.entries.iter().enumerate().map(indexed)
     }
 
-    /// The entries that change who votes, the newest first.
-    pub fn memberships(&self) -> impl Iterator<Item = (u64, &Voters)> {
-        self.entries()
-            .rev()
-            .filter_map(|(index, entry)| Some((index, entry.voters.as_ref()?)))
+    /// One behind the last index that it notes as committed; 0: it notes none.
+    pub fn committed_end(&self) -> u64 {
+        self.committed.map_or(0, |(_, index)| index + 1)
+    }
+
+    /// The same, as far as its own entries are those that are committed. What a member knows of the commit index is not enough to
+    /// say so: while a snapshot is being installed, the log still has what the snapshot is to replace.
+    pub fn proven_end(&self) -> u64 {
+        match self.committed {
+            Some((term, index)) if self.get(index).is_some_and(|entry| entry.term == term) => index + 1,
+            _ => 0,
+        }
     }
 
     /// Whether everything up to this entry is durable here, in the log or in what a snapshot took out of it.
@@ -93,7 +100,7 @@ impl MemberLog {
         let change = Change {
             old_end,
             old_durable_end: self.durable_end,
-            old_committed_end: self.committed_end,
+            old_committed_end: self.committed_end(),
             from,
             cut,
             is_gapless: follows && (from <= old_end || from == look.start),
@@ -107,17 +114,9 @@ impl MemberLog {
         if self.entries.is_empty() {
             self.start = from;
         }
-        // What was read back from a disk does not say who votes: it is what was there before.
-        let known = |added: &Added| {
-            let at = change.cut.binary_search_by_key(&added.index, |(index, _)| *index);
-            let (_, old) = change.cut.get(at.ok()?)?;
-            let same = (old.term, old.checksum) == (added.term, added.checksum);
-            old.voters.clone().filter(|_| same)
-        };
         let entry = |added: &Added| Entry {
             term: added.term,
             checksum: added.checksum,
-            voters: added.voters.clone().or_else(|| known(added)),
         };
         self.entries.extend(look.added.iter().map(entry));
         while self.start < look.start && self.entries.pop_front().is_some() {
@@ -125,7 +124,7 @@ impl MemberLog {
         }
         self.start = self.start.max(look.start);
         self.durable_end = look.durable_end;
-        self.committed_end = look.committed_end;
+        self.committed = look.committed;
         change
     }
 }

@@ -23,13 +23,12 @@ impl Property for MembershipSteps {
 
     fn judge(&mut self, step: &Step<'_>, book: &Book) -> Result<(), String> {
         let log = step.log;
-        let added = log
-            .memberships()
-            .take_while(|(index, _)| *index >= step.change.from);
-        for (index, voters) in added {
-            let in_log = log.memberships().find(|(before, _)| *before < index);
-            let before = in_log.or_else(|| book.membership_below(index).filter(|(at, _)| *at < log.start()));
-            let Some((before_index, before)) = before else {
+        for (index, term, voters) in book.memberships(step.change.from..log.end()) {
+            let is_own = log.get(index).is_some_and(|entry| entry.term == term);
+            let (Some(voters), true) = (voters, is_own) else {
+                continue;
+            };
+            let Some((before_index, before)) = book.membership_below(log, index) else {
                 continue;
             };
             if !overlap(before, voters) {
@@ -38,7 +37,9 @@ impl Property for MembershipSteps {
                     step.name()
                 ));
             }
-            if step.leads().is_some() && before_index >= step.committed_end.max(log.start()) {
+            // What it has taken over from others, or read back, it did not begin.
+            let began = step.same_life && step.leads() == Some(term);
+            if began && before_index >= step.committed_end.max(log.start()) {
                 return Err(format!(
                     "{} changes the membership at {index}, and the change at {before_index} is not committed yet",
                     step.name()
@@ -91,5 +92,42 @@ mod tests {
         forge.append_members(0, 2, 3, &[1, 2, 3, 4]);
         forge.append_members(0, 2, 4, &[1, 2, 3]);
         forge.refused(MembershipSteps::ABOUT);
+    }
+
+    #[test]
+    fn a_step_that_a_restart_hides_of_a_log_others_have_shown() {
+        let restarted = || {
+            let mut forge = Forge::settled(5, 3);
+            for member in 0..3 {
+                forge.append_members(member, 2, 3, &[1, 2, 3, 4]);
+            }
+            forge.restart(1);
+            forge.commit(0, 4);
+            forge.good();
+            forge
+        };
+        let mut forge = restarted();
+        forge.append_members(1, 2, 4, &[1, 2, 3]);
+        forge.good();
+        let mut forge = restarted();
+        forge.append_members(1, 2, 4, &[1, 2]);
+        forge.refused(MembershipSteps::ABOUT);
+    }
+
+    #[test]
+    fn a_leader_is_not_accused_of_the_changes_that_it_has_taken_over() {
+        let mut forge = Forge::settled(5, 3);
+        for member in 0..3 {
+            forge.append_members(member, 2, 3, &[1, 2, 3, 4]);
+        }
+        forge.commit(0, 4);
+        forge.good();
+        for member in 0..2 {
+            forge.append_members(member, 2, 4, &[1, 2, 3]);
+        }
+        forge.good();
+        forge.restart(1);
+        forge.elect(1, 3);
+        forge.good();
     }
 }

@@ -29,6 +29,7 @@ mod log_gapless;
 mod log_matching;
 mod member_log;
 mod membership_steps;
+mod memberships;
 mod monotonic;
 mod no_hole;
 mod observation;
@@ -38,10 +39,8 @@ mod state_machine_safety;
 mod vote_up_to_date;
 
 pub use book::Book;
-pub use list::{About, ON_TRIAL, all, of_all, table};
-pub use observation::{Added, LogLook, Observation, Sight, Voters};
-
-use std::collections::BTreeSet;
+pub use list::{About, all, of_all, table};
+pub use observation::{Added, LogLook, Membership, Observation, Sight, Voters};
 
 use durable_vote::DurableVote;
 use member_log::{Change, MemberLog};
@@ -89,7 +88,6 @@ pub struct Properties {
     book: Book,
     of_steps: Vec<Box<dyn Property>>,
     durable_vote: DurableVote,
-    alarms: Alarms,
 }
 
 impl Default for Properties {
@@ -98,39 +96,15 @@ impl Default for Properties {
             book: Book::default(),
             of_steps: list::of_steps(),
             durable_vote: DurableVote::default(),
-            alarms: Alarms::default(),
         }
     }
 }
 
-/// What properties on trial have seen.
-#[derive(Default)]
-struct Alarms {
-    raised: BTreeSet<&'static str>,
-    /// A property on trial is judged like all others: in tests.
-    strict: bool,
-}
-
-impl Alarms {
-    fn judge(&mut self, about: About, judged: Result<(), String>) -> Result<(), Violation> {
-        let Err(seen) = judged else { return Ok(()) };
-        if ON_TRIAL.contains(&about.name) && !self.strict {
-            self.raised.insert(about.name);
-            return Ok(());
-        }
-        Err(Violation::new(about.name, format!("{}: {seen}", about.guarantee)))
-    }
+fn judged(about: About, judged: Result<(), String>) -> Result<(), Violation> {
+    judged.map_err(|seen| Violation::new(about.name, format!("{}: {seen}", about.guarantee)))
 }
 
 impl Properties {
-    /// Those on trial are judged like all others.
-    #[cfg(test)]
-    fn strict() -> Self {
-        let mut properties = Properties::default();
-        properties.alarms.strict = true;
-        properties
-    }
-
     /// A process begins: what its log holds is not known before the first look.
     pub fn begin_life(&mut self, member: usize) {
         self.book.begin_life(member);
@@ -153,38 +127,33 @@ impl Properties {
                 continue;
             };
             for property in &mut self.of_steps {
-                let judged = property.judge(&step, &self.book);
-                self.alarms.judge(property.about(), judged)?;
+                judged(property.about(), property.judge(&step, &self.book))?;
             }
             self.book.commit(taken);
         }
         Ok(())
     }
 
-    /// Term and index of the newest durable entry of a member's log at the last look.
+    /// Term and index of the newest durable entry of a member's log at the last look. A process that was not looked at yet may
+    /// have cut its log before the last one ended.
     pub fn durable_end(&self, id: u64) -> Option<(u64, u64)> {
-        self.book.log(id)?.last_durable()
+        let log = self.book.log(id).filter(|_| !self.book.is_uncertain(id));
+        log?.last_durable()
     }
 
     /// A vote left a member for a candidate, whose log was looked at just now. `voter_end`: the voter's
     /// [`durable_end`](Self::durable_end) some time before it voted.
     pub fn voted(&mut self, vote: Vote, voter_end: Option<(u64, u64)>) -> Result<(), Violation> {
         self.book.voted(&vote);
-        let judged = self.durable_vote.granted(vote.place, vote.term, vote.candidate);
-        self.alarms.judge(DurableVote::ABOUT, judged)?;
-        let judged = VoteUpToDate::granted(&vote, voter_end, self.book.peak(vote.candidate));
-        self.alarms.judge(VoteUpToDate::ABOUT, judged)
-    }
-
-    /// The names of the properties [on trial](ON_TRIAL) that have raised an alarm.
-    pub fn alarms(&self) -> impl Iterator<Item = &'static str> {
-        self.alarms.raised.iter().copied()
+        let granted = self.durable_vote.granted(vote.place, vote.term, vote.candidate);
+        judged(DurableVote::ABOUT, granted)?;
+        let granted = VoteUpToDate::granted(&vote, voter_end, self.book.peak(vote.candidate));
+        judged(VoteUpToDate::ABOUT, granted)
     }
 
     /// A member is back, in this term.
     pub fn recovered(&mut self, member: usize, term: u64) -> Result<(), Violation> {
-        let judged = self.durable_vote.recovered(member, term);
-        self.alarms.judge(DurableVote::ABOUT, judged)
+        judged(DurableVote::ABOUT, self.durable_vote.recovered(member, term))
     }
 }
 

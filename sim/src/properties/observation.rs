@@ -41,8 +41,8 @@ pub struct LogLook {
     pub end: u64,
     /// One behind the newest entry that is durable.
     pub durable_end: u64,
-    /// One behind the last index that the log notes as committed; 0: it notes none.
-    pub committed_end: u64,
+    /// Term and index of the last entry that the log notes as committed.
+    pub committed: Option<(u64, u64)>,
     /// The entries that were added since the last look: the log's end. After a restart: all.
     pub added: Vec<Added>,
 }
@@ -54,8 +54,16 @@ pub struct Added {
     pub term: u64,
     /// Of the payload.
     pub checksum: u32,
-    /// If the entry changes who votes.
-    pub voters: Option<Voters>,
+    pub membership: Membership,
+}
+
+/// Whether an entry changes who votes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Membership {
+    /// The look did not show what the entry holds.
+    Unseen,
+    Unchanged,
+    Changed(Voters),
 }
 
 /// A member in a look.

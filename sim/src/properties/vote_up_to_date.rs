@@ -2,7 +2,8 @@
 //! are compared by the term of the last entry, then by length.
 //!
 //! The voter's log is what was durable some time before the vote, which only grows more up-to-date; the candidate's is the most that it ever
-//! was seen to be, since the candidate may have lost what was not durable after it asked. So nobody is accused wrongly.
+//! was seen to be, since the candidate may have lost what was not durable after it asked. A vote is told of when it is on the disk: what the
+//! voter has of that term, or of a later one, came after it. So nobody is accused wrongly.
 
 use super::{About, Vote};
 
@@ -24,7 +25,7 @@ impl VoteUpToDate {
         let (Some(voter), Some(candidate)) = (voter, candidate) else {
             return Ok(());
         };
-        if voter <= candidate {
+        if voter <= candidate || voter.0 >= vote.term {
             return Ok(());
         }
         Err(format!(
@@ -52,5 +53,33 @@ mod tests {
         assert_eq!(forged(2, 4), None);
         assert_eq!(forged(2, 10).as_deref(), Some(VoteUpToDate::ABOUT.name));
         assert_eq!(forged(3, 4).as_deref(), Some(VoteUpToDate::ABOUT.name));
+        // What is of the vote's own term came after it.
+        assert_eq!(forged(5, 4), None);
+    }
+
+    #[test]
+    fn a_snapshot_counts_as_the_log_that_it_replaced() {
+        let mut forge = Forge::settled(3, 3);
+        for member in [0, 2] {
+            forge.append(member, 2, 3..9);
+            forge.commit(member, 9);
+        }
+        forge.good();
+        assert_eq!(forge.vote(2, 5, 1).as_deref(), Some(VoteUpToDate::ABOUT.name));
+        forge.snapshot(1, 8);
+        forge.good();
+        assert_eq!(forge.vote(2, 6, 1), None);
+        forge.append(2, 2, 9..10);
+        forge.good();
+        assert_eq!(forge.vote(2, 7, 1).as_deref(), Some(VoteUpToDate::ABOUT.name));
+    }
+
+    #[test]
+    fn a_voter_that_was_not_looked_at_since_it_began_may_have_cut_its_log() {
+        let mut forge = Forge::led(3, 3);
+        forge.append(1, 2, 3..9);
+        forge.good();
+        forge.begin_life(1);
+        assert_eq!(forge.vote(1, 5, 0), None);
     }
 }
