@@ -15,7 +15,7 @@ pub struct Book {
     logs: BTreeMap<u64, MemberLog>,
     /// By member id: the most up-to-date end that its log was ever seen to have.
     peaks: BTreeMap<u64, (u64, u64)>,
-    /// By member id: the last committed index that it has as (part of) a snapshot, or as one that is being installed.
+    /// By member id: the last committed index that it has in a snapshot, and not in its log any more or not yet.
     taken_in: BTreeMap<u64, u64>,
     /// Which member id is at each place.
     ids: BTreeMap<usize, u64>,
@@ -130,6 +130,10 @@ impl Book {
     /// Term and index of the most up-to-date end that a log ever had, what a snapshot took out of it included. `None`: it is not
     /// known.
     pub fn peak(&self, id: u64) -> Option<(u64, u64)> {
+        // A process takes part before it can be looked at: its start may wait for others.
+        if self.is_uncertain(id) {
+            return None;
+        }
         let seen = self.peaks.get(&id).copied();
         let Some(index) = self.taken_in.get(&id) else {
             return seen;
