@@ -103,7 +103,7 @@ impl Cluster {
             options,
             wal,
             store,
-            Door::open(&self.env, identity, vec![(listener, Security::plain())]),
+            Door::open(&self.env, identity, false, vec![(listener, Security::plain())]),
             Way::default(),
             Arc::new(()),
         )

@@ -22,6 +22,9 @@ pub const BATCH_COMMANDS_MAX: usize = 512;
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Commands one member accepts before it makes new ones wait.
 pub const PROPOSALS_QUEUED_MAX: usize = 16 * 1024;
+/// Bytes of entries that share a request to a follower (one entry may be larger). The follower answers each, and a silence is an
+/// error: over a slow network a larger request would be given up, and begun again, without end.
+pub const APPEND_BYTES_MAX: usize = 64 * 1024;
 /// A frame between peers: a batch of entries, or a chunk of a snapshot.
 pub const PEER_FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often members ask each other for a sign of life, to know how long that takes: as often as etcd's prober.

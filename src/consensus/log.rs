@@ -12,14 +12,12 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
 
 use super::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id};
+use crate::base::limits;
 use crate::runtime::Env;
 use crate::runtime::buggify::{self, Site};
 use crate::state::Position;
 use crate::storage::wal::{LogId as Place, LogRecord, Wal};
 use crate::transport::{decode, encode};
-
-/// Bytes that one read for replication may bring into memory.
-const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// In standard raft a term has one leader, so log ids do not name it.
 pub(super) const NO_NODE: u64 = 0;
@@ -84,7 +82,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        let bytes_max = buggify::limit(Site::AppendShortRead, READ_BYTES_MAX, 1_000);
+        let bytes_max = buggify::limit(Site::AppendShortRead, limits::APPEND_BYTES_MAX, 1_000);
         let entries = self.read(start..end, Some(bytes_max)).await?;
         // A replication task whose target is being sent a snapshot may ask once more for what was purged
         // since, and would send what it got as the successors of `start - 1`. Nothing makes it a heartbeat.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use super::types::{
     AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig,
     Vote, VoteRequest, VoteResponse,
 };
-use crate::base::{Broken, MemberId};
+use crate::base::{Broken, MemberId, limits};
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{BoxFuture, Env, Task};
 use crate::storage::snapshot::SnapshotEncoder;
@@ -330,6 +330,8 @@ struct Sending {
     /// One permit for each request that may still go out unanswered.
     room: Semaphore,
     room_max: usize,
+    /// Of the largest request so far.
+    bytes_max: AtomicUsize,
     /// No more requests come.
     finished: AtomicBool,
 }
@@ -340,6 +342,7 @@ impl Default for Sending {
         Sending {
             room: Semaphore::new(room_max),
             room_max,
+            bytes_max: AtomicUsize::new(0),
             finished: AtomicBool::new(false),
         }
     }
@@ -348,6 +351,12 @@ impl Default for Sending {
 impl Sending {
     fn is_answer_due(&self) -> bool {
         self.room.available_permits() < self.room_max
+    }
+
+    /// How often the usual time an answer may take: an entry can be larger than what a request usually holds.
+    fn shares(&self) -> u32 {
+        let shares = self.bytes_max.load(Ordering::SeqCst) / limits::APPEND_BYTES_MAX;
+        u32::try_from(shares).unwrap_or(u32::MAX).max(1)
     }
 
     /// Whether the peer may hang up.
@@ -366,7 +375,9 @@ where
             return;
         };
         permit.forget();
-        if writer.send(&encode(&request)).await.is_err() {
+        let request = encode(&request);
+        sending.bytes_max.fetch_max(request.len(), Ordering::SeqCst);
+        if writer.send(&request).await.is_err() {
             return;
         }
     }
@@ -409,16 +420,25 @@ impl Answers {
     /// is an error: to openraft a stream that ends well without answers is one to be resumed, and it then
     /// repeats the last range it was told to send, even if that range has been given up and purged since.
     async fn next(&mut self) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
+        let Answers {
+            env,
+            reader,
+            sending,
+            timeout,
+            ..
+        } = self;
+        let mut frame = pin!(reader.next());
         loop {
-            match self.env.timeout(self.timeout, self.reader.next()).await {
-                Ok(Ok(None)) if self.sending.is_over() => return Ok(None),
+            let (is_due, shares) = (sending.is_answer_due(), sending.shares());
+            match env.timeout(*timeout * shares, frame.as_mut()).await {
+                Ok(Ok(None)) if sending.is_over() => return Ok(None),
                 Ok(frame) => {
                     let frame = frame?.ok_or(io::ErrorKind::UnexpectedEof)?;
-                    self.sending.room.add_permits(1);
+                    sending.room.add_permits(1);
                     return decode(&frame).map(Some);
                 }
-                // Silence is an error only while an answer is due. The cut-off read is not resumed.
-                Err(elapsed) if self.sending.is_answer_due() => return Err(elapsed.into()),
+                // Silence is an error only while an answer is due, and no longer one than it was at its beginning.
+                Err(elapsed) if is_due && sending.shares() == shares => return Err(elapsed.into()),
                 Err(_) => {}
             }
         }
