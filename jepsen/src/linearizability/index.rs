@@ -2,6 +2,8 @@
 //! revisions that nobody was told about, and what was seen of them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate::proto::etcdserverpb::request_op::Request as Op;
@@ -10,7 +12,7 @@ use quorate::proto::etcdserverpb::{self as pb};
 use quorate::proto::mvccpb::{KeyValue, event::EventType};
 
 use super::timeline::Author;
-use crate::history::{Answer, History, OpId, Operation, Outcome, Request, WatchEvent, WatchRecord};
+use crate::history::{Answer, History, Nanos, OpId, Operation, Outcome, Request, WatchEvent, WatchRecord};
 use crate::property::{Property, Violation};
 
 /// Where an operation stands in the order of revisions.
@@ -39,6 +41,8 @@ pub(super) struct Candidate {
     pub floor: i64,
     /// It has at most this revision.
     pub ceiling: i64,
+    /// For the end of a lease, the moment until which it was granted or renewed; 0 for others.
+    pub due: Nanos,
 }
 
 /// What was seen of one revision.
@@ -79,6 +83,8 @@ pub(super) struct Index {
     pub evidence: BTreeMap<i64, Evidence>,
     /// What watches show of them: it is only a hint, as the watches are on trial too.
     pub hints: BTreeMap<i64, Evidence>,
+    /// The same for what did not happen: by key, revisions between a pair and the event that shows it as the previous one.
+    pub unchanged: BTreeMap<Bytes, Vec<Range<i64>>>,
 }
 
 /// True for reads that may show an old state: serializable ranges, and transactions of nothing else
@@ -230,6 +236,7 @@ impl Index {
             floors: floors(history),
             evidence: BTreeMap::new(),
             hints: BTreeMap::new(),
+            unchanged: BTreeMap::new(),
         };
         for (id, place) in index.places.iter().enumerate() {
             let revision = match place {
@@ -305,6 +312,10 @@ impl Index {
                 continue;
             };
             for event in &response.events {
+                if let (Some(before), Some(now)) = (&event.prev_kv, &event.kv) {
+                    let between = before.mod_revision + 1..now.mod_revision;
+                    self.unchanged.entry(now.key.clone()).or_default().push(between);
+                }
                 // Whatever came before this event: perhaps nobody saw it happen.
                 if let Some(kv) = &event.prev_kv
                     && !self.writers.contains_key(&kv.mod_revision)
@@ -355,6 +366,7 @@ impl Index {
     }
 
     fn collect_candidates(&mut self, history: &History) {
+        let due = due(history);
         for operation in &history.operations {
             let id = operation.id;
             if let Some((author, request, ceiling)) = candidate(operation) {
@@ -365,6 +377,10 @@ impl Index {
                     invoked: operation.invoked.order,
                     floor: self.floors[id].map_or(1, |seen| seen.revision),
                     ceiling,
+                    due: match author {
+                        Author::Expiry { lease, .. } => due.get(&lease).copied().unwrap_or(0),
+                        Author::Operation(_) => 0,
+                    },
                 });
             }
         }
@@ -402,6 +418,23 @@ fn candidate(operation: &Operation) -> Option<(Author, Request, i64)> {
         }
         _ => None,
     }
+}
+
+/// Until when each lease was granted or renewed, as far as its clients were told.
+fn due(history: &History) -> BTreeMap<i64, Nanos> {
+    let mut due: BTreeMap<i64, Nanos> = BTreeMap::new();
+    for operation in &history.operations {
+        let (id, ttl) = match operation.outcome.answer() {
+            Some(Answer::LeaseGrant(answer)) => (answer.id, answer.ttl),
+            Some(Answer::LeaseKeepAlive(answer)) => (answer.id, answer.ttl),
+            _ => continue,
+        };
+        let ttl = Duration::from_secs(u64::try_from(ttl).unwrap_or(0));
+        let end = operation.invoked.nanos + ttl.as_nanos() as Nanos;
+        let latest = due.entry(id).or_default();
+        *latest = end.max(*latest);
+    }
+    due
 }
 
 /// For each operation the highest revision answered before its invocation.

@@ -9,6 +9,8 @@
 //! with what they show as binding; only if no history agrees with them does it run again with their
 //! word as mere advice on what to try first, and it is left to the watch checks to say who lied.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 use quorate::proto::mvccpb::{Event, event::EventType};
 
@@ -343,12 +345,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Lets the ends of leases come last when candidates are taken from the end: where a client's
-    /// delete explains as much, nobody shall be accused of ending a lease too early.
+    /// Lets the ends of leases come last when candidates are taken from the end, those that were due last behind the others:
+    /// where something else explains as much, nobody shall be accused of ending a lease too early.
     fn doubtful_first(&self, numbers: &mut [usize]) {
-        let by_client =
-            |number: &usize| matches!(self.index.candidates[*number].author, Author::Operation(_));
-        numbers.sort_by_key(by_client);
+        numbers.sort_by_key(|number| Reverse(self.index.candidates[*number].due));
     }
 
     /// A cheap test whether a candidate may delete these keys now.
@@ -399,12 +399,21 @@ impl<'a> Search<'a> {
         if answered.is_some_and(|evidence| !shows(events, evidence)) {
             return false;
         }
-        let Some(hints) = index.hints.get(&revision) else {
+        if self.hints == Hints::Advice {
             return true;
+        }
+        let is_unchanged = |key: &Bytes| {
+            let known = index.unchanged.get(key).into_iter().flatten();
+            known.into_iter().any(|between| between.contains(&revision))
         };
-        self.hints == Hints::Advice
-            || shows(events, hints)
+        let mut changed = events.iter().filter_map(|event| event.kv.as_ref());
+        if changed.any(|kv| is_unchanged(&kv.key)) {
+            return false;
+        }
+        index.hints.get(&revision).is_none_or(|hints| {
+            shows(events, hints)
                 && (!hints.complete || events.len() == hints.puts.len() + hints.deletes.len())
+        })
     }
 
     /// Takes back everything up to the nearest gap that may be at fault and has another author to
