@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quorate::proto::etcdserverpb::request_op::Request as Op;
 use quorate::proto::etcdserverpb::response_op::Response as Re;
 use quorate::proto::etcdserverpb::{self as pb};
-use quorate::proto::mvccpb::{KeyValue, event::EventType};
+use quorate::proto::mvccpb::{Event, KeyValue, event::EventType};
 
 use super::timeline::Author;
 use crate::history::{Answer, History, Nanos, OpId, Operation, Outcome, Request, WatchEvent, WatchRecord};
@@ -54,6 +54,30 @@ pub(super) struct Evidence {
     pub complete: bool,
 }
 
+/// From when until when keys are known to have lived without a break: by key and create revision, the newest revision at which a
+/// pair of that life was made.
+#[derive(Default)]
+pub(super) struct Lives(BTreeMap<Bytes, BTreeMap<i64, i64>>);
+
+impl Lives {
+    fn note(&mut self, kv: &KeyValue) {
+        let lives = self.0.entry(kv.key.clone()).or_default();
+        let newest = lives.entry(kv.create_revision).or_default();
+        *newest = kv.mod_revision.max(*newest);
+    }
+
+    /// Whether a key may have changed so at a revision: within a life it is put, and stays the same one.
+    pub fn allow(&self, event: &Event, revision: i64) -> bool {
+        let Some(kv) = &event.kv else { return true };
+        let lives = self.0.get(&kv.key);
+        let Some((create, newest)) = lives.and_then(|lives| lives.range(..=revision).next_back()) else {
+            return true;
+        };
+        let goes_on = event.r#type == EventType::Put as i32 && kv.create_revision == *create;
+        revision > *newest || goes_on
+    }
+}
+
 /// A key and a range end, as in requests.
 pub type KeyRange = (Bytes, Bytes);
 
@@ -83,6 +107,10 @@ pub(super) struct Index {
     pub evidence: BTreeMap<i64, Evidence>,
     /// What watches show of them: it is only a hint, as the watches are on trial too.
     pub hints: BTreeMap<i64, Evidence>,
+    /// Lives of keys that answers show.
+    pub lives: Lives,
+    /// Those that watches show.
+    pub hinted_lives: Lives,
     /// The same for what did not happen: by key, revisions between a pair and the event that shows it as the previous one.
     pub unchanged: BTreeMap<Bytes, Vec<Range<i64>>>,
 }
@@ -236,6 +264,8 @@ impl Index {
             floors: floors(history),
             evidence: BTreeMap::new(),
             hints: BTreeMap::new(),
+            lives: Lives::default(),
+            hinted_lives: Lives::default(),
             unchanged: BTreeMap::new(),
         };
         for (id, place) in index.places.iter().enumerate() {
@@ -292,6 +322,7 @@ impl Index {
             };
             for kv in shown_pairs(&operation.request, answer) {
                 self.last = self.last.max(kv.mod_revision);
+                self.lives.note(kv);
                 if !self.writers.contains_key(&kv.mod_revision) {
                     let evidence = self.evidence.entry(kv.mod_revision).or_default();
                     evidence.puts.entry(kv.key.clone()).or_insert_with(|| kv.clone());
@@ -312,6 +343,10 @@ impl Index {
                 continue;
             };
             for event in &response.events {
+                let is_put = event.r#type == EventType::Put as i32;
+                let shown = event.kv.as_ref().filter(|_| is_put);
+                let pairs = shown.into_iter().chain(&event.prev_kv);
+                pairs.for_each(|kv| self.hinted_lives.note(kv));
                 if let (Some(before), Some(now)) = (&event.prev_kv, &event.kv) {
                     let between = before.mod_revision + 1..now.mod_revision;
                     self.unchanged.entry(now.key.clone()).or_default().push(between);

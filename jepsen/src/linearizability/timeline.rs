@@ -399,8 +399,17 @@ impl<'a> Search<'a> {
         if answered.is_some_and(|evidence| !shows(events, evidence)) {
             return false;
         }
+        if !events.iter().all(|event| index.lives.allow(event, revision)) {
+            return false;
+        }
         if self.hints == Hints::Advice {
             return true;
+        }
+        if !events
+            .iter()
+            .all(|event| index.hinted_lives.allow(event, revision))
+        {
+            return false;
         }
         let is_unchanged = |key: &Bytes| {
             let known = index.unchanged.get(key).into_iter().flatten();
