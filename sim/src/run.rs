@@ -483,7 +483,6 @@ impl Run {
             let env = envs[number as usize % envs.len()].clone();
             let watching = &self.plan.clients.watching;
             let millis = Duration::from_millis;
-            let is_slow = number < watching.slow_readers;
             let options = WatcherOptions {
                 client: FIRST_WATCHER + number,
                 user: self.plan.clients.user(),
@@ -494,11 +493,7 @@ impl Run {
                 silence_timeout: Duration::from_secs(6),
                 stream_lifetime: millis(watching.stream_lifetime_ms),
                 reads: millis(watching.reads_ms),
-                rests: if is_slow {
-                    millis(watching.rests_ms)
-                } else {
-                    Duration::ZERO
-                },
+                rests: watching.rests_of(number),
             };
             let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
             let watches = watching.watches.clone();

@@ -2,7 +2,6 @@
 //! revisions that nobody was told about, and what was seen of them.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,27 +53,46 @@ pub(super) struct Evidence {
     pub complete: bool,
 }
 
-/// From when until when keys are known to have lived without a break: by key and create revision, the newest revision at which a
-/// pair of that life was made.
+/// Spans of revisions, by key and by where they begin: to where each is known to reach.
 #[derive(Default)]
-pub(super) struct Lives(BTreeMap<Bytes, BTreeMap<i64, i64>>);
+struct Spans(BTreeMap<Bytes, BTreeMap<i64, i64>>);
+
+impl Spans {
+    fn note(&mut self, key: &Bytes, from: i64, to: i64) {
+        let spans = self.0.entry(key.clone()).or_default();
+        let end = spans.entry(from).or_default();
+        *end = to.max(*end);
+    }
+
+    /// The newest one that begins at a revision or below it.
+    fn at(&self, key: &Bytes, revision: i64) -> Option<(i64, i64)> {
+        let (from, to) = self.0.get(key)?.range(..=revision).next_back()?;
+        Some((*from, *to))
+    }
+}
+
+/// What is known of when keys changed, and when they did not.
+#[derive(Default)]
+pub(super) struct Lives {
+    /// From a creation to the newest revision at which a pair of that life was made.
+    lives: Spans,
+    /// From a pair to the event that shows it as the previous one.
+    unchanged: Spans,
+}
 
 impl Lives {
     fn note(&mut self, kv: &KeyValue) {
-        let lives = self.0.entry(kv.key.clone()).or_default();
-        let newest = lives.entry(kv.create_revision).or_default();
-        *newest = kv.mod_revision.max(*newest);
+        self.lives.note(&kv.key, kv.create_revision, kv.mod_revision);
     }
 
     /// Whether a key may have changed so at a revision: within a life it is put, and stays the same one.
     pub fn allow(&self, event: &Event, revision: i64) -> bool {
         let Some(kv) = &event.kv else { return true };
-        let lives = self.0.get(&kv.key);
-        let Some((create, newest)) = lives.and_then(|lives| lives.range(..=revision).next_back()) else {
-            return true;
-        };
-        let goes_on = event.r#type == EventType::Put as i32 && kv.create_revision == *create;
-        revision > *newest || goes_on
+        let is_put = event.r#type == EventType::Put as i32;
+        let breaks_life = |(create, newest)| revision <= newest && !(is_put && kv.create_revision == create);
+        let is_between = |(before, now)| before < revision && revision < now;
+        !self.lives.at(&kv.key, revision).is_some_and(breaks_life)
+            && !self.unchanged.at(&kv.key, revision - 1).is_some_and(is_between)
     }
 }
 
@@ -111,8 +129,6 @@ pub(super) struct Index {
     pub lives: Lives,
     /// Those that watches show.
     pub hinted_lives: Lives,
-    /// The same for what did not happen: by key, revisions between a pair and the event that shows it as the previous one.
-    pub unchanged: BTreeMap<Bytes, Vec<Range<i64>>>,
 }
 
 /// True for reads that may show an old state: serializable ranges, and transactions of nothing else
@@ -266,7 +282,6 @@ impl Index {
             hints: BTreeMap::new(),
             lives: Lives::default(),
             hinted_lives: Lives::default(),
-            unchanged: BTreeMap::new(),
         };
         for (id, place) in index.places.iter().enumerate() {
             let revision = match place {
@@ -348,8 +363,8 @@ impl Index {
                 let pairs = shown.into_iter().chain(&event.prev_kv);
                 pairs.for_each(|kv| self.hinted_lives.note(kv));
                 if let (Some(before), Some(now)) = (&event.prev_kv, &event.kv) {
-                    let between = before.mod_revision + 1..now.mod_revision;
-                    self.unchanged.entry(now.key.clone()).or_default().push(between);
+                    let unchanged = &mut self.hinted_lives.unchanged;
+                    unchanged.note(&now.key, before.mod_revision, now.mod_revision);
                 }
                 // Whatever came before this event: perhaps nobody saw it happen.
                 if let Some(kv) = &event.prev_kv

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use bytes::Bytes;
 use quorate::proto::mvccpb::{Event, event::EventType};
 
-use super::index::{Evidence, Index, KeyRange, footprint, is_serializable, values};
+use super::index::{Evidence, Index, KeyRange, Lives, footprint, is_serializable, values};
 use crate::history::{Answer, History, OpId, Operation, Request, show_kv};
 use crate::model::{Applied, Model, covers, same_answer};
 use crate::property::{Property, Violation};
@@ -399,24 +399,14 @@ impl<'a> Search<'a> {
         if answered.is_some_and(|evidence| !shows(events, evidence)) {
             return false;
         }
-        if !events.iter().all(|event| index.lives.allow(event, revision)) {
+        let all_allowed = |lives: &Lives| events.iter().all(|event| lives.allow(event, revision));
+        if !all_allowed(&index.lives) {
             return false;
         }
         if self.hints == Hints::Advice {
             return true;
         }
-        if !events
-            .iter()
-            .all(|event| index.hinted_lives.allow(event, revision))
-        {
-            return false;
-        }
-        let is_unchanged = |key: &Bytes| {
-            let known = index.unchanged.get(key).into_iter().flatten();
-            known.into_iter().any(|between| between.contains(&revision))
-        };
-        let mut changed = events.iter().filter_map(|event| event.kv.as_ref());
-        if changed.any(|kv| is_unchanged(&kv.key)) {
+        if !all_allowed(&index.hinted_lives) {
             return false;
         }
         index.hints.get(&revision).is_none_or(|hints| {

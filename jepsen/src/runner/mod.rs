@@ -281,10 +281,7 @@ impl<'a> Run<'a> {
                 // Not all at the same moment.
                 stream_lifetime: millis(watching.stream_lifetime_ms) * (4 + member) / 4,
                 reads: millis(watching.reads_ms),
-                rests: match member < watching.slow_readers {
-                    true => millis(watching.rests_ms),
-                    false => Duration::ZERO,
-                },
+                rests: watching.rests_of(member),
             };
             let (env, clock) = (self.env.clone(), self.clock.clone());
             let (recorder, stop) = (self.recorder.clone(), self.stop.clone());

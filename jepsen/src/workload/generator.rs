@@ -74,18 +74,12 @@ impl Weights {
         multi_put: 5,
         nested_txn: 2,
         read_only_txn: 2,
-        append: 0,
-        read_lists: 0,
-        create: 0,
-        update: 0,
-        remove: 0,
-        list: 0,
-        compactor: 0,
         compact: 1,
         lease_grant: 2,
         lease_keep_alive: 2,
         lease_revoke: 1,
         leased_put: 6,
+        ..Weights::NONE
     };
 
     /// All operations off.

@@ -63,7 +63,8 @@ pub struct Read {
     pub back: Option<i64>,
 }
 
-pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+/// For fields of stored plans that are left out where they say nothing.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -279,15 +280,8 @@ impl Knowledge {
             self.page = None;
             return;
         };
-        let revision = match r.revision {
-            0 => a.header.as_ref().map_or(0, |header| header.revision),
-            fixed => fixed,
-        };
-        let last = a.kvs.last().filter(|_| a.more);
-        self.page = last.map(|last| Page {
-            key: after(&last.key),
-            revision,
-        });
+        let (revision, next) = page_end(r, a);
+        self.page = next.map(|key| Page { key, revision });
     }
 
     /// What a transaction shows of guarded keys.
@@ -573,9 +567,15 @@ fn is_page(request: &Request) -> bool {
     matches!(request, Request::Range(r) if r.limit > 0 && r.range_end == OBJECTS_END)
 }
 
-/// The first key behind a key.
-pub(super) fn after(key: &Bytes) -> Bytes {
-    [key, b"\0".as_slice()].concat().into()
+/// The revision of the list that a page belongs to, and where the next page begins, if there is one.
+pub(super) fn page_end(page: &pb::RangeRequest, answer: &pb::RangeResponse) -> (i64, Option<Bytes>) {
+    let revision = match page.revision {
+        0 => answer.header.as_ref().map_or(0, |header| header.revision),
+        fixed => fixed,
+    };
+    let last = answer.kvs.last().filter(|_| answer.more);
+    let behind = |key: &Bytes| [key, b"\0".as_slice()].concat().into();
+    (revision, last.map(|last| behind(&last.key)))
 }
 
 fn compare_revision(key: &str, revision: i64) -> pb::Compare {

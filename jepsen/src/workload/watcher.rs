@@ -14,7 +14,7 @@ use quorate::runtime::{Env, Instant};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::intent::after;
+use super::intent::page_end;
 use super::{Clock, Connection, Stop, User, WatchPlan, call};
 use crate::history::{Answer, Outcome, Recorder, Request, WatchEvent, WatchId};
 
@@ -188,13 +188,11 @@ impl Watcher {
             let Outcome::Ok(Answer::Range(answer)) = outcome else {
                 return None;
             };
-            if page.revision == 0 {
-                page.revision = answer.header.as_ref().map_or(0, |header| header.revision);
-            }
-            match answer.kvs.last().filter(|_| answer.more) {
-                Some(last) => page.key = after(&last.key),
-                None => return Some(page.revision),
-            }
+            let (revision, next) = page_end(&page, &answer);
+            let Some(key) = next else {
+                return Some(revision);
+            };
+            (page.key, page.revision) = (key, revision);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What watchers watch, and how they read: data, so that a plan can store it.
 
+use std::time::Duration;
+
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::watch_create_request::FilterType;
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,14 @@ pub struct Watching {
     pub slow_readers: u32,
     pub reads_ms: u64,
     pub rests_ms: u64,
+}
+
+impl Watching {
+    /// How long a watcher of this number rests: the first ones are the slow readers.
+    pub fn rests_of(&self, number: u32) -> Duration {
+        let is_slow = number < self.slow_readers;
+        Duration::from_millis(if is_slow { self.rests_ms } else { 0 })
+    }
 }
 
 impl Default for Watching {

@@ -19,7 +19,7 @@ pub mod readable;
 use std::fmt;
 use std::time::Duration;
 
-use quorate_jepsen::workload::{MIXED, ScriptedClient, Shape, User, Watching, Workload};
+use quorate_jepsen::workload::{MIXED, ScriptedClient, Shape, User, Watching, Workload, is_default};
 use serde::{Deserialize, Serialize};
 
 use crate::nemesis::Schedule;
@@ -131,10 +131,6 @@ pub struct Clients {
     /// When they end, if before the chaos does.
     #[serde(with = "readable::optional", skip_serializing_if = "Option::is_none")]
     pub unscripted_until: Option<Duration>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 impl Plan {
