@@ -10,7 +10,10 @@ mod srv;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
+
+use futures_util::future::{Either, select};
 
 use crate::base::{Broken, FeatureGate, MemberId, Revision, limits};
 pub use crate::client::Pings;
@@ -376,12 +379,14 @@ impl Node {
         })
     }
 
-    /// Resolves when the member can serve clients, or has failed before.
+    /// Resolves when the member can serve clients, or has stopped by itself before, with the reason.
     pub async fn ready(&self) -> Result<(), NodeError> {
-        self.server
-            .ready()
-            .await
-            .map_err(|_| NodeError("the member stopped before it was ready".into()))
+        match select(pin!(self.server.ready()), pin!(self.failed())).await {
+            Either::Left((Ok(()), _)) => Ok(()),
+            // Who serves may notice first that the member is at its end; why it is, the consensus says.
+            Either::Left((Err(_), failed)) => Err(failed.await),
+            Either::Right((why, _)) => Err(why),
+        }
     }
 
     /// Resolves when the member has stopped by itself, with the reason.

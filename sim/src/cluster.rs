@@ -388,7 +388,14 @@ impl Cluster {
                 self.check_recovered_term(index).await;
                 let failure = {
                     let asked = Box::pin(async { stop.wait_until(|stop| *stop).await.is_ok() });
-                    match select(asked, node.failed().boxed()).await {
+                    // As the binary does: it takes what either of the two says for the member's reason.
+                    let life = async {
+                        match node.ready().await {
+                            Ok(()) => node.failed().await,
+                            Err(error) => error,
+                        }
+                    };
+                    match select(asked, life.boxed()).await {
                         Either::Left(_) => None,
                         Either::Right((error, _)) => Some(error),
                     }

@@ -92,20 +92,17 @@ pub async fn run(env: Env, config: Config) -> ExitCode {
 
 /// From a started member to the event that ends it.
 async fn live(node: &Node, signals: &mut Signals) -> End {
-    let mut end = pin!(async {
-        match first(signals.next(), node.failed()).await {
-            Either::Left(number) => End::Signal(number),
-            Either::Right(error) => End::Failed(error),
+    let life = async {
+        if let Err(error) = node.ready().await {
+            return error;
         }
-    });
-    match select(pin!(node.ready()), end.as_mut()).await {
-        Either::Left((Ok(()), _)) => {
-            info!("ready to serve client requests");
-            notify_ready();
-            end.await
-        }
-        Either::Left((Err(error), _)) => End::Failed(error),
-        Either::Right((end, _)) => end,
+        info!("ready to serve client requests");
+        notify_ready();
+        node.failed().await
+    };
+    match first(signals.next(), life).await {
+        Either::Left(number) => End::Signal(number),
+        Either::Right(error) => End::Failed(error),
     }
 }
 
