@@ -44,10 +44,15 @@ pub struct Checked {
 
 /// Checks a whole history by its revisions.
 pub fn check(history: &History) -> Checked {
+    check_within(history, timeline::CONTRADICTIONS_MAX)
+}
+
+/// The same; the search for authors gives up after so many contradictions.
+fn check_within(history: &History, contradictions_max: u32) -> Checked {
     let index = index::Index::new(history);
     let mut violations = real_time::check(history, &index);
     violations.extend(index.clashes(history));
-    let built = timeline::build(history, &index);
+    let built = timeline::build(history, &index, contradictions_max);
     violations.extend(built.violation);
     Checked {
         violations,

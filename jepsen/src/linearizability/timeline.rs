@@ -8,6 +8,8 @@
 //! Watches show the changes of gaps too, but they are on trial themselves. So the search runs first
 //! with what they show as binding; only if no history agrees with them does it run again with their
 //! word as mere advice on what to try first, and it is left to the watch checks to say who lied.
+//! Where the first search ran out of budget, nobody knows whether one lied: the history that the second
+//! finds is kept up to where watches show another.
 
 use std::cmp::Reverse;
 
@@ -20,7 +22,7 @@ use crate::model::{Applied, Model, covers, same_answer};
 use crate::property::{Property, Violation};
 
 /// Contradictions after which the search gives up.
-const CONTRADICTIONS_MAX: u32 = 20_000;
+pub(super) const CONTRADICTIONS_MAX: u32 = 20_000;
 
 /// Who made a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,29 +74,38 @@ pub(super) struct Built {
     pub undecided: Option<String>,
 }
 
-pub(super) fn build(history: &History, index: &Index) -> Built {
-    let mut search = Search::new(history, index, Hints::Binding);
-    let mut end = search.run();
-    if !matches!(end, End::Explained) && !index.hints.is_empty() {
-        search = Search::new(history, index, Hints::Advice);
-        end = search.run();
-    }
-    let (violation, undecided) = match end {
-        End::Explained => (None, None),
-        End::Contradiction => (search.verdict(), None),
-        End::OutOfBudget => {
-            let text = format!(
-                "gave up after {CONTRADICTIONS_MAX} contradictions; the furthest one:\n{}",
-                search.furthest.as_ref().map_or("", |f| f.text.as_str())
-            );
-            (None, Some(text))
-        }
+pub(super) fn build(history: &History, index: &Index, contradictions_max: u32) -> Built {
+    let search = |hints| {
+        let mut search = Search::new(history, index, hints);
+        let end = search.run(contradictions_max);
+        (search, end)
     };
-    search.replay_furthest();
+    let gave_up = |search: &Search| {
+        let furthest = search.furthest.as_ref().map_or("", |f| f.text.as_str());
+        format!("gave up after {contradictions_max} contradictions; the furthest one:\n{furthest}")
+    };
+    let (mut found, mut end) = search(Hints::Binding);
+    let mut undecided = matches!(end, End::OutOfBudget).then(|| gave_up(&found));
+    if !matches!(end, End::Explained) && !index.hints.is_empty() {
+        (found, end) = search(Hints::Advice);
+    }
+    let mut violation = None;
+    match end {
+        End::Explained => {}
+        End::Contradiction => {
+            undecided = None;
+            violation = found.verdict();
+        }
+        End::OutOfBudget => undecided = Some(gave_up(&found)),
+    }
+    found.replay_furthest();
+    if undecided.is_some() {
+        found.cut_to_what_watches_show();
+    }
     Built {
         timeline: Timeline {
-            revisions: search.revisions,
-            model: search.model,
+            revisions: found.revisions,
+            model: found.model,
         },
         violation,
         undecided,
@@ -169,12 +180,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn run(&mut self) -> End {
+    fn run(&mut self, contradictions_max: u32) -> End {
         let mut result = self.check_reads(1);
         loop {
             if let Err(contradiction) = result {
                 self.contradictions += 1;
-                if self.contradictions > CONTRADICTIONS_MAX {
+                if self.contradictions > contradictions_max {
                     return End::OutOfBudget;
                 }
                 if !self.go_back(contradiction) {
@@ -403,16 +414,29 @@ impl<'a> Search<'a> {
         if !all_allowed(&index.lives) {
             return false;
         }
-        if self.hints == Hints::Advice {
-            return true;
-        }
-        if !all_allowed(&index.hinted_lives) {
-            return false;
-        }
-        index.hints.get(&revision).is_none_or(|hints| {
+        self.hints == Hints::Advice || self.agrees_with_watches(revision, events)
+    }
+
+    /// True if the changes of the revision are those that watches showed.
+    fn agrees_with_watches(&self, revision: i64, events: &[Event]) -> bool {
+        let allowed = |event| self.index.hinted_lives.allow(event, revision);
+        let shown = self.index.hints.get(&revision).is_none_or(|hints| {
             shows(events, hints)
                 && (!hints.complete || events.len() == hints.puts.len() + hints.deletes.len())
-        })
+        });
+        shown && events.iter().all(allowed)
+    }
+
+    /// Takes back the first revision without a known author that watches show otherwise, and all after it.
+    fn cut_to_what_watches_show(&mut self) {
+        let doubted = (2..).zip(&self.revisions).find(|(number, made)| {
+            self.index.writer(*number).is_none() && !self.agrees_with_watches(*number, &made.events)
+        });
+        if let Some((number, _)) = doubted {
+            while self.model.revision() >= number {
+                self.pop();
+            }
+        }
     }
 
     /// Takes back everything up to the nearest gap that may be at fault and has another author to
