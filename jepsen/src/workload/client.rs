@@ -6,7 +6,8 @@ use quorate::runtime::Env;
 
 use super::script::{ScriptedCall, ScriptedClient, Scripts};
 use super::{
-    Clock, Connection, Consistency, Generator, Knowledge, Shape, Stop, User, call, is_stranger, wire_form,
+    Clock, Connection, Consistency, Generator, Knowledge, Shape, Stop, Token, User, call, is_stranger,
+    wire_form,
 };
 use crate::history::{Nanos, Outcome, Recorder, Request};
 
@@ -43,17 +44,14 @@ pub struct Desk {
 /// the late answer would be nobody's, and another member is tried.
 pub async fn run_client(desk: Desk, mut generator: Generator, options: ClientOptions, stop: Stop) {
     let mut member = generator.pick(options.addresses.len());
+    let mut token = None;
     while !stop.clients_stopped() {
         desk.scripts.visit(options.client, desk.clock.now(), member);
-        match connect(&desk, &options, member).await {
+        match connect(&desk, &options, member, &mut token).await {
             Some(connection) => {
-                let session = Session {
-                    desk: &desk,
-                    options: &options,
-                    connection,
-                    member,
-                };
+                let mut session = Session::new(&desk, &options, connection, member);
                 session.draw_calls(&mut generator, &stop).await;
+                session.end(&mut token).await;
             }
             // Nothing was sent, so nothing is recorded.
             None => desk.env.sleep(RECONNECT_PAUSE).await,
@@ -72,6 +70,7 @@ pub async fn run_script(
     stop: Stop,
 ) {
     let mut knowledge = Knowledge::new(options.client, &shape);
+    let mut token = None;
     for visit in &script.visits {
         let member = visit.member % options.addresses.len();
         let mut calls = visit.calls.as_slice();
@@ -80,14 +79,10 @@ pub async fn run_script(
             if stop.clients_stopped() {
                 return;
             }
-            if let Some(connection) = connect(&desk, &options, member).await {
-                let session = Session {
-                    desk: &desk,
-                    options: &options,
-                    connection,
-                    member,
-                };
+            if let Some(connection) = connect(&desk, &options, member, &mut token).await {
+                let mut session = Session::new(&desk, &options, connection, member);
                 calls = session.scripted_calls(&mut knowledge, calls, &stop).await;
+                session.end(&mut token).await;
             } else if !calls.is_empty() {
                 desk.env.sleep(RECONNECT_PAUSE).await;
             }
@@ -98,9 +93,20 @@ pub async fn run_script(
     }
 }
 
-async fn connect(desk: &Desk, options: &ClientOptions, member: usize) -> Option<Connection> {
-    let address = &options.addresses[member];
-    Connection::open(&desk.env, address, options.connect_timeout, options.user.as_ref()).await
+/// Logs in where the client has no token yet.
+async fn connect(
+    desk: &Desk,
+    options: &ClientOptions,
+    member: usize,
+    token: &mut Option<Token>,
+) -> Option<Connection> {
+    let (address, timeout) = (&options.addresses[member], options.connect_timeout);
+    let connection = match token.clone() {
+        Some(token) => Connection::open_with(&desk.env, address, timeout, token).await?,
+        None => Connection::open(&desk.env, address, timeout, options.user.as_ref()).await?,
+    };
+    *token = Some(connection.token());
+    Some(connection)
 }
 
 async fn wait_until(desk: &Desk, at: Nanos) {
@@ -115,10 +121,30 @@ struct Session<'a> {
     options: &'a ClientOptions,
     connection: Connection,
     member: usize,
+    /// The last call was refused because of the token.
+    is_stranger: bool,
 }
 
-impl Session<'_> {
-    async fn draw_calls(&self, generator: &mut Generator, stop: &Stop) {
+impl<'a> Session<'a> {
+    fn new(desk: &'a Desk, options: &'a ClientOptions, connection: Connection, member: usize) -> Self {
+        Session {
+            desk,
+            options,
+            connection,
+            member,
+            is_stranger: false,
+        }
+    }
+
+    /// A token that was refused is forgotten; a member that lags behind would refuse the next one at once too.
+    async fn end(self, token: &mut Option<Token>) {
+        if self.is_stranger {
+            *token = None;
+            self.desk.env.sleep(RECONNECT_PAUSE).await;
+        }
+    }
+
+    async fn draw_calls(&mut self, generator: &mut Generator, stop: &Stop) {
         let mut calls = 0;
         while !stop.clients_stopped() && !self.connection.is_closed() {
             let (intent, request) = generator.next_call();
@@ -126,7 +152,8 @@ impl Session<'_> {
             self.desk.scripts.call(self.options.client, now, intent);
             let outcome = self.call(&request).await;
             generator.observe(&request, &outcome);
-            if outcome.is_unknown() || is_stranger(&outcome) {
+            self.is_stranger = is_stranger(&outcome);
+            if outcome.is_unknown() || self.is_stranger {
                 return;
             }
             calls += 1;
@@ -140,7 +167,7 @@ impl Session<'_> {
 
     /// Returns the calls that this connection could not carry.
     async fn scripted_calls<'s>(
-        &self,
+        &mut self,
         knowledge: &mut Knowledge,
         mut calls: &'s [ScriptedCall],
         stop: &Stop,
@@ -154,7 +181,8 @@ impl Session<'_> {
             let outcome = self.call(&request).await;
             knowledge.observe(&request, &outcome);
             calls = rest;
-            if outcome.is_unknown() || is_stranger(&outcome) {
+            self.is_stranger = is_stranger(&outcome);
+            if outcome.is_unknown() || self.is_stranger {
                 break;
             }
         }

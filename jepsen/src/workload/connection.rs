@@ -73,6 +73,16 @@ impl Connection {
         Some(Connection { channel, token })
     }
 
+    /// Connects with the token of an earlier login, at whichever member that was.
+    pub async fn open_with(env: &Env, address: &str, timeout: Duration, token: Token) -> Option<Connection> {
+        let channel = Channel::connect(env, address, timeout).await.ok()?;
+        Some(Connection { channel, token })
+    }
+
+    pub fn token(&self) -> Token {
+        self.token.clone()
+    }
+
     pub fn calls(&self) -> Calls {
         InterceptedService::new(self.channel.clone(), self.token.clone())
     }

@@ -35,7 +35,7 @@ use quorate::runtime::Env;
 
 pub use call::{call, wire_form};
 pub use client::{ClientOptions, Desk, run_client, run_script};
-pub use connection::{Calls, Connection, User, is_stranger};
+pub use connection::{Calls, Connection, Token, User, is_stranger};
 pub use contender::{ContenderOptions, run_contender};
 pub use generator::{Generator, Shape, Weights};
 pub use intent::{Intent, Knowledge, Put, Read, is_default};
