@@ -34,8 +34,9 @@ const SEEDS_PER_STEP: u64 = 20;
 const RESULTS: &str = "sim/mutants/RESULTS.md";
 /// The libraries that look after raft's invariants with debug assertions.
 const RAFT_LIBRARIES: [&str; 3] = ["openraft", "quorum-set", "validit"];
-const TABLE_HEAD: &str =
-    "| patch | verdict | seed | seeds run | CPU s | simulated s | replays |\n|---|---|--:|--:|--:|--:|---|\n";
+const TABLE_HEAD: &str = "| patch | verdict | seed | seeds run | CPU s | simulated s | replays | left when cut down |\n|---|---|--:|--:|--:|--:|---|---|\n";
+/// Where what is left of the failures is kept, beside the table.
+const SHRUNK: &str = "shrunk";
 
 /// One entry of the catalogue.
 #[derive(Clone, Debug, Deserialize)]
@@ -110,6 +111,10 @@ impl Mutant {
     fn is_wanted(&self, only: &str) -> bool {
         self.number.to_string() == only || self.patch.starts_with(only)
     }
+
+    fn file_of_shrunk(&self) -> String {
+        format!("{}.json", self.patch.trim_end_matches(".patch"))
+    }
 }
 
 /// Runs the mutants, prints the table and keeps it. True if every one was killed.
@@ -148,13 +153,45 @@ fn keep(root: &Path, outcome: &Outcome) -> io::Result<()> {
         .ok_or_else(|| io::Error::other(format!("{RESULTS} has no table")))?;
     let mut rows: BTreeMap<&str, &str> = BTreeMap::new();
     for row in table.lines() {
-        let patch = row.split('|').nth(1).unwrap_or_default().trim();
-        rows.insert(patch, row);
+        if let Some(patch) = cell(row, 1) {
+            rows.insert(patch, row);
+        }
     }
     let own = outcome.row();
     rows.insert(&outcome.mutant.patch, &own);
     let rows: Vec<&str> = rows.into_values().collect();
-    fs::write(&path, format!("{before}{TABLE_HEAD}{}\n", rows.join("\n")))
+    let summary = summary(&rows);
+    fs::write(
+        &path,
+        format!("{before}{TABLE_HEAD}{}\n\n{summary}\n", rows.join("\n")),
+    )
+}
+
+fn cell(row: &str, number: usize) -> Option<&str> {
+    row.starts_with('|')
+        .then(|| row.split('|').nth(number))?
+        .map(str::trim)
+}
+
+/// How many are killed, and what that takes.
+fn summary(rows: &[&str]) -> String {
+    let killed = rows
+        .iter()
+        .filter(|row| cell(row, 2).is_some_and(|verdict| verdict.starts_with("killed")));
+    let cpu_seconds = killed.filter_map(|row| cell(row, 5)?.parse().ok());
+    let mut cpu_seconds: Vec<f64> = cpu_seconds.collect();
+    cpu_seconds.sort_by(f64::total_cmp);
+    let quantile = |share: f64| {
+        let rank = (share * cpu_seconds.len() as f64).ceil() as usize;
+        cpu_seconds.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+    };
+    format!(
+        "{} of {} killed. CPU seconds until then: median {:.1}, 90th percentile {:.1}.",
+        cpu_seconds.len(),
+        rows.len(),
+        quantile(0.5),
+        quantile(0.9)
+    )
 }
 
 fn fired(report: &Report) -> String {
@@ -173,10 +210,18 @@ impl Outcome {
     }
 
     fn row(&self) -> String {
+        let mut left = String::new();
         let (verdict, seed, replays) = match &self.verdict {
-            Verdict::Killed { report, replayed, .. } => {
+            Verdict::Killed {
+                report,
+                replayed,
+                shrunk,
+            } => {
                 let by = report.violations.first().map_or("", |first| &first.property);
                 let replays = if *replayed { "yes" } else { "no" };
+                if let Some(shrunk) = shrunk {
+                    left = format!("[{}]({SHRUNK}/{})", shrunk.size(), self.mutant.file_of_shrunk());
+                }
                 (format!("killed by {by}"), report.seed.to_string(), replays)
             }
             Verdict::ByLuck { report } => (
@@ -188,7 +233,7 @@ impl Outcome {
             Verdict::Broken(_) => ("not built".to_owned(), String::new(), ""),
         };
         format!(
-            "| {} | {verdict} | {seed} | {} | {:.0} | {:.0} | {replays} |",
+            "| {} | {verdict} | {seed} | {} | {:.1} | {:.0} | {replays} | {left} |",
             self.mutant.patch, self.seeds, self.cpu_seconds, self.simulated_seconds
         )
     }
@@ -276,7 +321,7 @@ fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Re
         };
         let again = run_child(executable, &Plan::draw(Seed(report.seed)))?;
         let replayed = again.trace_hash == report.trace_hash && again.violations == report.violations;
-        let shrunk = shrink_failure(options, executable, &report, outcome.mutant.number)?;
+        let shrunk = shrink_failure(options, executable, &report, &outcome.mutant)?;
         outcome.verdict = Verdict::Killed {
             report: Box::new(report),
             replayed,
@@ -292,7 +337,7 @@ fn shrink_failure(
     options: &Options,
     executable: &Path,
     report: &Report,
-    number: u32,
+    mutant: &Mutant,
 ) -> io::Result<Option<Box<Shrunk>>> {
     if options.shrink.is_zero() {
         return Ok(None);
@@ -304,8 +349,8 @@ fn shrink_failure(
         quiet: false,
     };
     let shrunk = shrink::shrink(&how, Plan::draw(Seed(report.seed)))?;
-    let file = format!("target/sim/shrunk/mutant-{number}.json");
-    shrunk.scenario.store(&options.root.join(file))?;
+    let folder = options.root.join("sim/mutants").join(SHRUNK);
+    shrunk.scenario.store(&folder.join(mutant.file_of_shrunk()))?;
     Ok(Some(Box::new(shrunk)))
 }
 
@@ -482,6 +527,18 @@ mod tests {
             catalogue
                 .iter()
                 .all(|mutant| !mutant.expected.is_empty() && mutant.link.starts_with("https://"))
+        );
+    }
+
+    #[test]
+    fn the_summary_counts_what_was_killed() {
+        let row = |verdict: &str, cpu: u32| format!("| a.patch | {verdict} | 7 | 8 | {cpu}.5 | 9 | yes | |");
+        let mut rows: Vec<String> = (1..=10).map(|cpu| row("killed by linearizable", cpu)).collect();
+        rows.push(row("survived", 900));
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        assert_eq!(
+            summary(&rows),
+            "10 of 11 killed. CPU seconds until then: median 5.5, 90th percentile 9.5."
         );
     }
 

@@ -78,8 +78,19 @@ impl Shrunk {
         println!("{}", self.line());
     }
 
-    /// What is left, in a line.
+    /// What is left, and what that took, in a line.
     pub fn line(&self) -> String {
+        format!(
+            "left: {}; {} runs, {:.0} CPU s{}",
+            self.size(),
+            self.runs,
+            self.cpu_seconds,
+            if self.replays { "" } else { "; DOES NOT REPLAY" },
+        )
+    }
+
+    /// What is left.
+    pub fn size(&self) -> String {
         let plan = &self.scenario.plan;
         let drawn = if plan.clients.script.is_none() {
             " drawn"
@@ -87,15 +98,12 @@ impl Shrunk {
             ""
         };
         format!(
-            "left: {} fault events, {}{drawn} client operations, {} watchers, {} members, {:?} of chaos; {} runs, {:.0} CPU s{}",
+            "{} fault events, {}{drawn} client operations, {} watchers, {} members, {:?} of chaos",
             plan.schedule.faults.len(),
             client_operations(plan, &self.report),
             plan.clients.watchers,
             plan.members,
             plan.chaos_end,
-            self.runs,
-            self.cpu_seconds,
-            if self.replays { "" } else { "; DOES NOT REPLAY" },
         )
     }
 }
