@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::coverage;
 use crate::report::{Report, add_counters};
@@ -10,6 +11,8 @@ use crate::seed::{FNV_OFFSET, fnv1a};
 
 /// Failures that are shown in full.
 const FAILURES_SHOWN: usize = 10;
+/// The JSON has the hash after each so many runs.
+const HASH_EVERY: usize = 500;
 
 /// See the module's text.
 #[derive(Debug, Default, Serialize)]
@@ -52,9 +55,24 @@ impl Summary {
 
     /// One number over the traces of all seeds: equal for two campaigns over the same seeds and code.
     pub fn hash(&self) -> u64 {
-        self.hashes.iter().fold(FNV_OFFSET, |hash, (seed, trace)| {
-            fnv1a(fnv1a(hash, &seed.to_le_bytes()), trace.as_bytes())
+        self.hashes_up_to().last().map_or(FNV_OFFSET, |(_, hash)| hash)
+    }
+
+    /// The same for the seeds up to each one, in order: a campaign says as much of its parts, and where two differ.
+    fn hashes_up_to(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.hashes.iter().scan(FNV_OFFSET, |hash, (seed, trace)| {
+            *hash = fnv1a(fnv1a(*hash, &seed.to_le_bytes()), trace.as_bytes());
+            Some((*seed, *hash))
         })
+    }
+
+    /// The hash after each so many runs, by the last seed.
+    fn hashes_on_the_way(&self) -> BTreeMap<u64, String> {
+        self.hashes_up_to()
+            .skip(HASH_EVERY - 1)
+            .step_by(HASH_EVERY)
+            .map(|(seed, hash)| (seed, format!("{hash:016x}")))
+            .collect()
     }
 
     /// Runs that violated each property.
@@ -77,6 +95,7 @@ impl Summary {
         if let Some(fields) = json.as_object_mut() {
             let hash = format!("{:016x}", self.hash());
             fields.insert("hash".into(), hash.into());
+            fields.insert("hash_up_to_seed".into(), json!(self.hashes_on_the_way()));
             fields.insert("uncovered".into(), self.uncovered().into());
         }
         json
@@ -162,6 +181,21 @@ mod tests {
             counters: BTreeMap::from([("fault/Kill".to_owned(), 2)]),
             ..Report::default()
         }
+    }
+
+    #[test]
+    fn a_long_campaign_tells_the_hash_of_a_short_one() {
+        let campaign = |seeds: u64| {
+            let mut summary = Summary::default();
+            (0..seeds).for_each(|seed| summary.add(report(seed, "aa", false), false));
+            summary
+        };
+        let every = HASH_EVERY as u64;
+        let short = campaign(every);
+        let expected = BTreeMap::from([(every - 1, format!("{:016x}", short.hash()))]);
+        assert_eq!(short.hashes_on_the_way(), expected);
+        assert_eq!(campaign(every + 1).hashes_on_the_way(), expected);
+        assert_ne!(campaign(every + 1).hash(), short.hash());
     }
 
     #[test]

@@ -71,7 +71,7 @@ const OF_RUNS: &[About] = &[
     },
     About {
         name: "no-panic",
-        guarantee: "nothing panics; every assertion of product and libraries is on",
+        guarantee: "nothing panics; every assertion of the product and of raft is on",
         source: "TigerBeetle: assertions are the second line of defence",
     },
     About {
