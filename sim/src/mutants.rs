@@ -32,6 +32,7 @@ use crate::shrink::{self, Shrunk};
 const SEEDS_PER_STEP: u64 = 20;
 /// Where the table is kept, below the root.
 const RESULTS: &str = "sim/mutants/RESULTS.md";
+const WORKSPACE: [&str; 3] = ["quorate", "quorate-jepsen", "quorate-sim"];
 /// The libraries that look after raft's invariants with debug assertions.
 const RAFT_LIBRARIES: [&str; 3] = ["openraft", "quorum-set", "validit"];
 const TABLE_HEAD: &str = "| patch | verdict | seed | seeds run | CPU s | simulated s | replays | left when cut down |\n|---|---|--:|--:|--:|--:|---|---|\n";
@@ -429,6 +430,8 @@ fn build(options: &Options, mutant: &Mutant) -> io::Result<PathBuf> {
     let target = root.join("target/mutants/target");
     synchronize(root, &files_of_repository(root)?, &copy)?;
     let mut settings = vec!["build.rustflags=['--cfg','madsim']".to_owned()];
+    // One mutant differs from the next by a few lines: in small pieces little has to be compiled again.
+    settings.extend(WORKSPACE.map(|package| format!("profile.sim.package.{package}.codegen-units=256")));
     match &mutant.library {
         None => apply(&patch, &copy, false)?,
         Some(library) => {
@@ -447,7 +450,6 @@ fn build(options: &Options, mutant: &Mutant) -> io::Result<PathBuf> {
         .arg("--target-dir")
         .arg(&target)
         .current_dir(&copy)
-        // One mutant differs from the next by a few lines.
         .env("CARGO_INCREMENTAL", "1")
         .output()?;
     complain(&format!("{} does not build", mutant.patch), &built)?;

@@ -29,7 +29,7 @@ pub struct LogStore {
     wal: Wal,
 }
 
-fn place(id: &LogId) -> Place {
+pub(super) fn place(id: &LogId) -> Place {
     Place {
         term: id.leader_id.term,
         node: NO_NODE,

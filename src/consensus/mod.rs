@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use openraft::errors::{InitializeError, RaftError};
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 
 pub use alone::force_alone;
 pub use join::{Found, FoundMember, ask};
@@ -121,7 +121,10 @@ struct Shared {
     env: Env,
     options: Options,
     raft: Raft,
+    wal: Wal,
     core: Arc<Core>,
+    /// Held shared by entries on their way to raft, and alone while a snapshot takes the place of the log.
+    appends: Arc<RwLock<()>>,
     reads: Arc<ReadQueue>,
     network: Network,
     status: signal::Sender<Status>,
@@ -185,7 +188,7 @@ impl Consensus {
             member,
             Arc::new(raft_config(&options)?),
             network.clone(),
-            log::LogStore::new(env.clone(), wal),
+            log::LogStore::new(env.clone(), wal.clone()),
             Machine(core.clone()),
         )
         .await
@@ -196,7 +199,9 @@ impl Consensus {
             env,
             options,
             raft,
+            wal,
             core,
+            appends: Arc::default(),
             reads,
             network,
             status,

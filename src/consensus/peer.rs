@@ -9,13 +9,15 @@ use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use openraft::Snapshot;
 use openraft::errors::{Fatal, RaftError};
+use tokio::sync::OwnedRwLockReadGuard;
 
 use super::Consensus;
 use super::join::Found;
+use super::log::place;
 use super::machine::SnapshotData;
 use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
 use super::types::{AppendRequest, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
-use crate::base::MemberId;
+use crate::base::{Broken, MemberId};
 use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Task};
@@ -213,6 +215,21 @@ impl Consensus {
         answered.map_or_else(refused, PeerResponse::Vote)
     }
 
+    /// Whether the log holds durably what a leader's snapshot ends with, as it got that from the same leader: such a
+    /// snapshot, whose leader has not heard yet what was appended, is not installed (Raft, figure 13, step 6). openraft
+    /// would count the entries behind it as not yet submitted. To be asked while no entries come.
+    async fn has_logged(&self, vote: Vote, meta: &SnapshotMeta) -> Result<bool, Broken> {
+        // Answered after everything that raft was handed before.
+        let same_leader = self
+            .raft()
+            .with_raft_state(move |state| *state.vote_ref() == vote);
+        let same_leader = same_leader.await.map_err(Broken::new)?;
+        match &meta.last_log_id {
+            Some(last) if same_leader => self.0.wal.holds(place(last)).await,
+            _ => Ok(false),
+        }
+    }
+
     async fn take_forwarded(&self, term: u64, batch: &[u8]) -> PeerResponse {
         let status = self.status();
         let leads = status.leader == Some(self.member_id()) && status.term == term;
@@ -232,10 +249,14 @@ impl Consensus {
 
 /// Feeds a leader's entries to raft and answers in order, until either side has enough.
 async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: FrameWriter) -> io::Result<()> {
-    let requests = unfold(reader, |mut reader| async move {
+    let gate = consensus.0.appends.clone();
+    let requests = unfold((reader, gate, None), |(mut reader, gate, passed)| async move {
+        // Who asks for the next request has handed the last one to raft.
+        drop::<Option<OwnedRwLockReadGuard<()>>>(passed);
         let frame = reader.next().await.ok()??;
         let request: AppendRequest = decode(&frame).ok()?;
-        Some((request, reader))
+        let passed = gate.clone().read_owned().await;
+        Some((request, (reader, gate, Some(passed))))
     });
     let mut answers = Box::pin(consensus.raft().stream_append(requests));
     while let Some(answer) = answers.next().await {
@@ -302,6 +323,15 @@ async fn receive_snapshot(
         consensus.election_timeout(),
     )
     .await;
+    let _no_appends = consensus.0.appends.write().await;
+    if consensus
+        .has_logged(vote, &meta)
+        .await
+        .map_err(io::Error::other)?
+    {
+        tracing::info!(last = ?meta.last_log_id, "the log is past the snapshot already");
+        return Ok(SnapshotResponse { vote });
+    }
     let data = SnapshotData::Received(install);
     let installed = consensus
         .raft()

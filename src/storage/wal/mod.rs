@@ -323,6 +323,15 @@ impl Wal {
         })
     }
 
+    /// Whether the log holds this entry, or ends in its purged part there; if so, durably.
+    pub async fn holds(&self, id: LogId) -> Result<bool, Broken> {
+        let held = self.0.shared.lock().mirror.has(id);
+        if held {
+            self.enqueue(|_| Ok(Records::Nothing)).await?;
+        }
+        Ok(held)
+    }
+
     /// Saves the vote, in order with appends.
     pub fn save_vote(&self, vote: Bytes) -> Durable {
         self.enqueue(|mirror| {

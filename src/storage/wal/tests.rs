@@ -143,6 +143,23 @@ async fn a_truncated_suffix_is_replaced() {
 }
 
 #[tokio::test]
+async fn what_is_held_is_durable_when_that_is_said() {
+    let disk = FakeDisk::default();
+    let wal = open(&disk).await.unwrap();
+    let queued = wal.append(records(1, 0..3));
+    assert!(wal.holds(id(1, 2)).await.unwrap());
+    assert!(!wal.holds(id(2, 2)).await.unwrap());
+    assert!(!wal.holds(id(1, 3)).await.unwrap());
+    let look = wal.witness().look(0);
+    assert_eq!(look.durable_end, 3);
+    queued.await.unwrap();
+    disk.fail_syncs_after(0);
+    let queued = wal.append(records(1, 3..4));
+    assert!(wal.holds(id(1, 3)).await.is_err());
+    assert!(queued.await.is_err());
+}
+
+#[tokio::test]
 async fn holes_and_impossible_truncations_are_refused() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
