@@ -11,8 +11,11 @@ use quorate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate::runtime::{Env, Instant};
 
 use super::{Clock, Connection, User, call};
-use crate::history::{Answer, Outcome, Recorder, Request};
+use crate::history::{Answer, Nanos, Outcome, Recorder, Request};
 use crate::property::{Property, Violation};
+
+/// What a member says of a revision that it has forgotten.
+const COMPACTED: &str = "required revision has been compacted";
 
 /// How long the quiet end may take, and who asks.
 #[derive(Clone, Debug)]
@@ -53,17 +56,40 @@ pub async fn settle(
             .until_ok(member, put.into(), Property::ServesWrites)
             .await?;
     }
-    let mut revision = 0;
-    for member in 0..options.addresses.len() {
-        let answer = settling
-            .until_ok(member, everything(false).into(), Property::ServesReads)
-            .await?;
-        revision = revision.max(answer.revision());
+    loop {
+        let mut revision = 0;
+        for member in 0..options.addresses.len() {
+            let answer = settling
+                .until_ok(member, everything(false).into(), Property::ServesReads)
+                .await?;
+            revision = revision.max(answer.revision());
+        }
+        // A member that compacts by itself may forget the revision before all were asked: then another one.
+        if let Some(states) = settling.final_states(revision).await? {
+            for FinalState {
+                member,
+                at,
+                range,
+                hash_kv,
+            } in states
+            {
+                recorder.final_state(member, at, revision, range, hash_kv, None);
+            }
+            return Ok(revision);
+        }
     }
-    for member in 0..options.addresses.len() {
-        settling.final_state(member, revision).await?;
-    }
-    Ok(revision)
+}
+
+/// What a member holds at the last revision.
+struct FinalState {
+    member: u32,
+    at: Nanos,
+    range: pb::RangeResponse,
+    hash_kv: Option<pb::HashKvResponse>,
+}
+
+fn revision_of(range: &pb::RangeResponse) -> i64 {
+    range.header.as_ref().map_or(0, |header| header.revision)
 }
 
 fn everything(serializable: bool) -> pb::RangeRequest {
@@ -137,7 +163,19 @@ impl Settling<'_> {
         }
     }
 
-    async fn final_state(&self, member: usize, revision: i64) -> Result<(), Box<Violation>> {
+    /// What all members hold at a revision; `None` if one of them has compacted it.
+    async fn final_states(&self, revision: i64) -> Result<Option<Vec<FinalState>>, Box<Violation>> {
+        let mut states = Vec::new();
+        for member in 0..self.options.addresses.len() {
+            match self.final_state(member, revision).await? {
+                Some(state) => states.push(state),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(states))
+    }
+
+    async fn final_state(&self, member: usize, revision: i64) -> Result<Option<FinalState>, Box<Violation>> {
         loop {
             let what = format!("reaching revision {revision}");
             self.late(Property::Convergence, member, &what)?;
@@ -150,20 +188,19 @@ impl Settling<'_> {
                 ..everything(true)
             };
             let request = request.into();
-            let outcome = call(self.env, &connection, &request, self.options.call_timeout).await;
-            if let Outcome::Ok(Answer::Range(range)) = outcome
-                && range
-                    .header
-                    .as_ref()
-                    .is_some_and(|header| header.revision >= revision)
-            {
-                let hash_kv = self.hash_kv(&connection, revision).await;
-                let now = self.clock.now();
-                self.recorder
-                    .final_state(member as u32, now, revision, range, hash_kv, None);
-                return Ok(());
+            match call(self.env, &connection, &request, self.options.call_timeout).await {
+                Outcome::Ok(Answer::Range(range)) if revision_of(&range) >= revision => {
+                    let hash_kv = self.hash_kv(&connection, revision).await;
+                    return Ok(Some(FinalState {
+                        member: member as u32,
+                        at: self.clock.now(),
+                        range,
+                        hash_kv,
+                    }));
+                }
+                Outcome::Denied { text, .. } if text.contains(COMPACTED) => return Ok(None),
+                _ => self.env.sleep(Duration::from_millis(50)).await,
             }
-            self.env.sleep(Duration::from_millis(50)).await;
         }
     }
 
