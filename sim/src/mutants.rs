@@ -32,9 +32,10 @@ use crate::shrink::{self, Shrunk};
 const SEEDS_PER_STEP: u64 = 20;
 /// Where the table is kept, below the root.
 const RESULTS: &str = "sim/mutants/RESULTS.md";
+/// The packages that are compiled again for a mutant.
 const WORKSPACE: [&str; 3] = ["quorate", "quorate-jepsen", "quorate-sim"];
-/// The libraries that look after raft's invariants with debug assertions.
-const RAFT_LIBRARIES: [&str; 3] = ["openraft", "quorum-set", "validit"];
+/// The libraries that look after raft's invariants with debug assertions, which the profile `sim` has on.
+const RAFT_LIBRARIES: [&str; 2] = ["openraft", "quorum-set"];
 const TABLE_HEAD: &str = "| patch | verdict | seed | seeds run | CPU s | simulated s | replays | left when cut down |\n|---|---|--:|--:|--:|--:|---|---|\n";
 /// Where what is left of the failures is kept, beside the table.
 const SHRUNK: &str = "shrunk";

@@ -323,7 +323,7 @@ impl Wal {
         })
     }
 
-    /// Whether the log holds this entry, or ends in its purged part there; if so, durably.
+    /// Whether the log holds this entry, or was purged up to it: durably, when that is said.
     pub async fn holds(&self, id: LogId) -> Result<bool, Broken> {
         let held = self.0.shared.lock().mirror.has(id);
         if held {
