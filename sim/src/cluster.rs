@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use quorate::consensus::voters_in;
+use quorate::consensus::{term_in, voters_in};
 use quorate::node::{AutoCompaction, Config, CorruptionChecks, JwtOptions, Keepalive, Node};
 use quorate::runtime::{Env, signal};
 use quorate::storage::EngineKind;
@@ -573,6 +573,7 @@ impl Cluster {
             id: probe.member,
             is_voter: probe.status.is_voter,
             is_settled: probe.status.is_settled,
+            membership: probe.status.membership.map(|from| (from.term, from.index)),
             term: probe.status.term,
             leader: probe.status.leader,
             committed: probe.status.committed,
@@ -611,6 +612,7 @@ impl Cluster {
                 start: look.start,
                 end: look.end,
                 durable_end: look.durable_end,
+                term: look.vote.as_deref().map_or(0, term_in),
                 committed: look.committed.map(|committed| (committed.term, committed.index)),
                 added: look.added.into_iter().map(added).collect(),
             });

@@ -11,6 +11,9 @@ use crate::report::Violation;
 /// Longest text of one violation.
 const TEXT_BYTES_MAX: usize = 4_000;
 
+/// The counter of checks that are neither passed nor failed.
+pub const UNDECIDED: &str = "undecided checks";
+
 /// Everything that the history violates, and what it exercised.
 #[derive(Default)]
 pub struct Judged {
@@ -22,7 +25,7 @@ pub struct Judged {
 pub fn judge(history: &History, options: &JudgeOptions) -> Judged {
     let judged = report::judge(history, options);
     let mut counters = counters(&judged.counts);
-    counters.insert("undecided checks".into(), judged.undecided.len() as u64);
+    counters.insert(UNDECIDED.into(), judged.undecided.len() as u64);
     Judged {
         found: judged.violations,
         counters,

@@ -9,11 +9,12 @@
 //! A mutant is a patch file: the product's code carries no trace of it. It is *killed* only if a property
 //! that the catalogue expects fires; a panic elsewhere is luck. Nothing here touches the working tree.
 //!
-//! A patched library is built without its debug assertions, as a release is: they are no part of what the properties see, and
-//! would end the run before anything can be seen.
+//! Mutants are built without the debug assertions of raft's libraries, as a release is: they are no part of what the properties
+//! see, and would end the run before anything can be seen.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -292,6 +293,12 @@ fn try_mutant(options: &Options, mutant: Mutant) -> Outcome {
 /// Runs seeds until one fails as expected, and that one again. Whatever else fires meanwhile, such as an assertion of a
 /// library, counts as luck and ends nothing.
 fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Result<()> {
+    // What an earlier run left.
+    if let Err(error) = fs::remove_file(shrunk_path(options, &outcome.mutant))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
     let mut start = options.start;
     let end = options.start + options.seeds;
     while start < end && outcome.cpu_seconds < options.cpu_seconds_max {
@@ -334,6 +341,11 @@ fn search(options: &Options, executable: &Path, outcome: &mut Outcome) -> io::Re
     Ok(())
 }
 
+fn shrunk_path(options: &Options, mutant: &Mutant) -> PathBuf {
+    let folder = options.root.join("sim/mutants").join(SHRUNK);
+    folder.join(mutant.file_of_shrunk())
+}
+
 /// Cuts down what killed a mutant, and stores what is left.
 fn shrink_failure(
     options: &Options,
@@ -351,8 +363,7 @@ fn shrink_failure(
         quiet: false,
     };
     let shrunk = shrink::shrink(&how, Plan::draw(Seed(report.seed)))?;
-    let folder = options.root.join("sim/mutants").join(SHRUNK);
-    shrunk.scenario.store(&folder.join(mutant.file_of_shrunk()))?;
+    shrunk.scenario.store(&shrunk_path(options, mutant))?;
     Ok(Some(Box::new(shrunk)))
 }
 
@@ -377,6 +388,11 @@ fn apply(patch: &Path, folder: &Path, check: bool) -> io::Result<()> {
     complain(&format!("{} does not apply", patch.display()), &applied)
 }
 
+/// The cargo that runs this, or the one on the path: with it comes a compiler that no folder of a library chooses.
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// Where cargo keeps the sources of a library.
 fn library_source(root: &Path, library: &str) -> io::Result<PathBuf> {
     #[derive(Deserialize)]
@@ -388,7 +404,7 @@ fn library_source(root: &Path, library: &str) -> io::Result<PathBuf> {
         name: String,
         manifest_path: PathBuf,
     }
-    let output = Command::new(env!("CARGO"))
+    let output = Command::new(cargo())
         .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root)
         .stderr(Stdio::piped())
@@ -431,8 +447,12 @@ fn build(options: &Options, mutant: &Mutant) -> io::Result<PathBuf> {
     let target = root.join("target/mutants/target");
     synchronize(root, &files_of_repository(root)?, &copy)?;
     let mut settings = vec!["build.rustflags=['--cfg','madsim']".to_owned()];
-    // One mutant differs from the next by a few lines: in small pieces little has to be compiled again.
+    // One mutant differs from the next by a few lines: in small pieces that are optimized one by one little has to be compiled again.
+    settings.extend(["profile.sim.lto='off'", "profile.sim.debug=false"].map(str::to_owned));
     settings.extend(WORKSPACE.map(|package| format!("profile.sim.package.{package}.codegen-units=256")));
+    settings.extend(
+        RAFT_LIBRARIES.map(|library| format!("profile.sim.package.{library}.debug-assertions=false")),
+    );
     match &mutant.library {
         None => apply(&patch, &copy, false)?,
         Some(library) => {
@@ -441,11 +461,9 @@ fn build(options: &Options, mutant: &Mutant) -> io::Result<PathBuf> {
             synchronize(&source, &files_below(&source)?, &patched)?;
             apply(&patch, &patched, false)?;
             settings.push(format!("patch.crates-io.{library}.path='{}'", patched.display()));
-            let without = |library| format!("profile.sim.package.{library}.debug-assertions=false");
-            settings.extend(RAFT_LIBRARIES.map(without));
         }
     }
-    let built = Command::new(env!("CARGO"))
+    let built = Command::new(cargo())
         .args(["build", "--quiet", "--package", "quorate-sim", "--profile", "sim"])
         .args(settings.iter().flat_map(|setting| ["--config", setting]))
         .arg("--target-dir")

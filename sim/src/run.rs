@@ -296,7 +296,7 @@ impl Run {
             return;
         };
         self.phase("converge");
-        if !self.converge().await {
+        if !self.converge(CONVERGE_TIMEOUT).await {
             return;
         }
         self.phase("watches end");
@@ -584,9 +584,10 @@ impl Run {
         elected
     }
 
-    /// A leader, fresh writes and reads through every member; the revision at the end.
+    /// A leader, equal states, fresh writes and reads through every member; the revision at the end.
     async fn settle(&self, env: &Env) -> Option<i64> {
-        if !self.elects().await {
+        // Who lags catches up by itself: nothing new is written for it.
+        if !self.elects().await || !self.converge(self.plan.settle_timeout).await {
             return None;
         }
         let options = SettleOptions {
@@ -606,8 +607,8 @@ impl Run {
     }
 
     /// Waits until all members have the same state at the same index.
-    async fn converge(&self) -> bool {
-        let deadline = self.world.now() + CONVERGE_TIMEOUT.as_nanos() as u64;
+    async fn converge(&self, limit: Duration) -> bool {
+        let deadline = self.world.now() + limit.as_nanos() as u64;
         loop {
             let members = 0..self.cluster.len();
             let probes: Vec<_> = members.map(|member| self.cluster.probe(member)).collect();

@@ -51,7 +51,7 @@ pub use peer::Door;
 pub use restore::{begin_log, fill};
 pub use status::{REMOVED, Status};
 pub use tokens::simple_token;
-pub use types::{Peer, voters_in};
+pub use types::{Peer, term_in, voters_in};
 
 use crate::base::kv::Read;
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};

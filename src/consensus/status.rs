@@ -8,9 +8,11 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 
 use super::Consensus;
+use super::types::position;
 use crate::base::{Denied, MemberId, limits};
 use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::signal;
+use crate::state::Position;
 
 /// etcd's words of a member whose removal is final; the process then ends well.
 pub const REMOVED: &str = "the member has been permanently removed from the cluster";
@@ -31,6 +33,8 @@ pub struct Status {
     /// Raft's membership is decided, and not on its way from one to the next: what was needed of members that
     /// have left is needed no more.
     pub is_settled: bool,
+    /// The entry that raft's membership is from.
+    pub membership: Option<Position>,
     /// Set when raft stopped, or damage was read: the member must not serve any more.
     pub fatal: Option<String>,
 }
@@ -97,6 +101,7 @@ impl Consensus {
                 .membership_config
                 .voter_ids()
                 .any(|voter| voter == self.member_id()),
+            membership: set.map(position),
             is_settled: decided && membership.membership().get_joint_config().len() <= 1,
             fatal: removed
                 .then(|| REMOVED.to_owned())

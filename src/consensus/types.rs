@@ -132,6 +132,11 @@ pub fn voters_in(record: &[u8]) -> Option<Vec<BTreeSet<MemberId>>> {
     }
 }
 
+/// The term of a vote as the log keeps it.
+pub fn term_in(vote: &[u8]) -> u64 {
+    decode::<Vote>(vote).map_or(0, |vote| vote.leader_id.term)
+}
+
 /// The log id of a position.
 pub fn log_id(position: Position) -> LogId {
     LogId::new(leader_of(position.term), position.index)

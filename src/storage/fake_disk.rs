@@ -260,6 +260,9 @@ impl FakeDisk {
             change.apply(&mut state.durable_names);
         }
         state.names.clone_from(&state.durable_names);
+        // A file that is there again brings its directory along.
+        let parents = state.names.keys().flat_map(|name| name.ancestors().skip(1));
+        state.directories.extend(parents.map(Path::to_owned));
         for file in state.files.values_mut() {
             file.crash(&mut random);
         }

@@ -1,24 +1,24 @@
 //! The engine of the simulator: ordered maps in memory over a journal on `Disk`.
 //!
-//! Same promises as fjall's, on a disk that the simulator crashes. One frame per sync holds everything
-//! written since the last one, merged: it is there after a crash, or it is not.
+//! Same promises as fjall's, on a disk that the simulator crashes. A frame holds one batch: it is there after a crash, or it
+//! is not. A sync writes the batches since the last one as a group, of which a crash leaves any number of the first.
 //!
 //! ```text
 //! file "journal-0000000000000003"             every number is little-endian
 //! +-------------------+ 0
 //! | header, 512 bytes |  magic "QUORJNL1", number (8), epoch (8), CRC-32C of these 24 bytes (4), zeros
 //! +-------------------+ 512
-//! | frame | frame ... |  each starts at a multiple of 512; the last may be torn
+//! | group | group ... |  frames without a gap, then zeros up to a multiple of 512; the last group may be torn
 //! +-------------------+
 //!
-//! frame:  0 4 magic "QJFR"      8 8 epoch      16 8 sequence (1, 2, ...)
-//!         4 4 CRC-32C of 8..    24 8 length    32   changes
+//! frame:  0 4 magic "QJFR"      8 8 epoch                    24 8 sequence of the group's first frame
+//!         4 4 CRC-32C of 8..    16 8 sequence (1, 2, ...)    32 8 length    40 changes
 //! change: 0 1 space   1 1 has a value   2 2 zero   4 4 key length   8 4 value length   12 key, value
 //! ```
 //!
-//! Frames are synced one by one, as groups of the log are (see [`wal`](super::wal)): an invalid place with
-//! nothing whole behind it is a torn tail and is cut; with a whole frame behind it, the journal is refused. A
-//! journal that is mostly outdated is rewritten into a new file, which takes its name when it is durable.
+//! Groups are synced one by one, as those of the log are (see [`wal`](super::wal)): an invalid place with no later
+//! group behind it is a torn tail and is cut; with one behind it, the journal is refused. A journal
+//! that is mostly outdated is rewritten into a new file, which takes its name when it is durable.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -38,7 +38,7 @@ use crate::runtime::{Disk, Env, File};
 
 const MAGIC: &[u8; 8] = b"QUORJNL1";
 const FRAME_MAGIC: &[u8; 4] = b"QJFR";
-const FRAME_HEADER: usize = 32;
+const FRAME_HEADER: usize = 40;
 const TEMPORARY: &str = "journal.new";
 
 type Rows = BTreeMap<Bytes, Bytes>;
@@ -106,13 +106,11 @@ impl Read for Spaces {
 
 impl View for Spaces {}
 
-/// What was written and not synced: the last change of each key.
-type Unsynced = BTreeMap<(Space, Bytes), Option<Bytes>>;
-
 struct Memory {
     spaces: Spaces,
     live_bytes: i64,
-    unsynced: Unsynced,
+    /// What was written and not synced, in order.
+    unsynced: Vec<Batch>,
     journal_bytes: u64,
     broken: Option<Broken>,
 }
@@ -155,13 +153,13 @@ impl JournalEngine {
         let mut memory = Memory {
             spaces: Spaces::default(),
             live_bytes: 0,
-            unsynced: Unsynced::new(),
+            unsynced: Vec::new(),
             journal_bytes: 0,
             broken: None,
         };
         let tail = match newest {
             Some(number) => load(&*disk, directory, number, &mut memory).await?,
-            None => create(env, directory, 1, &Unsynced::new()).await?,
+            None => create(env, directory, 1, &[]).await?,
         };
         memory.journal_bytes = tail.offset;
         Ok(JournalEngine {
@@ -180,7 +178,7 @@ impl JournalEngine {
     }
 
     /// What was not synced, and all rows if the journal of this length should be rewritten.
-    fn take_unsynced(&self, journal_bytes: u64) -> Result<(Unsynced, Option<Spaces>), Broken> {
+    fn take_unsynced(&self, journal_bytes: u64) -> Result<(Vec<Batch>, Option<Spaces>), Broken> {
         let mut memory = self.memory();
         if let Some(broken) = &memory.broken {
             return Err(broken.clone());
@@ -198,19 +196,21 @@ impl JournalEngine {
             return Ok(());
         }
         let Some(all) = all else {
-            let frame = encode_frame(tail.epoch, tail.sequence, &unsynced);
-            let (offset, end) = (tail.offset, tail.offset + frame.len() as u64);
+            let group = encode_group(tail.epoch, tail.sequence, &unsynced);
+            let (offset, end) = (tail.offset, tail.offset + group.len() as u64);
             let cannot = failed("could not write journal", &tail.path);
-            tail.file.write_and_sync(offset, frame).await.map_err(&cannot)?;
+            tail.file.write_and_sync(offset, group).await.map_err(&cannot)?;
             tail.offset = end;
-            tail.sequence += 1;
+            tail.sequence += unsynced.len() as u64;
             return Ok(());
         };
-        let rows = Space::ALL.into_iter().flat_map(|space| {
-            let rows = Spaces::get(&all, space).iter();
-            rows.map(move |(key, value)| ((space, key.clone()), Some(value.clone())))
-        });
-        let new = create(&self.env, &self.directory, tail.number + 1, &rows.collect()).await?;
+        let mut rows = Batch::default();
+        for space in Space::ALL {
+            for (key, value) in Spaces::get(&all, space).iter() {
+                rows.put(space, key.clone(), value.clone());
+            }
+        }
+        let new = create(&self.env, &self.directory, tail.number + 1, &[rows]).await?;
         let old = std::mem::replace(tail, new);
         let cannot = failed("could not remove journal", &old.path);
         self.disk.remove_file(&old.path).await.map_err(&cannot)
@@ -228,8 +228,8 @@ fn journal_number(name: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// Makes a journal that begins with these changes; it has its name when it is durable.
-async fn create(env: &Env, directory: &Path, number: u64, changes: &Unsynced) -> Result<Tail, Broken> {
+/// Makes a journal that begins with these batches; it has its name when it is durable.
+async fn create(env: &Env, directory: &Path, number: u64, batches: &[Batch]) -> Result<Tail, Broken> {
     let (disk, temporary) = (env.disk(), directory.join(TEMPORARY));
     let path = journal_path(directory, number);
     let cannot = failed("could not make journal", &path);
@@ -240,11 +240,7 @@ async fn create(env: &Env, directory: &Path, number: u64, changes: &Unsynced) ->
     let checksum = crc32c::crc32c(&bytes);
     bytes.put_u32_le(checksum);
     bytes.resize(SECTOR, 0);
-    let mut sequence = 1;
-    if !changes.is_empty() {
-        bytes.extend_from_slice(&encode_frame(epoch, sequence, changes));
-        sequence += 1;
-    }
+    bytes.extend_from_slice(&encode_group(epoch, 1, batches));
     let offset = bytes.len() as u64;
     let file = disk.create(&temporary).await.map_err(&cannot)?;
     file.write_and_sync(0, bytes.freeze()).await.map_err(&cannot)?;
@@ -257,7 +253,7 @@ async fn create(env: &Env, directory: &Path, number: u64, changes: &Unsynced) ->
         path,
         file,
         offset,
-        sequence,
+        sequence: 1 + batches.len() as u64,
     })
 }
 
@@ -279,28 +275,33 @@ async fn load(disk: &dyn Disk, directory: &Path, number: u64, memory: &mut Memor
         return Err(damaged(0, "its header is not whole"));
     };
     let (mut offset, mut sequence) = (SECTOR, 1);
-    while let Some((found, changes)) = decode_frame(&bytes, offset, epoch) {
-        let changes = Some(changes)
-            .filter(|_| found == sequence)
-            .and_then(decode_changes);
-        let Some(changes) = changes else {
-            return Err(damaged(offset, "this is not the frame that belongs there"));
-        };
-        offset += (FRAME_HEADER + changes.bytes).next_multiple_of(SECTOR);
-        for change in &changes.list {
+    let next = |offset: usize, sequence| {
+        // In the same group, or in the next one.
+        let places = [offset, offset.next_multiple_of(SECTOR)].into_iter();
+        let mut frames = places.filter_map(|at| Some((at, decode_frame(&bytes, at, epoch)?)));
+        frames.find(|(_, frame)| frame.sequence == sequence)
+    };
+    while let Some((at, frame)) = next(offset, sequence) {
+        offset = at + FRAME_HEADER + frame.changes.len();
+        let changes =
+            decode_changes(frame.changes).ok_or_else(|| damaged(at, "its changes cannot be read"))?;
+        for change in &changes {
             memory.live_bytes += memory.spaces.apply(change);
         }
         sequence += 1;
     }
-    let mut behind = (offset + SECTOR..length).step_by(SECTOR);
-    if let Some(behind) = behind.find(|behind| decode_frame(&bytes, *behind, epoch).is_some()) {
+    let end = offset.next_multiple_of(SECTOR);
+    let of_later_group =
+        |at: &usize| decode_frame(&bytes, *at, epoch).is_some_and(|frame| frame.group > sequence);
+    if let Some(behind) = (end..length).step_by(SECTOR).find(of_later_group) {
         return Err(damaged(
             offset,
-            &format!("a whole frame follows at offset {behind}"),
+            &format!("a whole group follows at offset {behind}"),
         ));
     }
-    if length > offset {
+    if length != end || bytes[offset..].iter().any(|byte| *byte != 0) {
         file.set_len(offset as u64).await.map_err(&cannot)?;
+        file.set_len(end as u64).await.map_err(&cannot)?;
     }
     file.sync().await.map_err(&cannot)?;
     disk.sync_dir(directory).await.map_err(&cannot)?;
@@ -310,7 +311,7 @@ async fn load(disk: &dyn Disk, directory: &Path, number: u64, memory: &mut Memor
         epoch,
         path,
         file,
-        offset: offset as u64,
+        offset: end as u64,
         sequence,
     })
 }
@@ -326,50 +327,63 @@ fn decode_header(bytes: &[u8], number: u64) -> Option<u64> {
     Some(u64::from_le_bytes(body.get(16..24)?.try_into().ok()?))
 }
 
-fn encode_frame(epoch: u64, sequence: u64, changes: &Unsynced) -> Bytes {
-    let mut frame = BytesMut::zeroed(FRAME_HEADER);
-    for ((space, key), value) in changes {
-        let length = |bytes: &Bytes| u32::try_from(bytes.len()).expect("requests are far below 4 GiB");
-        frame.put_u8(*space as u8);
-        frame.put_u8(u8::from(value.is_some()));
-        frame.put_u16_le(0);
-        frame.put_u32_le(length(key));
-        frame.put_u32_le(value.as_ref().map_or(0, length));
-        frame.put_slice(key);
-        frame.put_slice(value.as_deref().unwrap_or_default());
+/// The frames of these batches; the first has this sequence number.
+fn encode_group(epoch: u64, group: u64, batches: &[Batch]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    for (sequence, batch) in (group..).zip(batches) {
+        let start = bytes.len();
+        bytes.resize(start + FRAME_HEADER, 0);
+        for Change { space, key, value } in &batch.changes {
+            let length = |bytes: &Bytes| u32::try_from(bytes.len()).expect("requests are far below 4 GiB");
+            bytes.put_u8(*space as u8);
+            bytes.put_u8(u8::from(value.is_some()));
+            bytes.put_u16_le(0);
+            bytes.put_u32_le(length(key));
+            bytes.put_u32_le(value.as_ref().map_or(0, length));
+            bytes.put_slice(key);
+            bytes.put_slice(value.as_deref().unwrap_or_default());
+        }
+        let frame = &mut bytes[start..];
+        let length = (frame.len() - FRAME_HEADER) as u64;
+        frame[..4].copy_from_slice(FRAME_MAGIC);
+        frame[8..16].copy_from_slice(&epoch.to_le_bytes());
+        frame[16..24].copy_from_slice(&sequence.to_le_bytes());
+        frame[24..32].copy_from_slice(&group.to_le_bytes());
+        frame[32..40].copy_from_slice(&length.to_le_bytes());
+        let checksum = crc32c::crc32c(&frame[8..]);
+        frame[4..8].copy_from_slice(&checksum.to_le_bytes());
     }
-    let length = (frame.len() - FRAME_HEADER) as u64;
-    frame[..4].copy_from_slice(FRAME_MAGIC);
-    frame[8..16].copy_from_slice(&epoch.to_le_bytes());
-    frame[16..24].copy_from_slice(&sequence.to_le_bytes());
-    frame[24..32].copy_from_slice(&length.to_le_bytes());
-    let checksum = crc32c::crc32c(&frame[8..]);
-    frame[4..8].copy_from_slice(&checksum.to_le_bytes());
-    frame.resize(frame.len().next_multiple_of(SECTOR), 0);
-    frame.freeze()
+    bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
+    bytes.freeze()
 }
 
-/// The sequence number and the changes of the frame at `offset`, if it is whole.
-fn decode_frame(bytes: &Bytes, offset: usize, epoch: u64) -> Option<(u64, Bytes)> {
+struct Frame {
+    sequence: u64,
+    /// Sequence of the first frame that was synced together with this one.
+    group: u64,
+    changes: Bytes,
+}
+
+/// The frame at `offset`, if it is whole.
+fn decode_frame(bytes: &Bytes, offset: usize, epoch: u64) -> Option<Frame> {
     let frame = bytes.get(offset..)?;
     let u64_at = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
     if !frame.starts_with(FRAME_MAGIC) || u64_at(8)? != epoch {
         return None;
     }
-    let end = usize::try_from(u64_at(24)?).ok()?.checked_add(FRAME_HEADER)?;
+    let end = usize::try_from(u64_at(32)?).ok()?.checked_add(FRAME_HEADER)?;
     let checksum = u32::from_le_bytes(frame.get(4..8)?.try_into().ok()?);
     if crc32c::crc32c(frame.get(8..end)?) != checksum {
         return None;
     }
-    Some((u64_at(16)?, bytes.slice(offset + FRAME_HEADER..offset + end)))
+    Some(Frame {
+        sequence: u64_at(16)?,
+        group: u64_at(24)?,
+        changes: bytes.slice(offset + FRAME_HEADER..offset + end),
+    })
 }
 
-struct Changes {
-    list: Vec<Change>,
-    bytes: usize,
-}
-
-fn decode_changes(bytes: Bytes) -> Option<Changes> {
+fn decode_changes(bytes: Bytes) -> Option<Vec<Change>> {
     let mut list = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
@@ -391,8 +405,7 @@ fn decode_changes(bytes: Bytes) -> Option<Changes> {
             },
         });
     }
-    let bytes = bytes.len();
-    Some(Changes { list, bytes })
+    Some(list)
 }
 
 impl Read for JournalEngine {
@@ -419,9 +432,11 @@ impl Engine for JournalEngine {
         if let Some(broken) = &memory.broken {
             return Err(broken.clone());
         }
-        for change in batch.changes {
-            memory.live_bytes += memory.spaces.apply(&change);
-            memory.unsynced.insert((change.space, change.key), change.value);
+        for change in &batch.changes {
+            memory.live_bytes += memory.spaces.apply(change);
+        }
+        if !batch.is_empty() {
+            memory.unsynced.push(batch);
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! What the runs of a campaign amount to, for people and as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::json;
 
 use crate::coverage;
+use crate::judge::UNDECIDED;
 use crate::report::{Report, add_counters};
 use crate::seed::{FNV_OFFSET, fnv1a};
 
@@ -29,6 +30,8 @@ pub struct Summary {
     pub counters: BTreeMap<String, u64>,
     /// By seed.
     pub failures: BTreeMap<u64, Report>,
+    /// Seeds with a check that is neither passed nor failed.
+    pub undecided: BTreeSet<u64>,
     #[serde(skip)]
     hashes: BTreeMap<u64, String>,
     slowest: (f64, u64),
@@ -47,6 +50,9 @@ impl Summary {
         self.hashes.insert(report.seed, report.trace_hash.clone());
         if report.cpu_seconds > self.slowest.0 {
             self.slowest = (report.cpu_seconds, report.seed);
+        }
+        if report.counters.get(UNDECIDED).is_some_and(|checks| *checks > 0) {
+            self.undecided.insert(report.seed);
         }
         if !report.passed() {
             self.failures.insert(report.seed, report);
@@ -146,6 +152,10 @@ impl Summary {
         for (property, count) in self.by_property() {
             line(&format!("  {property}"), count.to_string());
         }
+        line("undecided", self.undecided.len().to_string());
+        for seed in self.undecided.iter().take(FAILURES_SHOWN) {
+            line("  seed", seed.to_string());
+        }
         line("run twice and compared", self.compared.to_string());
         line("operations", self.operations.to_string());
         line("acknowledged", self.acknowledged.to_string());
@@ -214,6 +224,16 @@ mod tests {
         assert_eq!(forward, sum([c.clone(), a.clone(), b.clone()]));
         assert_eq!((forward.1, forward.2.get("fault/Kill")), (1, Some(&6)));
         assert_ne!(forward.0, sum([report(1, "ab", false), b, c]).0);
+    }
+
+    #[test]
+    fn what_is_undecided_is_named() {
+        let mut summary = Summary::default();
+        summary.add(report(1, "aa", false), false);
+        let mut undecided = report(2, "bb", false);
+        undecided.counters.insert(UNDECIDED.to_owned(), 1);
+        summary.add(undecided, false);
+        assert_eq!(summary.to_json()["undecided"], json!([2]));
     }
 
     #[test]

@@ -151,6 +151,8 @@ classes! {
     DriftApart Clock 2_000..15_000,
     /// The leader is told to hand over.
     MoveLeader Administration 0..1,
+    /// The leader is told to hand over, and from then on hears nothing from the others.
+    HandOverUnheard Administration 1_000..8_000,
     /// A member dies for good: it is removed, and a new one with an empty disk takes its place.
     Replace Administration 1_000..2_000,
     /// A member that is well is removed, and later a new one added as a voter.
@@ -159,6 +161,8 @@ classes! {
     RemoveLeader Administration 500..6_000,
     /// A member that is well is removed, and later a new one added as a learner and promoted.
     PromoteLearner Administration 500..6_000,
+    /// A member is replaced, and while a change of the membership is not decided the leader loses power, or all its links.
+    LeaderLostInChange Administration 1_000..6_000,
     /// History is forgotten up to now.
     Compaction Administration 0..1,
     /// A member is cut off until what it misses is no longer in the log, and needs a snapshot.
@@ -179,10 +183,10 @@ impl Class {
     pub fn is_possible(self, members: usize) -> bool {
         use Class::*;
         let least = match self {
-            Delay | OneWay | TwoWay | Majority | Minority | Swizzle | MoveLeader | CrashAtVote
-            | CrashInSnapshot | SnapshotAfterPurge => 2,
+            Delay | OneWay | TwoWay | Majority | Minority | Swizzle | MoveLeader | HandOverUnheard
+            | CrashAtVote | CrashInSnapshot | SnapshotAfterPurge => 2,
             Ring | Bridge | Replace | BitRotInLog | BitRotInStore | WipedDisk | RemoveMember
-            | RemoveLeader | PromoteLearner => 3,
+            | RemoveLeader | PromoteLearner | LeaderLostInChange => 3,
             _ => 1,
         };
         members >= least

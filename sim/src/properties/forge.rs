@@ -44,6 +44,7 @@ impl Forge {
             id: member as u64 + 1,
             is_voter: true,
             is_settled: true,
+            membership: Some((1, 0)),
             term: 1,
             leader: None,
             committed: 0,
@@ -57,6 +58,7 @@ impl Forge {
             start: 0,
             end: 1,
             durable_end: 1,
+            term: 0,
             committed: None,
             added: vec![first.clone()],
         };

@@ -42,6 +42,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_has_noted_a_later_term_does_not_lead_any_more() {
+        let mut forge = Forge::led(3, 4);
+        forge.good();
+        forge.log(0).term = 3;
+        forge.cut(0, 3);
+        forge.good();
+    }
+
+    #[test]
     fn a_follower_may_overwrite_and_a_leader_may_not() {
         let mut forge = Forge::led(3, 3);
         forge.append(0, 2, 3..5);

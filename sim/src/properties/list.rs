@@ -15,6 +15,7 @@ use super::leader_append_only::LeaderAppendOnly;
 use super::leader_completeness::LeaderCompleteness;
 use super::log_gapless::LogGapless;
 use super::log_matching::LogMatching;
+use super::membership_in_force::MembershipInForce;
 use super::membership_steps::MembershipSteps;
 use super::monotonic::Monotonic;
 use super::no_hole::NoHole;
@@ -47,6 +48,7 @@ pub(super) fn of_steps() -> Vec<Box<dyn Property>> {
         Box::new(CommitOwnTerm),
         Box::new(CommitQuorum),
         Box::new(MembershipSteps),
+        Box::new(MembershipInForce),
         Box::new(Monotonic),
         Box::new(SnapshotCommitted),
         Box::new(PurgeBehindEngine),

@@ -16,6 +16,8 @@ pub struct MemberLog {
     start: u64,
     entries: VecDeque<Entry>,
     pub durable_end: u64,
+    /// The newest term that it notes.
+    pub term: u64,
     /// Term and index of what it notes as committed.
     pub committed: Option<(u64, u64)>,
 }
@@ -124,6 +126,7 @@ impl MemberLog {
         }
         self.start = self.start.max(look.start);
         self.durable_end = look.durable_end;
+        self.term = look.term;
         self.committed = look.committed;
         change
     }

@@ -28,6 +28,7 @@ mod list;
 mod log_gapless;
 mod log_matching;
 mod member_log;
+mod membership_in_force;
 mod membership_steps;
 mod memberships;
 mod monotonic;
@@ -64,10 +65,10 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The term that this member leads now, as far as it knows.
+    /// The term that this member leads now, as far as it knows: what it says of itself can be older than what it has noted.
     pub fn leads(&self) -> Option<u64> {
         self.now
-            .filter(|now| now.leader == Some(self.id))
+            .filter(|now| now.leader == Some(self.id) && now.term >= self.log.term)
             .map(|now| now.term)
     }
 

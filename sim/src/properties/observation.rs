@@ -18,6 +18,8 @@ pub struct Observation {
     pub is_voter: bool,
     /// Raft's membership is decided, as far as it knows.
     pub is_settled: bool,
+    /// Term and index of the entry that raft's membership is from.
+    pub membership: Option<(u64, u64)>,
     pub term: u64,
     /// The leader of that term as the member knows it: a member id.
     pub leader: Option<u64>,
@@ -41,6 +43,8 @@ pub struct LogLook {
     pub end: u64,
     /// One behind the newest entry that is durable.
     pub durable_end: u64,
+    /// The newest term that the log notes.
+    pub term: u64,
     /// Term and index of the last entry that the log notes as committed.
     pub committed: Option<(u64, u64)>,
     /// The entries that were added since the last look: the log's end. After a restart: all.

@@ -238,6 +238,7 @@ impl Mirror {
             end: self.end(),
             durable_end: self.end() - unplaced.unwrap_or(self.slots.len()) as u64,
             committed: self.committed,
+            vote: self.vote.clone(),
             ticket: self.next_ticket,
             added: self.slots.iter().enumerate().skip(added_from).map(seen).collect(),
         }

@@ -114,6 +114,7 @@ pub struct Look {
     /// One behind the newest entry that is durable.
     pub durable_end: u64,
     pub committed: Option<LogId>,
+    pub vote: Option<Bytes>,
     /// Where the next look goes on.
     pub ticket: u64,
     /// The entries that were added since the last look and are still there: the log's end.

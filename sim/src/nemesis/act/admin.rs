@@ -1,7 +1,9 @@
 //! What administrators do at a bad moment.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::auth_client::AuthClient;
 use quorate::proto::etcdserverpb::cluster_client::ClusterClient;
@@ -18,6 +20,10 @@ use crate::world::Kill;
 /// How long one member is asked to change the membership.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_PAUSE: Duration = Duration::from_millis(200);
+/// So soon after it was told to hand over a leader hears nothing any more, in milliseconds.
+const DEAF_MS: u64 = 30;
+/// Between two looks whether a membership is decided: a moment is drawn from those at which it is not.
+const CHANGE_LOOK: Duration = Duration::from_millis(1);
 /// How long a rolling restart waits for one member before it goes on to the next.
 const ROLL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -98,6 +104,18 @@ impl Blow<'_> {
         matches!(moved, Ok(Ok(_)))
     }
 
+    /// The leader is told to hand over, and soon hears nothing from the others: not that somebody else leads.
+    pub(super) async fn hand_over_unheard(&self, leader: usize, dice: &mut Dice) -> bool {
+        let own = self.host(leader);
+        let others = self.members().into_iter().filter(|host| *host != own);
+        let unheard = others.map(|other| (other, own)).collect();
+        let deafen = async {
+            self.world.sleep(Duration::from_millis(dice.below(DEAF_MS))).await;
+            self.cut(unheard).await
+        };
+        join(self.move_leader(leader), deafen).await.1
+    }
+
     /// Removes a member, which is gone already or is well, and adds a new one in its place: as a learner that is promoted, or
     /// as a voter. Whatever else fails meanwhile, it goes on until that is done. False if that cannot be afforded, or
     /// the members are being changed already.
@@ -126,6 +144,36 @@ impl Blow<'_> {
         }
         self.install(member, as_learner).await;
         true
+    }
+
+    /// Replaces a member that is well; while a change of the membership is not decided, whoever leads loses power, or all its links.
+    pub(super) async fn lose_leader_in_change(&self, member: usize, dice: &mut Dice) -> bool {
+        let (as_learner, by_power) = (dice.chance(0.5), dice.chance(0.5));
+        let is_over = AtomicBool::new(false);
+        let change = async {
+            self.replace(member, true, as_learner).await;
+            is_over.store(true, Ordering::Relaxed);
+        };
+        let is_undecided = |leader: &usize| {
+            let probe = self.cluster.probe(*leader);
+            probe.is_some_and(|probe| !probe.is_settled)
+        };
+        let strike = async {
+            while !is_over.load(Ordering::Relaxed) {
+                self.world.sleep(CHANGE_LOOK).await;
+                let Some(leader) = self.cluster.leader().filter(is_undecided) else {
+                    continue;
+                };
+                match (dice.chance(0.2), by_power) {
+                    (false, _) => {}
+                    (true, true) => return self.down(&[leader], Kill::Power).await,
+                    (true, false) => return self.cut(self.around(leader)).await,
+                }
+            }
+            false
+        };
+        let ((), struck) = join(change, strike).await;
+        struck
     }
 
     /// Replaces a member that is held down, whatever is left of its disk.

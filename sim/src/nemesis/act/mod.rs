@@ -137,6 +137,10 @@ impl Blow<'_> {
                 Some(leader) => self.move_leader(leader).await,
                 None => false,
             },
+            Class::HandOverUnheard => match leader {
+                Some(leader) => self.hand_over_unheard(leader, dice).await,
+                None => false,
+            },
             Class::Replace => self.replace(member, false, self.fault.choice & 2 == 2).await,
             Class::RemoveMember => self.replace(member, true, false).await,
             Class::RemoveLeader => match leader {
@@ -144,6 +148,7 @@ impl Blow<'_> {
                 None => false,
             },
             Class::PromoteLearner => self.replace(member, true, true).await,
+            Class::LeaderLostInChange => self.lose_leader_in_change(member, dice).await,
             Class::Compaction => self.compact(member).await,
             Class::SnapshotAfterPurge => self.purge(member).await,
             Class::AuthOff => self.auth_off().await,
