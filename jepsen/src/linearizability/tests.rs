@@ -1,12 +1,12 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate::proto::etcdserverpb as pb;
-use quorate::proto::mvccpb::KeyValue;
+use quorate::proto::mvccpb::{Event, KeyValue};
 
 use super::search::{Store, Verdict, search, store_calls};
 use super::{check, check_within, partition};
 use crate::forge::{Forge, Lie};
-use crate::history::{Answer, History, OpId, Outcome, Recorder, Request};
+use crate::history::{Answer, History, OpId, Outcome, Recorder, Request, WatchEvent};
 use crate::property::Property;
 use crate::report::{JudgeOptions, judge};
 use crate::watch;
@@ -249,6 +249,53 @@ fn gaps_that_nobody_saw_are_filled_by_what_fits_later_answers() {
 
 /// Seed 2138: half of many lost writes are seen later, and so are not the authors of what nobody saw before. Any order of the others
 /// will do, and that was tried after every wrong one.
+#[test]
+fn a_gap_is_filled_by_what_goes_with_the_versions_that_a_watch_shows_later() {
+    for (a, b) in [((5, 1), (3, 2)), ((2, 2), (6, 1))] {
+        let s = Script::default();
+        s.put("a", "1", 2);
+        s.put("b", "1", 3);
+        for key in ["a", "b"] {
+            let delete = pb::DeleteRangeRequest {
+                key: bytes(key),
+                ..Default::default()
+            };
+            let lost = s.invoke(1, delete);
+            s.unknown(lost);
+        }
+        s.put("a", "2", 5);
+        s.put("b", "2", 6);
+        let everything = pb::WatchCreateRequest {
+            key: bytes("\0"),
+            range_end: bytes("\0"),
+            start_revision: 5,
+            ..Default::default()
+        };
+        let watch = s.0.watch(0, everything);
+        let opened = WatchEvent::Opened {
+            stream: 0,
+            member: 0,
+            start_revision: 5,
+        };
+        s.0.watch_event(watch, 0, opened);
+        for (key, modified, (create, version)) in [("a", 5, a), ("b", 6, b)] {
+            let response = pb::WatchResponse {
+                header: header(modified),
+                events: vec![Event {
+                    kv: Some(pair(key, "2", create, modified, version)),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            };
+            s.0.watch_event(watch, 0, WatchEvent::Received(Box::new(response)));
+        }
+        let history = s.0.history();
+        let checked = check(&history);
+        assert_eq!(checked.violations, []);
+        assert_eq!(watch::check(&history, &checked.timeline, false), []);
+    }
+}
+
 #[test]
 fn what_was_seen_at_its_revision_is_nobody_elses_guess() {
     let s = Script::default();

@@ -86,7 +86,7 @@ pub(super) fn build(history: &History, index: &Index, contradictions_max: u32) -
     };
     let (mut found, mut end) = search(Hints::Binding);
     let mut undecided = matches!(end, End::OutOfBudget).then(|| gave_up(&found));
-    if !matches!(end, End::Explained) && !index.hints.is_empty() {
+    if !matches!(end, End::Explained) && !history.watches.is_empty() {
         (found, end) = search(Hints::Advice);
     }
     let mut violation = None;
@@ -235,8 +235,11 @@ impl<'a> Search<'a> {
         let changed = !applied.events.is_empty();
         let expected = match &applied.result {
             Ok(expected) if changed && same_answer(&operation.request, expected, answer) => {
-                self.push(Author::Operation(id), applied);
-                return Ok(());
+                if self.lives_allow(revision, &applied.events) {
+                    self.push(Author::Operation(id), applied);
+                    return Ok(());
+                }
+                "a change of another version".to_owned()
             }
             Ok(expected) => in_full(expected, answer),
             Err(refusal) => format!("refusal \"{}\"", refusal.text),
@@ -410,11 +413,14 @@ impl<'a> Search<'a> {
         if answered.is_some_and(|evidence| !shows(events, evidence)) {
             return false;
         }
-        let all_allowed = |lives: &Lives| events.iter().all(|event| lives.allow(event, revision));
-        if !all_allowed(&index.lives) {
-            return false;
-        }
-        self.hints == Hints::Advice || self.agrees_with_watches(revision, events)
+        self.lives_allow(revision, events)
+            && (self.hints == Hints::Advice || self.agrees_with_watches(revision, events))
+    }
+
+    /// True if the changes go with the versions of their keys that were seen at other revisions.
+    fn lives_allow(&self, revision: i64, events: &[Event]) -> bool {
+        let allowed = |lives: &Lives| events.iter().all(|event| lives.allow(event, revision));
+        allowed(&self.index.lives) && (self.hints == Hints::Advice || allowed(&self.index.hinted_lives))
     }
 
     /// True if the changes of the revision are those that watches showed.
@@ -427,11 +433,10 @@ impl<'a> Search<'a> {
         shown && events.iter().all(allowed)
     }
 
-    /// Takes back the first revision without a known author that watches show otherwise, and all after it.
+    /// Takes back the first revision that watches show otherwise, and all after it.
     fn cut_to_what_watches_show(&mut self) {
-        let doubted = (2..).zip(&self.revisions).find(|(number, made)| {
-            self.index.writer(*number).is_none() && !self.agrees_with_watches(*number, &made.events)
-        });
+        let mut revisions = (2..).zip(&self.revisions);
+        let doubted = revisions.find(|(number, made)| !self.agrees_with_watches(*number, &made.events));
         if let Some((number, _)) = doubted {
             while self.model.revision() >= number {
                 self.pop();
