@@ -183,8 +183,9 @@ impl Founding {
     }
 
     /// A member whose data are gone must not take part again as if it had never voted: the others know it. They are
-    /// asked for as long as it takes to hear from so many that a leader could be elected, but not for ever, since
-    /// the others of a new cluster may start later. Whoever has data knows, and is waited for until it has read them.
+    /// asked for as long as it takes to hear from so many of a cluster at work that a leader could be elected, or from all, but
+    /// not for ever, since the others of a new cluster may start later. Whoever has data knows, and is waited for until it
+    /// has read them; who is new itself knows nothing.
     pub async fn check_not_wiped(&self, env: &Env, config: &Config, way: &Way) -> Result<(), NodeError> {
         let others = others(config);
         if self.has_data || self.initial_members.len() <= 1 {
@@ -198,11 +199,11 @@ impl Founding {
             .map(|urls| Box::pin(ask_until_answered(env, way.clone(), urls, &recovering)))
             .collect();
         let look = async {
-            let mut heard = 0;
-            while heard < enough && !asked.is_empty() {
+            let mut at_work = 0;
+            while at_work < enough && !asked.is_empty() {
                 let (found, _, rest) = select_all(std::mem::take(&mut asked)).await;
                 asked = rest;
-                heard += 1;
+                at_work += usize::from(found.members.iter().any(|known| known.has_started));
                 let known = found.members.iter().find(|known| known.id == member);
                 if known.is_some_and(|known| known.has_started) {
                     return Err(NodeError(format!(
