@@ -82,6 +82,11 @@ const OF_RUNS: &[About] = &[
         source: "TigerBeetle's VOPR",
     },
     About {
+        name: "refuses-lost-data",
+        guarantee: "a member that has lost its data does not start as if it had none before",
+        source: "Raft, figure 2: votes and entries are durable; etcd: member has already been bootstrapped",
+    },
+    About {
         name: "determinism",
         guarantee: "a seed gives the same trace again",
         source: "FoundationDB: unseed",
