@@ -247,8 +247,7 @@ fn gaps_that_nobody_saw_are_filled_by_what_fits_later_answers() {
     assert_eq!(s.judge(), [Property::Linearizable]);
 }
 
-/// Seed 2138: half of many lost writes are seen later, and so are not the authors of what nobody saw before. Any order of the others
-/// will do, and that was tried after every wrong one.
+/// Seed 1114: an answer does not show which version it made; a watch does, and so says what became of the key before.
 #[test]
 fn a_gap_is_filled_by_what_goes_with_the_versions_that_a_watch_shows_later() {
     for (a, b) in [((5, 1), (3, 2)), ((2, 2), (6, 1))] {
@@ -296,6 +295,8 @@ fn a_gap_is_filled_by_what_goes_with_the_versions_that_a_watch_shows_later() {
     }
 }
 
+/// Seed 2138: half of many lost writes are seen later, and so are not the authors of what nobody saw before. Any order of the others
+/// will do, and that was tried after every wrong one.
 #[test]
 fn what_was_seen_at_its_revision_is_nobody_elses_guess() {
     let s = Script::default();

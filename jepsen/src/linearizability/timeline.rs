@@ -235,7 +235,7 @@ impl<'a> Search<'a> {
         let changed = !applied.events.is_empty();
         let expected = match &applied.result {
             Ok(expected) if changed && same_answer(&operation.request, expected, answer) => {
-                if self.lives_allow(revision, &applied.events) {
+                if self.agrees(revision, &applied.events) {
                     self.push(Author::Operation(id), applied);
                     return Ok(());
                 }
@@ -413,14 +413,11 @@ impl<'a> Search<'a> {
         if answered.is_some_and(|evidence| !shows(events, evidence)) {
             return false;
         }
-        self.lives_allow(revision, events)
-            && (self.hints == Hints::Advice || self.agrees_with_watches(revision, events))
-    }
-
-    /// True if the changes go with the versions of their keys that were seen at other revisions.
-    fn lives_allow(&self, revision: i64, events: &[Event]) -> bool {
-        let allowed = |lives: &Lives| events.iter().all(|event| lives.allow(event, revision));
-        allowed(&self.index.lives) && (self.hints == Hints::Advice || allowed(&self.index.hinted_lives))
+        let all_allowed = |lives: &Lives| events.iter().all(|event| lives.allow(event, revision));
+        if !all_allowed(&index.lives) {
+            return false;
+        }
+        self.hints == Hints::Advice || self.agrees_with_watches(revision, events)
     }
 
     /// True if the changes of the revision are those that watches showed.
