@@ -212,7 +212,7 @@ struct Run {
     recorder: Recorder,
     scripts: Scripts,
     stop: Stop,
-    /// For contenders and limited users.
+    /// For those without a script.
     unscripted: Stop,
 }
 
@@ -435,13 +435,17 @@ impl Run {
             consistency: Consistency::Linearizable,
             calls_per_member: plan.clients.calls_per_member,
         };
-        let (desk, stop) = (self.desk(env), self.stop.clone());
+        let desk = self.desk(env);
         let shape = plan.clients.shape;
         match script {
-            Some(script) => env.spawn(run_script(desk, script.clone(), shape, options, stop)),
+            Some(script) => {
+                let stop = self.stop.clone();
+                env.spawn(run_script(desk, script.clone(), shape, options, stop))
+            }
             None => {
                 let generator = Generator::new(plan.seed.0, client, shape);
-                env.spawn(run_client(desk, generator, options, stop))
+                let stop = self.unscripted.clone();
+                self.spawn_unscripted(env, run_client(desk, generator, options, stop))
             }
         }
     }

@@ -320,7 +320,7 @@ async fn receive_snapshot(
     pause(
         consensus.env(),
         Site::SnapshotInstallLate,
-        consensus.election_timeout(),
+        10 * consensus.election_timeout(),
     )
     .await;
     let _no_appends = consensus.0.appends.write().await;

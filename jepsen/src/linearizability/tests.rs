@@ -10,7 +10,7 @@ use crate::history::{Answer, History, OpId, Outcome, Recorder, Request, WatchEve
 use crate::property::Property;
 use crate::report::{JudgeOptions, judge};
 use crate::watch;
-use crate::workload::{Shape, Workload};
+use crate::workload::{Shape, Weights, Workload};
 
 /// Writes a history by hand, one event per call.
 #[derive(Default)]
@@ -498,6 +498,28 @@ proptest! {
         let (mut history, _) = Forge::small(seed).run();
         perturb(&mut history, which, how);
         // Final reads are not the search's business.
+        history.finals.clear();
+        judge_both(&history);
+    }
+}
+
+/// As `Forge::small`, with leases that end unseen.
+fn small_with_leases(seed: u64) -> Forge {
+    let mut forge = Forge::small(seed);
+    let usual = Weights::DEFAULT;
+    let weights = &mut forge.shape.weights;
+    (weights.lease_grant, weights.lease_revoke) = (usual.lease_grant, usual.lease_revoke);
+    weights.leased_put = 4 * usual.leased_put;
+    forge
+}
+
+proptest! {
+    #![proptest_config(cases(1))]
+
+    #[test]
+    fn both_checkers_agree_on_ends_of_leases(seed in any::<u64>(), which in any::<usize>(), how in any::<u8>()) {
+        let (mut history, _) = small_with_leases(seed).run();
+        perturb(&mut history, which, how);
         history.finals.clear();
         judge_both(&history);
     }

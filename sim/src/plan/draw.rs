@@ -26,6 +26,10 @@ const CHANGES: [Class; 4] = [
     Class::PromoteLearner,
 ];
 const OTHER_CLASSES: usize = 8;
+/// How often the clients rest before the chaos ends, and for how long, in seconds: a member that comes back then finds
+/// that nothing is written any more, and has to be brought up to date all the same.
+const REST_SHARE: f64 = 0.2;
+const REST_SECONDS: std::ops::Range<u64> = 3..12;
 /// Below that no member can be removed.
 const CHANGING_MEMBERS_MIN: usize = 3;
 
@@ -62,6 +66,9 @@ impl Plan {
             classes.truncate(OTHER_CLASSES);
             classes.extend(CHANGES);
         }
+        let mut rest = seed.dice("rest");
+        let rest = rest.chance(REST_SHARE).then(|| rest.range(REST_SECONDS));
+        let contend = load.contend || is_mixed && contend;
         let mut options = seed.dice("options");
         let seconds = Duration::from_secs;
         Plan {
@@ -72,7 +79,7 @@ impl Plan {
             disks: disks(&mut dice),
             clients: Clients {
                 auth: load.auth || auth,
-                contend: load.contend || is_mixed && contend,
+                contend,
                 shape: load.shape,
                 watching: load.watching,
                 hosts: dice.range(1..4) as usize,
@@ -83,7 +90,7 @@ impl Plan {
                 calls_per_member: *dice.pick(&[0, 3, 20]),
                 script: None,
                 unscripted_from: Duration::ZERO,
-                unscripted_until: None,
+                unscripted_until: rest.map(|rest| chaos_end - seconds(rest)),
             },
             options: MemberOptions {
                 heartbeat_interval: election_timeout / 10,
@@ -104,7 +111,8 @@ impl Plan {
                 max_concurrent_streams: *options.pick(&[20, u32::MAX]),
                 keepalive_interval: *options.pick(&[seconds(1), seconds(7_200)]),
                 auth_token_ttl: *options.pick(&[seconds(2), seconds(300)]),
-                auto_compaction_retention: match options.chance(0.15) {
+                // Who holds what is judged by watches that saw everything: none may be overtaken.
+                auto_compaction_retention: match options.chance(0.15) && !contend {
                     true => *options.pick(&[millis(500), seconds(2), seconds(8)]),
                     false => Duration::ZERO,
                 },
@@ -185,6 +193,7 @@ mod tests {
             other.check().expect("it can be carried out");
             other.workload.clone_from(&mixed.workload);
             other.options.quota_bytes = mixed.options.quota_bytes;
+            other.options.auto_compaction_retention = mixed.options.auto_compaction_retention;
             other.clients.shape = mixed.clients.shape;
             other.clients.watching = mixed.clients.watching.clone();
             (other.clients.auth, other.clients.contend) = (mixed.clients.auth, mixed.clients.contend);

@@ -125,10 +125,10 @@ pub struct Clients {
     /// What the clients do, call by call, in place of what they would draw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<Vec<ScriptedClient>>,
-    /// When contenders and limited users begin, for whom there is no script.
+    /// When those begin for whom there is no script: contenders, limited users, and clients that draw.
     #[serde(with = "readable")]
     pub unscripted_from: Duration,
-    /// When they end, if before the chaos does.
+    /// When they end, if before the chaos does: what strikes then strikes an idle cluster.
     #[serde(with = "readable::optional", skip_serializing_if = "Option::is_none")]
     pub unscripted_until: Option<Duration>,
 }

@@ -123,7 +123,7 @@ pub fn fewer_members(plan: &Plan) -> Vec<Plan> {
 
 /// Less time for the clients that have no script.
 pub fn narrower(plan: &Plan) -> Vec<Plan> {
-    if !plan.clients.auth && !plan.clients.contend {
+    if plan.clients.script.is_some() && !plan.clients.auth && !plan.clients.contend {
         return Vec::new();
     }
     let from = plan.clients.unscripted_from;

@@ -24,6 +24,8 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 const DEAF_MS: u64 = 30;
 /// Between two looks whether a membership is decided: a moment is drawn from those at which it is not.
 const CHANGE_LOOK: Duration = Duration::from_millis(1);
+/// How long a new member may wait for its first start after it was added, in milliseconds: the machine is still to be set up.
+const SET_UP_MS_MAX: u64 = 4_000;
 /// How long a rolling restart waits for one member before it goes on to the next.
 const ROLL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -194,6 +196,10 @@ impl Blow<'_> {
         let url = peer_url(member);
         self.until_done(Step::Add { as_learner }, &url).await;
         self.cluster.wipe(member);
+        if self.fault.choice & 4 == 4 {
+            let set_up = (self.fault.choice >> 8) % SET_UP_MS_MAX;
+            self.world.sleep(Duration::from_millis(set_up)).await;
+        }
         self.cluster.release(member);
         self.until_done(Step::Promote, &url).await;
         self.until_it_counts(member).await;
