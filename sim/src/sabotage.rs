@@ -86,10 +86,12 @@ pub fn with_canaries(mut plan: Plan) -> Plan {
     if plan.sabotage.is_some() {
         plan.clients.contend = false;
         plan.clients.watching = Watching::default();
+        // Who stays with a member that does not serve, such as a learner, sees nothing that could be falsified.
+        plan.clients.calls_per_member = 3;
         plan.clients.shape.keys = 3;
         plan.clients.shape.weights.put = 24;
         plan.clients.shape.weights.get = 20;
-        plan.clients.shape.weights.multi_put = 10;
+        plan.clients.shape.weights.multi_put = 24;
     }
     plan
 }
