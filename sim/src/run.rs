@@ -435,16 +435,12 @@ impl Run {
             consistency: Consistency::Linearizable,
             calls_per_member: plan.clients.calls_per_member,
         };
-        let desk = self.desk(env);
-        let shape = plan.clients.shape;
+        let stop = script.map_or(&self.unscripted, |_| &self.stop).clone();
+        let (desk, shape) = (self.desk(env), plan.clients.shape);
         match script {
-            Some(script) => {
-                let stop = self.stop.clone();
-                env.spawn(run_script(desk, script.clone(), shape, options, stop))
-            }
+            Some(script) => env.spawn(run_script(desk, script.clone(), shape, options, stop)),
             None => {
                 let generator = Generator::new(plan.seed.0, client, shape);
-                let stop = self.unscripted.clone();
                 self.spawn_unscripted(env, run_client(desk, generator, options, stop))
             }
         }

@@ -455,6 +455,14 @@ fn perturb(history: &mut History, which: usize, how: u8) {
     }
 }
 
+fn judge_perturbed(forge: Forge, which: usize, how: u8) {
+    let (mut history, _) = forge.run();
+    perturb(&mut history, which, how);
+    // Final reads are not the search's business.
+    history.finals.clear();
+    judge_both(&history);
+}
+
 /// A share of the usual number of cases, which `PROPTEST_CASES` scales.
 fn cases(divisor: u32) -> ProptestConfig {
     let mut config = ProptestConfig::default();
@@ -490,19 +498,6 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(cases(1))]
-
-    #[test]
-    fn both_checkers_agree(seed in any::<u64>(), which in any::<usize>(), how in any::<u8>()) {
-        let (mut history, _) = Forge::small(seed).run();
-        perturb(&mut history, which, how);
-        // Final reads are not the search's business.
-        history.finals.clear();
-        judge_both(&history);
-    }
-}
-
 /// As `Forge::small`, with leases that end unseen.
 fn small_with_leases(seed: u64) -> Forge {
     let mut forge = Forge::small(seed);
@@ -517,11 +512,13 @@ proptest! {
     #![proptest_config(cases(1))]
 
     #[test]
+    fn both_checkers_agree(seed in any::<u64>(), which in any::<usize>(), how in any::<u8>()) {
+        judge_perturbed(Forge::small(seed), which, how);
+    }
+
+    #[test]
     fn both_checkers_agree_on_ends_of_leases(seed in any::<u64>(), which in any::<usize>(), how in any::<u8>()) {
-        let (mut history, _) = small_with_leases(seed).run();
-        perturb(&mut history, which, how);
-        history.finals.clear();
-        judge_both(&history);
+        judge_perturbed(small_with_leases(seed), which, how);
     }
 }
 

@@ -111,7 +111,7 @@ impl Plan {
                 max_concurrent_streams: *options.pick(&[20, u32::MAX]),
                 keepalive_interval: *options.pick(&[seconds(1), seconds(7_200)]),
                 auth_token_ttl: *options.pick(&[seconds(2), seconds(300)]),
-                // Who holds what is judged by watches that saw everything: none may be overtaken.
+                // Who holds what is judged by watches that saw everything: this would overtake them all the time.
                 auto_compaction_retention: match options.chance(0.15) && !contend {
                     true => *options.pick(&[millis(500), seconds(2), seconds(8)]),
                     false => Duration::ZERO,
