@@ -18,7 +18,7 @@ use quorate_jepsen::timeline::Tone;
 
 use crate::nemesis::{Atlas, Health};
 use crate::plan::{MemberOptions, Plan};
-use crate::properties::{Added, LogLook, Membership, Observation, Properties, Sight, Vote};
+use crate::properties::{Added, LeaderSilence, LogLook, Membership, Observation, Properties, Sight, Vote};
 use crate::report::Violation;
 use crate::sabotage::Sabotage;
 use crate::world::net::HostId;
@@ -68,6 +68,8 @@ struct Shared {
 
 struct Member {
     host: HostId,
+    /// Its member id, once it was looked at.
+    id: Option<u64>,
     life: u64,
     node: Weak<Node>,
     /// Sees the log of the process, of the last one while none runs; and up to where it was looked at.
@@ -126,6 +128,7 @@ impl Cluster {
         let member = |index| {
             Mutex::new(Member {
                 host: world.add_host(&name(index)),
+                id: None,
                 life: 0,
                 node: Weak::new(),
                 log: None,
@@ -537,7 +540,7 @@ impl Cluster {
         self.world().drive(self.host(index), |drive| drive.wipe());
         let mut member = locked(&self.shared.members[index]);
         (member.joins, member.leaving) = (true, false);
-        member.log = None;
+        (member.id, member.log) = (None, None);
         drop(member);
         *locked(&self.shared.replacements) += 1;
         locked(&self.shared.properties).forget(index);
@@ -561,12 +564,13 @@ impl Cluster {
 
     /// A look at one member; `None` if it does not run.
     pub fn probe(&self, index: usize) -> Option<Observation> {
-        let member = locked(&self.shared.members[index]);
+        let mut member = locked(&self.shared.members[index]);
         if self.world().is_off(member.host) {
             return None;
         }
         let node = member.node.upgrade()?;
         let probe = node.probe();
+        member.id = Some(probe.member);
         Some(Observation {
             member: index,
             life: member.life,
@@ -602,6 +606,8 @@ impl Cluster {
     pub fn look_through(&self, mut falsify: impl FnMut(&mut Observation)) -> Vec<Option<Observation>> {
         let mut observations: Vec<_> = (0..self.len()).map(|index| self.probe(index)).collect();
         observations.iter_mut().flatten().for_each(&mut falsify);
+        let silence = |now: &Observation| self.leader_silence(now);
+        let silences: Vec<_> = observations.iter().map(|now| silence(now.as_ref()?)).collect();
         let sight = |(index, observation): (usize, &Option<Observation>)| {
             let mut member = locked(&self.shared.members[index]);
             let look = member.log.as_ref().map(|log| log.look(member.log_ticket));
@@ -620,6 +626,7 @@ impl Cluster {
                 member: index,
                 life: member.life,
                 observation: observation.clone(),
+                leader_silence: silences[index],
                 log,
             }
         };
@@ -632,6 +639,20 @@ impl Cluster {
             self.violate(violation);
         }
         observations
+    }
+
+    /// `None` as well if the leader that it names has never been looked at, or the member stands still.
+    fn leader_silence(&self, now: &Observation) -> Option<LeaderSilence> {
+        let leader = now.leader.filter(|leader| *leader != now.id)?;
+        let is_leader = |member: &Mutex<Member>| locked(member).id == Some(leader);
+        let leader = self.shared.members.iter().position(is_leader)?;
+        let (own, from) = (self.host(now.member), self.host(leader));
+        let running_since = self.world().running_since(own)?;
+        let (heard, at) = self.world().net(|net, at| (net.heard(own, from), at));
+        Some(LeaderSilence {
+            lasted: Duration::from_nanos(at - heard.max(running_since)),
+            election_timeout: self.plan().options.election_timeout,
+        })
     }
 
     /// The member that leads in the highest term that anybody knows.

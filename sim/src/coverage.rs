@@ -7,6 +7,7 @@
 //! | `operation/` | kind of call and its outcome | calls of all clients |
 //! | `workload/` | workload | runs that had it |
 //! | `buggify/` | site in the product | times that it took the rarer way |
+//! | `status/` | what a member has to notice of itself | times that one did |
 //!
 //! Other names are counted and shown, but nobody has to reach them.
 
@@ -22,6 +23,9 @@ use crate::world::buggify;
 /// healthy cluster owes nobody one.)
 const OUTCOMES: [&str; 2] = ["ok", "unknown"];
 
+/// A member that names no leader any more, though it knows of no newer term than that one's.
+pub const LEADER_MISSED: &str = "status/leader missed";
+
 /// The counters that have to be above zero after some hundreds of seeds.
 pub fn known() -> Vec<String> {
     let faults = Class::ALL.iter().map(|class| class.counter());
@@ -32,6 +36,7 @@ pub fn known() -> Vec<String> {
         .chain(operations)
         .chain(workloads)
         .chain(buggify::names())
+        .chain([LEADER_MISSED.to_owned()])
         .collect()
 }
 
@@ -64,7 +69,7 @@ mod tests {
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), names.len());
         assert!(names.iter().all(|name| {
-            ["fault/", "operation/", "workload/", "buggify/"]
+            ["fault/", "operation/", "workload/", "buggify/", "status/"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
         }));

@@ -558,6 +558,9 @@ impl Run {
                     if let Some(now) = now
                         && last.as_ref() != Some(&now)
                     {
+                        if last.as_ref().is_some_and(|last| misses_leader(last, &now)) {
+                            cluster.count(coverage::LEADER_MISSED);
+                        }
                         trace_observation(&world, &now);
                         let place = crate::cluster::name(now.member);
                         world.notebook().observe(world.now(), &place, &now);
@@ -626,6 +629,12 @@ impl Run {
             self.world.sleep(PROBE_INTERVAL).await;
         }
     }
+}
+
+/// A follower has given its leader up.
+fn misses_leader(last: &Observation, now: &Observation) -> bool {
+    let followed = last.leader.is_some_and(|leader| leader != last.id);
+    followed && now.leader.is_none() && (last.life, last.term) == (now.life, now.term)
 }
 
 fn trace_observation(world: &World, now: &Observation) {

@@ -29,6 +29,8 @@ pub const APPEND_BYTES_MAX: usize = 64 * 1024;
 pub const PEER_FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often members ask each other for a sign of life, to know how long that takes: as often as etcd's prober.
 pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
+/// A peer that is silent for longer is not connected: etcd's timeout for reading from one.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Peers that are counted each for itself.
 pub const PEERS_COUNTED_MAX: usize = 64;
 /// A chunk of a snapshot that is streamed to a lagging member.

@@ -89,7 +89,12 @@ impl Consensus {
             };
             match found {
                 Some(found) => return Ok(found),
-                None if self.env().now() >= deadline => return Err(Denied::TIMEOUT),
+                None if self.env().now() >= deadline => {
+                    return Err(match self.status().leader {
+                        Some(_) => Denied::TIMEOUT,
+                        None => Denied::NO_LEADER,
+                    });
+                }
                 None => self.env().sleep(RETRY).await,
             }
         }

@@ -67,11 +67,11 @@ impl From<Objection> for Denied {
     }
 }
 
-/// Since when each peer has answered the leader without a gap.
+/// What tells how long peers have been well besides their connections: the leader's begin with its first heartbeats, unlike
+/// those of etcd, where all members are always connected.
 #[derive(Default)]
 pub struct Health {
-    since: BTreeMap<MemberId, Instant>,
-    /// When this member first had a leader: peers were well before they were asked by this leader.
+    /// When this member first had a leader.
     led_since: Option<Instant>,
     /// Since when this member leads, if it does.
     leads_since: Option<Instant>,
@@ -128,7 +128,12 @@ impl Consensus {
             }
             let now = self.env().now();
             if now >= deadline {
-                return Err(Denied::TIMEOUT);
+                return Err(match (leader, change) {
+                    (Some(_), _) => Denied::TIMEOUT,
+                    (None, Change::Promote { .. }) => Denied::NO_LEADER,
+                    // Who has no leader is not connected to a quorum.
+                    (None, _) => Denied::UNHEALTHY,
+                });
             }
             let _ = self
                 .env()
@@ -186,7 +191,7 @@ impl Consensus {
         if started < quorum(rest) {
             return Err(Objection::NotEnoughStarted);
         }
-        let is_down = id != self.member_id() && !self.health().since.contains_key(&id);
+        let is_down = id != self.member_id() && self.0.network.connected_since(id).is_none();
         if !is_down && self.connected().saturating_sub(1) < quorum(rest) {
             return Err(Objection::Unhealthy);
         }
@@ -224,40 +229,28 @@ impl Consensus {
         let voters: Vec<MemberId> = self.read(|state, _| state.member_ids(false).collect());
         let (health, now) = (self.health(), self.env().now());
         let well = |id: &&MemberId| {
-            let since = health.since.get(id);
-            **id == self.member_id() || since.is_some_and(|since| now - *since >= HEALTH_INTERVAL)
+            let well_since = || {
+                let since = self.0.network.connected_since(**id)?;
+                // Who answers a new leader's first heartbeats, one sooner than another, was well under the one before.
+                let by_then = health.leads_since? + self.election_timeout();
+                health.led_since.filter(|_| since <= by_then).or(Some(since))
+            };
+            **id == self.member_id() || well_since().is_some_and(|since| now - since >= HEALTH_INTERVAL)
         };
         voters.iter().filter(well).count()
     }
 
-    /// Notes who answers this leader.
-    fn note_health(&self, leads: bool) {
+    /// Notes when there was a leader first, and whether it is this member.
+    fn note_leader(&self, leader: Option<MemberId>) {
         let now = self.env().now();
         let mut health = self.health();
-        if self.status().leader.is_some() {
+        if leader.is_some() {
             health.led_since.get_or_insert(now);
         }
-        if !leads {
-            health.since.clear();
-            health.leads_since = None;
-            return;
-        }
-        let leads_since = *health.leads_since.get_or_insert(now);
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        // Who answers a new leader's first heartbeats, one sooner than another, was well under the one before.
-        let is_new = now - leads_since < self.election_timeout();
-        let known = health.led_since.filter(|_| is_new).unwrap_or(now);
-        for (id, acked) in metrics.heartbeat.iter().flatten() {
-            let answers = acked
-                .as_ref()
-                .is_some_and(|acked| now - **acked < self.election_timeout());
-            if !answers {
-                health.since.remove(id);
-            } else if *id != self.member_id() {
-                health.since.entry(*id).or_insert(known);
-            }
-        }
+        health.leads_since = match leader == Some(self.member_id()) {
+            true => health.leads_since.or(Some(now)),
+            false => None,
+        };
     }
 
     /// Keeps raft's membership in step with the decisions, while this member leads; and finds out whether this
@@ -268,7 +261,7 @@ impl Consensus {
         loop {
             let status = self.status();
             let leads = status.leader == Some(self.member_id());
-            self.note_health(leads);
+            self.note_leader(status.leader);
             let now = self.env().now();
             if status.leader.is_some() {
                 led_at = now;

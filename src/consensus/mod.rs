@@ -11,6 +11,7 @@
 //! leases that live on the leader's clock, membership and status.
 
 mod alone;
+mod contact;
 mod counted;
 mod hash;
 mod join;
@@ -63,6 +64,7 @@ use crate::state::exchange::Export;
 use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
 use crate::transport::{self, AddressBook, Identity, Purpose, Way};
+use contact::LeaderContact;
 use machine::{Core, Followers, Machine};
 use message::{PeerRequest, PeerResponse};
 use network::Network;
@@ -128,6 +130,7 @@ struct Shared {
     reads: Arc<ReadQueue>,
     network: Network,
     status: signal::Sender<Status>,
+    contact: LeaderContact,
     /// For the hot path, as of the last look of [`Consensus::run_status`].
     term_seen: AtomicU64,
     lagging: AtomicBool,
@@ -195,6 +198,7 @@ impl Consensus {
         .map_err(|fatal| Broken::new(format!("raft cannot start: {fatal}")))?;
         let (reads, reader_woken) = ReadQueue::new();
         let (status, _) = signal::channel(Status::default());
+        let contact = LeaderContact::new(env.now(), options.election_timeout);
         let consensus = Consensus(Arc::new(Shared {
             env,
             options,
@@ -205,6 +209,7 @@ impl Consensus {
             reads,
             network,
             status,
+            contact,
             term_seen: AtomicU64::new(0),
             lagging: AtomicBool::new(false),
             damage: OnceLock::new(),

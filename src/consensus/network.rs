@@ -30,7 +30,7 @@ use super::types::{
 };
 use crate::base::{Broken, MemberId, limits};
 use crate::runtime::buggify::{self, Site, pause};
-use crate::runtime::{BoxFuture, Env, Task};
+use crate::runtime::{BoxFuture, Env, Instant, Task};
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{
     Address, AddressBook, Dialer, FrameReader, FrameWriter, Identity, Purpose, RpcClient, Way, WayBack,
@@ -92,6 +92,14 @@ impl Network {
         client
             .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose, self.back_for(purpose)))
             .clone()
+    }
+
+    /// Since when a peer is connected without a gap; `None`: it is not.
+    pub fn connected_since(&self, peer: MemberId) -> Option<Instant> {
+        // Whoever is not a member is not dialled for it.
+        let clients = self.clients.lock();
+        let clients = clients.expect("no code that panics runs under this lock");
+        clients.get(&(peer, Purpose::Control))?.connected_since()
     }
 
     /// Who needs the log because of a snapshot.

@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::unfold;
+use futures_util::{FutureExt, StreamExt};
 use openraft::Snapshot;
 use openraft::errors::{Fatal, RaftError};
 use tokio::sync::OwnedRwLockReadGuard;
@@ -159,10 +159,11 @@ impl Consensus {
                 .pre_vote(request)
                 .await
                 .map_or_else(refused, PeerResponse::Vote),
-            PeerRequest::Heartbeat(request) => raft
-                .append_entries(request)
-                .await
-                .map_or_else(refused, PeerResponse::Heartbeat),
+            PeerRequest::Heartbeat(request) => {
+                self.hear_leader(&request.vote);
+                let answered = raft.append_entries(request).await;
+                answered.map_or_else(refused, PeerResponse::Heartbeat)
+            }
             PeerRequest::TransferLeader(request) => match raft.handle_transfer_leader(request).await {
                 Ok(response) => PeerResponse::TransferLeader(response),
                 Err(error) => PeerResponse::Refused(error.to_string()),
@@ -200,6 +201,11 @@ impl Consensus {
             }),
             PeerRequest::Describe => PeerResponse::Describe(self.describe()),
         }
+    }
+
+    /// Noted as it comes: what is done with it may have to wait for a disk.
+    fn hear_leader(&self, vote: &Vote) {
+        self.0.contact.hear(vote, self.env().now());
     }
 
     /// A granted vote is a promise, and logged as one: the simulator holds the member to it over crashes.
@@ -249,15 +255,27 @@ impl Consensus {
 
 /// Feeds a leader's entries to raft and answers in order, until either side has enough.
 async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: FrameWriter) -> io::Result<()> {
-    let gate = consensus.0.appends.clone();
-    let requests = unfold((reader, gate, None), |(mut reader, gate, passed)| async move {
-        // Who asks for the next request has handed the last one to raft.
-        drop::<Option<OwnedRwLockReadGuard<()>>>(passed);
-        let frame = reader.next().await.ok()??;
-        let request: AppendRequest = decode(&frame).ok()?;
-        let passed = gate.clone().read_owned().await;
-        Some((request, (reader, gate, Some(passed))))
-    });
+    let requests = unfold(
+        (reader, consensus.clone(), None),
+        |(mut reader, consensus, passed)| async move {
+            // Who asks for the next request has handed the last one to raft.
+            drop::<Option<OwnedRwLockReadGuard<()>>>(passed);
+            // What lay unread while the log was busy, or a snapshot was installed, does not tell that the leader is there now.
+            let (frame, is_fresh) = {
+                let mut next = pin!(reader.next());
+                match next.as_mut().now_or_never() {
+                    Some(frame) => (frame, false),
+                    None => (next.await, true),
+                }
+            };
+            let request: AppendRequest = decode(&frame.ok()??).ok()?;
+            if is_fresh {
+                consensus.hear_leader(&request.vote);
+            }
+            let passed = consensus.0.appends.clone().read_owned().await;
+            Some((request, (reader, consensus, Some(passed))))
+        },
+    );
     let mut answers = Box::pin(consensus.raft().stream_append(requests));
     while let Some(answer) = answers.next().await {
         let answer = answer.map_err(io::Error::other)?;
@@ -315,6 +333,7 @@ async fn receive_snapshot(
     let mut decoder = SnapshotDecoder::new();
     while decoder.finish().is_err() {
         let chunk = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        consensus.hear_leader(&vote);
         install.write(decoder.next_chunk(chunk).map_err(io::Error::other)?)?;
     }
     pause(

@@ -1,9 +1,15 @@
 //! How this member stands in raft, and leadership: who leads, its heartbeats, handing it over.
+//!
+//! Nobody leads for a member that is cut off: a leader that no quorum answers says so after one and a half election
+//! timeouts (CheckQuorum), a follower that hears no leader after one. All that etcd derives from a missing leader
+//! (health, streams that demand one, metrics, error texts) is derived from [`Status::leader`].
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::select;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 
@@ -21,6 +27,7 @@ pub const REMOVED: &str = "the member has been permanently removed from the clus
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Status {
     pub term: u64,
+    /// Who leads, if that one was heard of late.
     pub leader: Option<MemberId>,
     /// Highest committed index that this member knows.
     pub committed: u64,
@@ -78,29 +85,33 @@ impl Consensus {
     pub fn status(&self) -> Status {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
+        let (own, now) = (self.member_id(), self.env().now());
         let leads = metrics.state == ServerState::Leader;
         let alone = metrics.membership_config.voter_ids().count() == 1;
         // A leader that has not heard from a quorum for long is one only in its own view (CheckQuorum).
         let acked = metrics.last_quorum_acked.as_ref().is_some_and(|acked| {
-            let silence = self.0.env.now() - **acked;
+            let silence = now - **acked;
             silence < self.0.options.election_timeout * 3 / 2
         });
+        let heard = || self.0.contact.time_left(metrics.current_term, now).is_some();
+        let is_alive = |leader: &MemberId| match leads {
+            true => alone || acked,
+            // After a restart raft names this very member if it led before.
+            false => *leader != own && heard(),
+        };
         let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
         let membership = &metrics.membership_config;
         let set = membership.log_id().as_ref();
         let decided = set.is_none_or(|set| metrics.local_committed.as_ref() >= Some(set));
-        let removed = self.0.network.is_removed() || self.0.core.has_left(self.member_id());
+        let removed = self.0.network.is_removed() || self.0.core.has_left(own);
         Status {
             term: metrics.current_term,
-            leader: metrics.current_leader.filter(|_| !leads || alone || acked),
+            leader: metrics.current_leader.filter(is_alive),
             committed: metrics.local_committed.map_or(0, |committed| committed.index),
             applied: self.0.core.applied().map_or(0, |applied| applied.index),
             snapshot: metrics.snapshot.map_or(0, |snapshot| snapshot.index),
             is_learner: self.0.core.is_learner(),
-            is_voter: metrics
-                .membership_config
-                .voter_ids()
-                .any(|voter| voter == self.member_id()),
+            is_voter: metrics.membership_config.voter_ids().any(|voter| voter == own),
             membership: set.map(position),
             is_settled: decided && membership.membership().get_joint_config().len() <= 1,
             fatal: removed
@@ -128,9 +139,13 @@ impl Consensus {
     /// Keeps [`Self::status_signal`] up to date, and the lessor in step with leadership.
     pub(super) async fn run_status(self) {
         let mut server_metrics = self.0.raft.server_metrics();
+        let mut regained = self.0.contact.regained();
         let mut led_term = None;
         loop {
+            let now = self.env().now();
+            self.0.contact.look(now);
             let status = self.status();
+            let left = self.0.contact.time_left(status.term, now);
             self.0.term_seen.store(status.term, Ordering::Relaxed);
             let behind = status.committed.saturating_sub(status.applied);
             self.0
@@ -155,9 +170,11 @@ impl Consensus {
             if fatal {
                 return;
             }
-            // Whether a leader still hears from a quorum is a matter of time, not of an event.
+            // Whether a leader still hears from a quorum is a matter of time, not of an event; whether it is heard, of both.
             let tick = self.0.options.election_timeout / 4;
-            let _ = self.0.env.timeout(tick, server_metrics.changed()).await;
+            let wait = left.unwrap_or(tick).min(tick);
+            let (changed, regained) = (pin!(server_metrics.changed()), pin!(regained.changed()));
+            let _ = self.0.env.timeout(wait, select(changed, regained)).await;
             pause(self.env(), Site::StatusLate, tick).await;
         }
     }

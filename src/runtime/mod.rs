@@ -37,7 +37,7 @@ use crate::base::Figures;
 pub use disk::{Disk, File};
 pub use futures_util::future::BoxFuture;
 pub use net::{Listener, Stream};
-pub use time::Instant;
+pub use time::{Instant, Silence};
 
 /// What an environment has to provide. Implemented twice: for tokio and by the simulator.
 pub trait Runtime: Send + Sync + 'static {

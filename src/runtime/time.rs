@@ -69,3 +69,37 @@ impl Sub for Instant {
         self.saturating_since(earlier)
     }
 }
+
+/// How long nothing has been heard of somebody, as far as this process was there to listen: from one look to the next no
+/// more than a step counts. While a process is stopped, or gets no processor, what others send waits unread, and time
+/// goes on; etcd counts ticks for the same reason, of which a pause brings one.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    lasted: Duration,
+    looked: Instant,
+    step_max: Duration,
+}
+
+impl Silence {
+    pub fn begin(now: Instant, step_max: Duration) -> Self {
+        Silence {
+            lasted: Duration::ZERO,
+            looked: now,
+            step_max,
+        }
+    }
+
+    pub fn lasted(&self, now: Instant) -> Duration {
+        self.lasted + (now - self.looked).min(self.step_max)
+    }
+
+    pub fn look(&mut self, now: Instant) {
+        self.lasted = self.lasted(now);
+        self.looked = now;
+    }
+
+    /// Something was heard.
+    pub fn end(&mut self, now: Instant) {
+        *self = Silence::begin(now, self.step_max);
+    }
+}

@@ -9,6 +9,9 @@
 //! Orchestrators restart members by these answers, so names, texts and status codes are etcd's.
 
 use std::fmt::Write;
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
 
 use super::Api;
 use super::auth::Caller;
@@ -123,12 +126,20 @@ impl Api {
                 return Err(format!("ALARM {name}"));
             }
         }
-        if !serializable && self.consensus.status().leader.is_none() {
-            return Err("RAFT NO LEADER".into());
+        let probe = async {
+            let probed = self.probe(serializable).await;
+            probed.map_err(|denied| format!("RANGE ERROR:{denied}"))
+        };
+        if serializable {
+            return probe.await;
         }
-        self.probe(serializable)
-            .await
-            .map_err(|denied| format!("RANGE ERROR:{denied}"))
+        // Not only at the beginning: a read that waits for a leader would outlast the patience of who asks.
+        let mut status = self.consensus.status_signal();
+        let lost = status.wait_until(|status| status.leader.is_none());
+        match select(pin!(lost), pin!(probe)).await {
+            Either::Left(_) => Err("RAFT NO LEADER".into()),
+            Either::Right((probed, _)) => probed,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::Api;
 use crate::base::{Denied, MemberId};
 use crate::consensus::Status;
+use crate::runtime::Silence;
 
 /// Election time-outs without a leader after which a stream that demanded one ends.
 const LEADERLESS_ELECTION_TIMEOUTS: u32 = 3;
@@ -43,18 +44,19 @@ impl Standing {
 /// Follows raft for as long as the member runs.
 pub async fn follow(api: Arc<Api>) {
     let mut signal = api.consensus.status_signal();
-    let mut led_at = api.env.now();
+    let election_timeout = api.consensus.election_timeout();
+    let mut leaderless = Silence::begin(api.env.now(), election_timeout);
     loop {
         let status = api.consensus.status();
         if api.standing.set(&status) {
             api.metrics.leader_changes.inc();
         }
         let now = api.env.now();
-        if status.leader.is_some() {
-            led_at = now;
+        match status.leader {
+            Some(_) => leaderless.end(now),
+            None => leaderless.look(now),
         }
-        let election_timeout = api.consensus.election_timeout();
-        if now - led_at >= LEADERLESS_ELECTION_TIMEOUTS * election_timeout {
+        if leaderless.lasted(now) >= LEADERLESS_ELECTION_TIMEOUTS * election_timeout {
             api.streams.end_leaderless(Denied::NO_LEADER);
         }
         if status.fatal.is_some() {

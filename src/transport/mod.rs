@@ -11,6 +11,7 @@
 mod back;
 mod frame;
 mod handshake;
+mod link;
 mod rpc;
 mod serve;
 

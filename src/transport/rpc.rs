@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::back::{BACK, WayBack};
 use super::handshake::{Dialer, Purpose};
+use super::link::Link;
 use super::{FrameReader, FrameWriter, malformed};
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::{Instant, Task};
@@ -30,6 +31,7 @@ pub struct RpcClient {
     purpose: Purpose,
     back: Option<WayBack>,
     connection: Arc<Mutex<Option<Connection>>>,
+    link: Arc<Link>,
 }
 
 /// A connection, or the attempt to open one.
@@ -134,6 +136,7 @@ impl RpcClient {
     /// `back` is for peers that cannot be dialled, or cannot dial.
     pub fn new(dialer: Dialer, purpose: Purpose, back: Option<WayBack>) -> Self {
         RpcClient {
+            link: Arc::new(Link::new(dialer.timeout)),
             dialer: Arc::new(dialer),
             purpose,
             back,
@@ -150,6 +153,11 @@ impl RpcClient {
             Ok(Err(_)) => Err(io::ErrorKind::ConnectionReset.into()),
             Err(elapsed) => Err(self.give_up(id, &calls, timeout, elapsed.into())),
         }
+    }
+
+    /// Since when the peer is connected without a gap; `None`: it is not.
+    pub fn connected_since(&self) -> Option<Instant> {
+        self.link.connected_since(self.dialer.env.now())
     }
 
     #[expect(clippy::type_complexity, reason = "three things that belong to one call")]
@@ -210,6 +218,7 @@ impl RpcClient {
             back: self.back.clone(),
             frames: requests.clone(),
             calls: calls.clone(),
+            link: self.link.clone(),
         };
         Connection {
             requests,
@@ -227,6 +236,7 @@ struct Serve {
     /// Where frames that go out wait.
     frames: mpsc::Sender<(u64, Bytes)>,
     calls: Arc<Mutex<Calls>>,
+    link: Arc<Link>,
 }
 
 impl Serve {
@@ -234,14 +244,21 @@ impl Serve {
     async fn run(self, mut queue: mpsc::Receiver<(u64, Bytes)>) {
         let over = match (self.dialer.dial(self.purpose).await, &self.back) {
             (Ok((reader, writer)), _) => {
+                self.link.heard(self.dialer.env.now());
                 let over = self.exchange(reader, writer, queue).await;
+                self.link.lost();
                 if let Some(figures) = self.dialer.figures() {
                     figures.gone();
                 }
                 over
             }
             (Err(error), Some(back)) => back.relay(self.dialer.peer, &mut queue, &self.calls, error).await,
-            (Err(error), None) => error,
+            (Err(error), None) => {
+                if error.kind() != io::ErrorKind::TimedOut {
+                    self.link.lost();
+                }
+                error
+            }
         };
         lock(&self.calls).close(&over);
     }
@@ -272,6 +289,7 @@ impl Serve {
                 Ok(None) => return io::ErrorKind::ConnectionReset.into(),
                 Err(error) => return error,
             };
+            self.link.heard(self.dialer.env.now());
             match id & BACK {
                 0 => lock(&self.calls).finish(id, body),
                 _ => self.answer(id, body),

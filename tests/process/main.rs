@@ -2,6 +2,7 @@
 //!
 //! * `single`: what one node serves, and what it keeps over restarts and `kill -9`;
 //! * `cluster`: three processes, the death of a leader, a member that is far behind;
+//! * `cutoff`: a follower that hears nobody any more, side by side with a real etcd where there is one;
 //! * `kills`: `kill -9` of one member after the other under load;
 //! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
 //! * `snapshot`: the way in and out, offline commands;
@@ -21,6 +22,7 @@
 //! The simulator looks for rare interleavings; these tests show that what it simulates is what runs.
 
 mod cluster;
+mod cutoff;
 mod damage;
 mod differential;
 mod discovery;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::member_log::{Change, Entry, MemberLog};
 use super::memberships::Memberships;
-use super::observation::{Observation, Sight, Voters};
+use super::observation::{LeaderSilence, Observation, Sight, Voters};
 use super::{Step, Vote};
 
 /// See the module.
@@ -37,6 +37,7 @@ pub(super) struct Taken {
     id: u64,
     same_life: bool,
     now: Option<Observation>,
+    leader_silence: Option<LeaderSilence>,
     change: Change,
 }
 
@@ -78,6 +79,7 @@ impl Book {
             id,
             same_life,
             now: sight.observation,
+            leader_silence: sight.leader_silence,
             change,
         })
     }
@@ -88,6 +90,7 @@ impl Book {
             same_life: taken.same_life,
             before: self.last.get(&taken.place),
             now: taken.now.as_ref(),
+            leader_silence: taken.leader_silence,
             id: taken.id,
             log,
             change: &taken.change,

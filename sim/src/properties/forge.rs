@@ -3,11 +3,12 @@
 //! Members have the ids 1, 2, …; entry 0 of every log is the first membership, of term 1, and everybody's digest at an index is
 //! a function of that index.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{About, Added, LogLook, Membership, Observation, Properties, Sight, Vote};
+use super::{About, Added, LeaderSilence, LogLook, Membership, Observation, Properties, Sight, Vote};
 
 pub struct Forge {
     properties: Properties,
@@ -16,6 +17,7 @@ pub struct Forge {
     /// Everything that each log holds.
     held: Vec<Vec<Added>>,
     starting: BTreeSet<usize>,
+    silences: BTreeMap<usize, LeaderSilence>,
 }
 
 fn entry(index: u64, term: u64) -> Added {
@@ -68,6 +70,7 @@ impl Forge {
             logs: vec![log; count],
             held: vec![vec![first]; count],
             starting: BTreeSet::new(),
+            silences: BTreeMap::new(),
         }
     }
 
@@ -257,6 +260,18 @@ impl Forge {
         self.logs[member].added = self.held[member].iter().map(read_back).collect();
     }
 
+    /// A member names another one as the leader, of whom it has heard nothing for so many election timeouts.
+    pub fn follow(&mut self, member: usize, leader: usize, silence: f64) {
+        let election_timeout = Duration::from_secs(1);
+        let lasted = election_timeout.mul_f64(silence);
+        self.members[member].leader = Some(self.members[leader].id);
+        let silence = LeaderSilence {
+            lasted,
+            election_timeout,
+        };
+        self.silences.insert(member, silence);
+    }
+
     fn look(&mut self) -> Result<(), crate::report::Violation> {
         let mut sights = Vec::new();
         for (member, (now, log)) in self.members.iter().zip(&mut self.logs).enumerate() {
@@ -269,6 +284,7 @@ impl Forge {
                 member,
                 life: now.life,
                 observation: Some(now.clone()),
+                leader_silence: self.silences.get(&member).copied(),
                 log: Some(log_now),
             });
         }

@@ -19,6 +19,7 @@ use super::membership_in_force::MembershipInForce;
 use super::membership_steps::MembershipSteps;
 use super::monotonic::Monotonic;
 use super::no_hole::NoHole;
+use super::no_leader_is_noticed::NoLeaderIsNoticed;
 use super::purge_behind_engine::PurgeBehindEngine;
 use super::snapshot_committed::SnapshotCommitted;
 use super::state_machine_safety::StateMachineSafety;
@@ -56,6 +57,7 @@ pub(super) fn of_steps() -> Vec<Box<dyn Property>> {
         Box::new(IndexesOrdered),
         Box::new(AppliedInOrder),
         Box::new(StateMachineSafety::default()),
+        Box::new(NoLeaderIsNoticed),
     ]
 }
 

@@ -33,6 +33,7 @@ mod membership_steps;
 mod memberships;
 mod monotonic;
 mod no_hole;
+mod no_leader_is_noticed;
 mod observation;
 mod purge_behind_engine;
 mod snapshot_committed;
@@ -41,7 +42,7 @@ mod vote_up_to_date;
 
 pub use book::Book;
 pub use list::{About, all, of_all, table};
-pub use observation::{Added, LogLook, Membership, Observation, Sight, Voters};
+pub use observation::{Added, LeaderSilence, LogLook, Membership, Observation, Sight, Voters};
 
 use durable_vote::DurableVote;
 use member_log::{Change, MemberLog};
@@ -56,6 +57,8 @@ pub struct Step<'a> {
     pub before: Option<&'a Observation>,
     /// `None` while the process ends: only its log is seen then.
     pub now: Option<&'a Observation>,
+    /// `None` if it names no other member as the leader.
+    pub leader_silence: Option<LeaderSilence>,
     pub id: u64,
     /// The log as it is now.
     pub log: &'a MemberLog,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whose votes count: a quorum is a majority of each set.
 pub type Voters = Arc<Vec<BTreeSet<u64>>>;
@@ -32,6 +33,14 @@ pub struct Observation {
     /// The index that the digest belongs to.
     pub digest_index: u64,
     pub digest: u64,
+}
+
+/// For how long a member has read nothing that came from the leader that it names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaderSilence {
+    /// In simulated time, as far as its process ran without a pause.
+    pub lasted: Duration,
+    pub election_timeout: Duration,
 }
 
 /// What a member's log looks like, as a difference to the last look.
@@ -76,6 +85,8 @@ pub struct Sight {
     pub life: u64,
     /// `None` if the process is about to end.
     pub observation: Option<Observation>,
+    /// `None` if it names no other member as the leader.
+    pub leader_silence: Option<LeaderSilence>,
     /// `None` if the process has only begun.
     pub log: Option<LogLook>,
 }

@@ -79,6 +79,8 @@ struct Host {
     drive: Arc<Mutex<Drive>>,
     clock: Arc<Mutex<Clock>>,
     state: Running,
+    /// When it was started, or ran again after a pause.
+    running_since: Nanos,
     powered: bool,
     process: Option<NodeHandle>,
     lives: u64,
@@ -183,6 +185,7 @@ impl World {
             drive: Arc::new(Mutex::new(Drive::new(*disk_settings, dice))),
             clock: Arc::new(Mutex::new(Clock::new(0, 0))),
             state: Running::Off,
+            running_since: 0,
             powered: true,
             process: None,
             lives: 0,
@@ -234,7 +237,7 @@ impl World {
         });
         self.event(&host.name, format_args!("start {}", host.lives));
         self.notebook().life(now, &host.name, Step::Started);
-        host.state = Running::On;
+        (host.state, host.running_since) = (Running::On, now);
         host.process = Some(tasks.clone());
         drop(hosts);
         tasks.spawn(main(env.clone()));
@@ -319,8 +322,9 @@ impl World {
                 Step::Resumed
             }
         };
-        self.notebook().life(self.now(), &host.name, step);
-        host.state = to;
+        let now = self.now();
+        self.notebook().life(now, &host.name, step);
+        (host.state, host.running_since) = (to, now);
         true
     }
 
@@ -330,6 +334,12 @@ impl World {
 
     pub fn is_running(&self, id: HostId) -> bool {
         locked(&self.shared.hosts)[id].state == Running::On
+    }
+
+    /// Since when a host's process has run without a pause; `None`: it does not run.
+    pub fn running_since(&self, id: HostId) -> Option<Nanos> {
+        let host = &locked(&self.shared.hosts)[id];
+        (host.state == Running::On).then_some(host.running_since)
     }
 
     /// Does something to the network.

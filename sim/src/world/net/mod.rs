@@ -152,6 +152,8 @@ pub struct Net {
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     next_binding: u64,
+    /// When the processes of a host last read something that another one had sent: to, from.
+    heard: BTreeMap<(HostId, HostId), Nanos>,
     /// Counted over the run, for the report.
     pub resets: u64,
     pub timeouts: u64,
@@ -172,6 +174,7 @@ impl Net {
             connections: BTreeMap::new(),
             next_connection: 0,
             next_binding: 0,
+            heard: BTreeMap::new(),
             resets: 0,
             timeouts: 0,
             into_halves: 0,
@@ -196,6 +199,11 @@ impl Net {
         row.push(Link::new(Speed::LOOPBACK));
         self.links.push(row);
         id
+    }
+
+    /// When a host last read something that came from another one; 0: never.
+    pub fn heard(&self, by: HostId, from: HostId) -> Nanos {
+        self.heard.get(&(by, from)).copied().unwrap_or(0)
     }
 
     /// How many machines there are.
@@ -332,8 +340,12 @@ impl Net {
         self.check(now, id)?;
         let (end, opposite) = self.connection(id)?.pair(id.side);
         if end.is_readable() {
-            if end.read(put, room) > 0 && opposite.holder == Holder::Process {
-                opposite.slot.wake_writer();
+            let (to, from) = (end.host, opposite.host);
+            if end.read(put, room) > 0 {
+                if opposite.holder == Holder::Process {
+                    opposite.slot.wake_writer();
+                }
+                self.heard.insert((to, from), now);
             }
             return Poll::Ready(Ok(()));
         }

@@ -1,0 +1,165 @@
+//! When this member last heard from a leader.
+//!
+//! A follower that hears nothing from its leader for an election timeout has none: etcd's raft forgets the leader when
+//! it begins to campaign. openraft goes on naming the one of its vote until there is another, so what leaders send is
+//! noted here, on whichever connection it comes, and [`Consensus::status`](super::Consensus::status) asks.
+//!
+//! A term has one leader, so its number says who was heard. One that is over is ignored.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::types::Vote;
+use crate::runtime::{Instant, Silence, signal};
+
+/// See the module.
+pub struct LeaderContact {
+    election_timeout: Duration,
+    heard: Mutex<Heard>,
+    /// Tells whoever follows the status that a leader is heard again.
+    regained: signal::Sender<()>,
+}
+
+struct Heard {
+    /// 0: nobody was heard yet. A member that starts does not count the leader of the vote on its disk.
+    term: u64,
+    silence: Silence,
+}
+
+impl LeaderContact {
+    pub fn new(now: Instant, election_timeout: Duration) -> Self {
+        LeaderContact {
+            election_timeout,
+            heard: Mutex::new(Heard {
+                term: 0,
+                silence: Silence::begin(now, election_timeout / 2),
+            }),
+            regained: signal::channel(()).0,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard
+            .lock()
+            .expect("no code that panics runs under this lock")
+    }
+
+    /// A heartbeat, entries or a piece of a snapshot have come from the leader of this vote.
+    pub fn hear(&self, vote: &Vote, now: Instant) {
+        let term = vote.leader_id.term;
+        let mut heard = self.lock();
+        if term < heard.term {
+            return;
+        }
+        let was_lost = term > heard.term || heard.silence.lasted(now) >= self.election_timeout;
+        heard.term = term;
+        heard.silence.end(now);
+        drop(heard);
+        if was_lost {
+            self.regained.send(());
+        }
+    }
+
+    /// How long the leader of a term may still be silent; `None`: it has been for too long, or was never heard.
+    pub fn time_left(&self, term: u64, now: Instant) -> Option<Duration> {
+        let heard = self.lock();
+        let left = self.election_timeout.saturating_sub(heard.silence.lasted(now));
+        (heard.term == term && !left.is_zero()).then_some(left)
+    }
+
+    /// To be called several times in an election timeout: what passes between two calls counts in part only, see
+    /// [`Silence`].
+    pub fn look(&self, now: Instant) {
+        self.lock().silence.look(now);
+    }
+
+    /// Watches for a leader that is heard again.
+    pub fn regained(&self) -> signal::Receiver<()> {
+        self.regained.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use openraft::impls::leader_id_std::LeaderId;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    fn vote(term: u64) -> Vote {
+        Vote {
+            leader_id: LeaderId { term, voted_for: 7 },
+            committed: true,
+        }
+    }
+
+    fn names_leader(contact: &LeaderContact, term: u64, now: u64) -> bool {
+        contact.time_left(term, at(now)).is_some()
+    }
+
+    /// Lets time pass in steps, as the status task does.
+    fn pass(contact: &LeaderContact, from: u64, to: u64) {
+        (from..=to).step_by(250).for_each(|now| contact.look(at(now)));
+    }
+
+    #[test]
+    fn a_leader_that_is_silent_for_an_election_timeout_is_none() {
+        let contact = LeaderContact::new(at(0), TIMEOUT);
+        assert!(!names_leader(&contact, 0, 0), "nobody was heard yet");
+        contact.hear(&vote(3), at(0));
+        pass(&contact, 0, 750);
+        assert_eq!(contact.time_left(3, at(999)), Some(Duration::from_millis(1)));
+        assert!(!names_leader(&contact, 3, 1_000));
+        contact.hear(&vote(3), at(1_100));
+        assert!(names_leader(&contact, 3, 1_100));
+    }
+
+    #[test]
+    fn only_the_leader_of_the_term_counts() {
+        let contact = LeaderContact::new(at(0), TIMEOUT);
+        contact.hear(&vote(3), at(0));
+        assert!(!names_leader(&contact, 4, 0), "that one has not been heard");
+        contact.hear(&vote(5), at(100));
+        pass(&contact, 100, 850);
+        contact.hear(&vote(3), at(900));
+        assert!(
+            !names_leader(&contact, 5, 1_100),
+            "one whose term is over says nothing"
+        );
+        assert!(!names_leader(&contact, 3, 1_100));
+    }
+
+    /// It has stood still itself: what came meanwhile has not been read yet.
+    #[test]
+    fn a_pause_of_this_process_is_not_the_leaders_silence() {
+        let contact = LeaderContact::new(at(0), TIMEOUT);
+        contact.hear(&vote(3), at(0));
+        contact.look(at(250));
+        contact.look(at(60_000));
+        assert!(names_leader(&contact, 3, 60_000));
+        pass(&contact, 60_250, 60_500);
+        assert!(!names_leader(&contact, 3, 60_500));
+    }
+
+    #[test]
+    fn who_follows_is_told_of_a_leader_that_is_heard_again_and_of_no_more() {
+        let contact = LeaderContact::new(at(0), TIMEOUT);
+        let mut regained = contact.regained();
+        let mut told = || regained.changed().now_or_never().is_some();
+        contact.hear(&vote(3), at(0));
+        assert!(told());
+        contact.hear(&vote(3), at(100));
+        assert!(!told());
+        pass(&contact, 100, 1_350);
+        contact.hear(&vote(3), at(1_400));
+        assert!(told());
+        contact.hear(&vote(4), at(1_450));
+        assert!(told(), "another leader");
+    }
+}
