@@ -27,6 +27,8 @@ pub const PROPOSALS_QUEUED_MAX: usize = 16 * 1024;
 pub const APPEND_BYTES_MAX: usize = 64 * 1024;
 /// A frame between peers: a batch of entries, or a chunk of a snapshot.
 pub const PEER_FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The first frame between peers, before it is known who sends it.
+pub const PEER_HELLO_BYTES_MAX: usize = 1024;
 /// How often members ask each other for a sign of life, to know how long that takes: as often as etcd's prober.
 pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// Peers that are counted each for itself.

@@ -272,7 +272,7 @@ async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: Fr
             break;
         }
     }
-    writer.close().await
+    writer.end().await
 }
 
 /// Receives and installs a snapshot, and says now and then that it is at it.
@@ -298,7 +298,7 @@ async fn serve_snapshot(
         }
     };
     writer.send(&encode(&SnapshotReply::Installed(response))).await?;
-    writer.close().await
+    writer.end().await
 }
 
 /// Receives a snapshot into a fresh generation of the store and hands it to raft.

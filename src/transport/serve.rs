@@ -140,7 +140,7 @@ async fn serve(
         Purpose::Request => answer(env, from, reader, writer, handler, Some(callers)).await,
         Purpose::Discover => {
             writer.send(&handler.discover().await).await?;
-            writer.close().await
+            writer.end().await
         }
         Purpose::Append => handler.append(from, reader, writer).await,
         Purpose::Snapshot => handler.snapshot(from, reader, writer).await,

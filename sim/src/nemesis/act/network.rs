@@ -263,4 +263,15 @@ impl Blow<'_> {
         self.wait().await;
         self.world.net(|net, _| net.into_halves) > before
     }
+
+    /// They stay: a cluster has to serve behind them.
+    pub(super) async fn put_middle_boxes(&self, member: usize) -> bool {
+        let links = self.around(member);
+        let before = self.touched(&links).ended;
+        for (from, to) in &links {
+            self.world.net(|net, _| net.put_middle_box(*from, *to));
+        }
+        self.wait().await;
+        self.touched(&links).ended > before
+    }
 }
