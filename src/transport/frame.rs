@@ -211,7 +211,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_may_not_have_much_memory_reserved() {
-        for (length, is_refused) in [(limits::PEER_HELLO_BYTES_MAX, false), (limits::PEER_HELLO_BYTES_MAX + 1, true)] {
+        for (length, is_refused) in [
+            (limits::PEER_HELLO_BYTES_MAX, false),
+            (limits::PEER_HELLO_BYTES_MAX + 1, true),
+        ] {
             let (mut one, mut other) = pair();
             let body = vec![1; length];
             write_first(&mut one, &body).await.unwrap();

@@ -3,6 +3,7 @@
 //! * `single`: what one node serves, and what it keeps over restarts and `kill -9`;
 //! * `cluster`: three processes, the death of a leader, a member that is far behind;
 //! * `relay`: members behind relays that do not know half-closed connections;
+//! * `limits`: descriptors that run out, strangers that say nothing;
 //! * `kills`: `kill -9` of one member after the other under load;
 //! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
 //! * `snapshot`: the way in and out, offline commands;
@@ -28,6 +29,7 @@ mod discovery;
 mod etcdctl;
 mod kills;
 mod kubeadm;
+mod limits;
 mod local_address;
 mod members;
 mod metrics;

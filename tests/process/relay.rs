@@ -1,13 +1,18 @@
 //! Members behind a device that knows nothing of half-closed connections: at the first end-of-stream of either
 //! direction it closes both, as many a relay, proxy or load balancer does.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::support::{Cluster, free_port, run};
+
+/// Answers take so long that the end of what is asked is always there first.
+const WAY_BACK: Duration = Duration::from_millis(10);
 
 /// A relay in front of one port.
 struct Relay {
@@ -29,10 +34,10 @@ impl Relay {
                 let Ok(member) = TcpStream::connect(("127.0.0.1", to)) else {
                     continue;
                 };
-                for (from, to) in [(&caller, &member), (&member, &caller)] {
+                for (from, to, delay) in [(&caller, &member, Duration::ZERO), (&member, &caller, WAY_BACK)] {
                     let copies = from.try_clone().and_then(|from| Ok((from, to.try_clone()?)));
                     let (from, to) = copies.expect("a socket can be cloned");
-                    thread::spawn(move || relay(from, to));
+                    thread::spawn(move || relay(from, to, delay));
                 }
             }
         });
@@ -41,9 +46,10 @@ impl Relay {
 }
 
 /// One direction; its end is the end of both.
-fn relay(mut from: TcpStream, mut to: TcpStream) {
+fn relay(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
+        thread::sleep(delay);
         if to.write_all(&buffer[..length]).is_err() {
             break;
         }
@@ -105,7 +111,10 @@ fn members_behind_relays_form_a_cluster_replicate_restart_and_install_snapshots(
         cluster.members[other].start();
         cluster.assert_equal_hashes(&env).await;
         let log = cluster.members[other].log();
-        assert!(log.contains("receiving a snapshot"), "it caught up by the log:\n{log}");
+        assert!(
+            log.contains("receiving a snapshot"),
+            "it caught up by the log:\n{log}"
+        );
 
         // The leader goes, and comes back.
         cluster.members[leader].kill();

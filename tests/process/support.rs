@@ -171,11 +171,24 @@ impl Member {
         }
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn stop(&mut self, signal: rustix::process::Signal) -> ExitStatus {
+    fn signal(&mut self, signal: rustix::process::Signal) {
         let process = rustix::process::Pid::from_child(self.process());
         rustix::process::kill_process(process, signal).expect("a signal can be sent");
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: rustix::process::Signal) -> ExitStatus {
+        self.signal(signal);
         self.wait_end()
+    }
+
+    /// From now on the process does nothing; its system keeps its connections.
+    pub fn pause(&mut self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn resume(&mut self) {
+        self.signal(rustix::process::Signal::CONT);
     }
 
     /// What this run of the process has logged.
