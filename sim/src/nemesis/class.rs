@@ -88,6 +88,8 @@ classes! {
     HalfOpen Network 500..3_000,
     /// Between a member and the others lies something that takes the end of one direction for that of the connection; it stays.
     MiddleBox Network 1_000..10_000,
+    /// Strangers connect to a member's ports and say nothing.
+    Strangers Network 11_000..25_000,
     /// A process dies; its machine lives.
     Kill Process 50..6_000,
     /// A machine loses power, and what it had not synced.

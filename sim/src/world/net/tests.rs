@@ -306,7 +306,11 @@ fn behind_a_middle_box_the_end_of_one_direction_is_the_end_of_both() {
         sent(bench.write(b, b", answered"));
         bench.pass(5);
         if has_box {
-            assert_eq!(bench.read_ok(a).as_deref(), Some(""), "what was under way is lost");
+            assert_eq!(
+                bench.read_ok(a).as_deref(),
+                Some(""),
+                "what was under way is lost"
+            );
             assert_eq!(bench.read_error(b), io::ErrorKind::ConnectionReset);
         } else {
             assert_eq!(bench.read_ok(a).as_deref(), Some("under way, answered"));
