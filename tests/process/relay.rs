@@ -104,7 +104,7 @@ fn members_behind_relays_form_a_cluster_replicate_restart_and_install_snapshots(
 
         // A member that needs a snapshot.
         cluster.members[other].kill();
-        for n in 0..400 {
+        for n in 0..200 {
             let key = format!("key-{}", n % 100);
             client.put_eventually(&env, &key, &n.to_string()).await;
         }
