@@ -83,6 +83,7 @@ impl Net {
         if end.holder == Holder::Process && !end.failed() {
             end.truncate_flight(0);
             end.push(arrival, Piece::End);
+            opposite.slot.wake_writer();
         }
         connection.is_ended_by_box = true;
         self.arm(id);
