@@ -20,6 +20,7 @@ pub use crate::client::Pings;
 use crate::consensus::{self, Consensus, Door};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
+use crate::runtime::admission::clients_max;
 use crate::runtime::buggify::{self, Site, pause};
 pub use crate::runtime::tls::{ClientOptions, TlsOptions};
 use crate::runtime::tls::{Security, Tls};
@@ -280,6 +281,7 @@ impl Node {
     /// bound and recovery is done; clients are served once the member has published itself through raft.
     pub async fn start(env: Env, config: Config) -> Result<Node, NodeError> {
         let env = env.counting_anew();
+        let clients_max = clients_max(env.descriptors()).map_err(NodeError)?;
         let jwt = config
             .auth_jwt
             .as_ref()
@@ -369,7 +371,7 @@ impl Node {
             return Err(NodeError(why));
         }
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
-        let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports);
+        let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports, clients_max);
         Ok(Node {
             consensus,
             wal,
@@ -458,7 +460,10 @@ async fn bind(env: &Env, what: &str, ports: &[Listen], tls: &Option<Tls>) -> Res
                 _ => format!("cannot listen on TLS for {address}: KeyFile and CertFile are not presented"),
             }));
         }
-        let listener = env.listen(address).await;
+        let listener = match what {
+            "peer" => env.listen_to_peers(address).await,
+            _ => env.listen(address).await,
+        };
         let listener = listener.map_err(|error| NodeError(format!("listen {what} {address}: {error}")))?;
         let security = Security {
             tls: tls.clone().filter(|_| *secure),

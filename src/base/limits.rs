@@ -22,11 +22,39 @@ pub const BATCH_COMMANDS_MAX: usize = 512;
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Commands one member accepts before it makes new ones wait.
 pub const PROPOSALS_QUEUED_MAX: usize = 16 * 1024;
+/// Bytes of commands that one member accepts before it refuses new ones (one command may be larger).
+pub const PROPOSALS_QUEUED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of entries that share a request to a follower (one entry may be larger). The follower answers each, and a silence is an
 /// error: over a slow network a larger request would be given up, and begun again, without end.
 pub const APPEND_BYTES_MAX: usize = 64 * 1024;
 /// A frame between peers: a batch of entries, or a chunk of a snapshot.
 pub const PEER_FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The first frame between peers, before it is known who sends it.
+pub const PEER_HELLO_BYTES_MAX: usize = 1024;
+/// Connections on peer ports whose callers have not said who they are; a newer one takes the oldest one's place. A peer says
+/// so at once. Fewer where descriptors are few.
+pub const PEER_NEWCOMERS_MAX: usize = 512;
+/// How long a caller on a peer port may take to say who it is, with the TLS handshake before.
+pub const PEER_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may acknowledge nothing of what it was sent before its connection is given up: longer than a disk may
+/// stall in the middle of a snapshot.
+pub const PEER_UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+/// How long a client may take to say which protocol it speaks, with the TLS handshake before: clients of gRPC say so at
+/// once, and for those of HTTP/1.1 the limit is that of a request's head from their first byte on.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may be idle before the system asks the other side whether it is there, and how long it waits for
+/// an answer before it asks again: Go's.
+pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Unanswered questions after which a connection is over: Go's.
+pub const TCP_KEEPALIVE_PROBES: u32 = 9;
+/// Descriptors that no client may take: log, engine, peers, standard streams. etcd keeps 150, with a store of one file.
+pub const DESCRIPTORS_RESERVED: usize = 256;
+/// Files that the engine keeps open to read them again.
+pub const ENGINE_FILES_MAX: usize = 96;
+/// Names that are looked up at the same time.
+pub const NAME_LOOKUPS_MAX: usize = 16;
+/// Handshakes that read certificates from disk at the same time.
+pub const HANDSHAKE_READS_MAX: usize = 4;
 /// How often members ask each other for a sign of life, to know how long that takes: as often as etcd's prober.
 pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(4);
 /// A peer that is silent for longer is not connected: etcd's timeout for reading from one.

@@ -55,6 +55,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         }
         Parsed::Flags(_) | Parsed::Stray(_) => {}
     }
+    let raised = crate::runtime::tokio::raise_descriptor_limit();
     let runtime = match new_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -66,6 +67,9 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         let env = crate::runtime::tokio::env();
         let logger = Logger::install(&env);
         let config = configure(parsed, &logger);
+        if let Err(error) = raised {
+            warn!(error = %error, "cannot raise the soft limit on file descriptors to the hard one");
+        }
         if !matches!(config, Err(Refusal::Logged)) {
             info!(args = ?arguments, "Running: ");
         }

@@ -367,7 +367,7 @@ impl Sending {
         u32::try_from(shares).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Whether the peer may hang up.
+    /// Whether the peer may end its side.
     fn is_over(&self) -> bool {
         self.finished.load(Ordering::SeqCst) && !self.is_answer_due()
     }
@@ -390,8 +390,8 @@ where
         }
     }
     sending.finished.store(true, Ordering::SeqCst);
-    // The answers still due come before the peer closes its side.
-    let _ = writer.close().await;
+    // The answers still due come before the peer's own end.
+    let _ = writer.end().await;
 }
 
 /// The answers of one stream of entries.
@@ -424,7 +424,7 @@ impl Answers {
         })
     }
 
-    /// The next answer; `None` when all requests are answered and no more come. A peer that hangs up earlier
+    /// The next answer; `None` when all requests are answered and no more come. A peer that ends earlier, or hangs up,
     /// is an error: to openraft a stream that ends well without answers is one to be resumed, and it then
     /// repeats the last range it was told to send, even if that range has been given up and purged since.
     async fn next(&mut self) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
@@ -447,6 +447,8 @@ impl Answers {
                 }
                 // Silence is an error only while an answer is due, and no longer one than it was at its beginning.
                 Err(elapsed) if is_due && sending.shares() == shares => return Err(elapsed.into()),
+                // Everything is answered: the peer's end alone is missing, and may never come.
+                Err(_) if sending.is_over() => return Ok(None),
                 Err(_) => {}
             }
         }
@@ -471,7 +473,7 @@ async fn send_snapshot(
             pause(&dialer.env, Site::SnapshotChunkLate, dialer.timeout / 4).await;
             writer.send(&chunk).await?;
         }
-        // Not closed: the peer would take that for a change of mind.
+        // No end: the snapshot says itself where it ends.
         io::Result::Ok(writer)
     });
     let answer = pin!(async {

@@ -18,6 +18,7 @@ use super::machine::SnapshotData;
 use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
 use super::types::{AppendRequest, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
 use crate::base::{Broken, MemberId};
+use crate::runtime::admission::{Newcomers, peer_newcomers_max};
 use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Task};
@@ -55,6 +56,7 @@ impl Door {
             consensus: OnceLock::new(),
         });
         let callers = Callers::default();
+        let newcomers = Newcomers::new(peer_newcomers_max(env.descriptors()));
         let accept = |(listener, security)| {
             let handler: Arc<dyn PeerHandler> = inner.clone();
             env.spawn(transport::accept(
@@ -62,6 +64,7 @@ impl Door {
                 identity,
                 listener,
                 security,
+                newcomers.clone(),
                 handler,
                 callers.clone(),
             ))
@@ -290,7 +293,7 @@ async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: Fr
             break;
         }
     }
-    writer.close().await
+    writer.end().await
 }
 
 /// Receives and installs a snapshot, and says now and then that it is at it.
@@ -316,7 +319,7 @@ async fn serve_snapshot(
         }
     };
     writer.send(&encode(&SnapshotReply::Installed(response))).await?;
-    writer.close().await
+    writer.end().await
 }
 
 /// Receives a snapshot into a fresh generation of the store and hands it to raft.

@@ -12,6 +12,7 @@
 //! is how a write survives the death of a leader without its client noticing more than the election.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -30,7 +31,20 @@ pub struct Proposal {
     pub deadline: Instant,
     /// Set for what only the present leader may propose (lease expiry): its term. Never offered twice.
     pub only_in_term: Option<u64>,
+    pub _charge: Charge,
     pub answer: oneshot::Sender<Result<Outcome, Denied>>,
+}
+
+/// The bytes of a command among those of all that wait, for as long as it exists.
+pub struct Charge {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Batches that were offered to a leader.
@@ -53,6 +67,8 @@ pub struct Proposals {
     member: MemberId,
     life: u64,
     inner: Arc<Mutex<Inner>>,
+    /// Bytes of all commands that wait.
+    bytes: Arc<AtomicUsize>,
     /// Wakes the proposer: there is something to offer, or room for another flight.
     wake: mpsc::Sender<()>,
 }
@@ -66,6 +82,7 @@ impl Proposals {
                 member,
                 life,
                 inner: Arc::default(),
+                bytes: Arc::default(),
                 wake,
             },
             woken,
@@ -97,6 +114,18 @@ impl Proposals {
                 .values()
                 .map(|flight| flight.proposals.len())
                 .sum::<usize>()
+    }
+
+    /// Room for the bytes of one more command; `None` if too many wait already.
+    pub fn charge(&self, bytes: usize) -> Option<Charge> {
+        let max = buggify::limit(Site::ProposeFewBytes, limits::PROPOSALS_QUEUED_BYTES_MAX, 2_000);
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Charge {
+            bytes,
+            all: self.bytes.clone(),
+        };
+        // A command that is alone always fits.
+        (before == 0 || before + bytes <= max).then_some(charge)
     }
 
     /// Puts a proposal in line.
@@ -220,5 +249,24 @@ fn requeue(inner: &mut Inner, flight: Flight) {
         if proposal.only_in_term.is_none() {
             inner.again.push_front(proposal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_wait_are_bounded_in_bytes() {
+        let (proposals, _woken) = Proposals::new(1, 1);
+        let large = limits::PROPOSALS_QUEUED_BYTES_MAX;
+        let alone = proposals.charge(2 * large).expect("whatever is alone fits");
+        assert!(proposals.charge(1).is_none());
+        drop(alone);
+        let half = proposals.charge(large / 2).expect("there is room");
+        assert!(proposals.charge(large / 2 + 1).is_none());
+        let other = proposals.charge(large / 2).expect("a refusal costs nothing");
+        drop((half, other));
+        assert_eq!(proposals.bytes.load(Ordering::Relaxed), 0);
     }
 }

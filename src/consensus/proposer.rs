@@ -60,6 +60,8 @@ impl Consensus {
         if full || buggify(Site::ProposeTooMany) {
             return Err(Denied::TOO_MANY_REQUESTS);
         }
+        let charge = proposals.charge(command.len());
+        let charge = charge.ok_or(Denied::TOO_MANY_REQUESTS)?;
         let term_then = self.term_seen();
         let deadline = self.env().now() + self.request_timeout();
         let (answer, outcome) = oneshot::channel();
@@ -67,6 +69,7 @@ impl Consensus {
             command,
             deadline,
             only_in_term,
+            _charge: charge,
             answer,
         });
         match self.env().timeout_at(deadline, outcome).await {

@@ -56,6 +56,8 @@ sites! {
 
     /// A raft entry takes few of the commands that wait.
     ProposeShortBatch, "propose/short batch", 25;
+    /// Few bytes of commands may wait.
+    ProposeFewBytes, "propose/few bytes", 5;
     /// Only one batch is under way.
     ProposeOneFlight, "propose/one flight", 25;
     /// The leader does not take a batch; it is offered again.

@@ -15,6 +15,7 @@
 //! * `tokio::sync` channels are used freely (they need no runtime), except `watch`, which wakes its
 //!   waiters in an order drawn from a process-global counter: use [`signal`] instead.
 
+pub mod admission;
 pub mod buggify;
 pub mod disk;
 pub mod dns;
@@ -39,6 +40,15 @@ pub use futures_util::future::BoxFuture;
 pub use net::{Listener, Stream};
 pub use time::{Instant, Silence};
 
+/// Work that waits for others than this member's own disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aside {
+    /// Names are looked up: a name server may be away.
+    Names,
+    /// Files are read because somebody connects.
+    Files,
+}
+
 /// What an environment has to provide. Implemented twice: for tokio and by the simulator.
 pub trait Runtime: Send + Sync + 'static {
     /// Monotonic time of this node.
@@ -54,9 +64,22 @@ pub trait Runtime: Send + Sync + 'static {
     }
     /// Runs work that blocks or computes for long where it delays no task.
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
+    /// The same for what strangers can cause, or hold up: in threads of its own, which are few, so that neither the log
+    /// nor other work of another sort waits for it.
+    fn run_aside(&self, _aside: Aside, work: Box<dyn FnOnce() + Send>) {
+        self.run_blocking(work);
+    }
     fn random_u64(&self) -> u64;
+    /// Files and connections that this process may have open at a time; `None`: as many as it likes.
+    fn descriptors(&self) -> Option<usize> {
+        None
+    }
     /// Binds `address` ("host:port"; port 0 picks one).
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    /// The same for a port that peers connect to: one that acknowledges nothing for long is gone.
+    fn listen_to_peers<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        self.listen(address)
+    }
     /// Connects to `address` ("host:port"). May take as long as TCP does: bound it with a time-out.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>>;
     /// The same, from an address of this machine.
@@ -185,12 +208,43 @@ impl Env {
         }
     }
 
+    /// The same in threads that do only such work. It is not begun if nobody waits for it any more.
+    pub fn run_aside<T, W>(&self, aside: Aside, work: W) -> impl Future<Output = T> + Send + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let (sender, receiver) = ::tokio::sync::oneshot::channel();
+        let work = move || {
+            if !sender.is_closed() {
+                // The receiver may go while the work is done.
+                let _ = sender.send(work());
+            }
+        };
+        self.runtime.run_aside(aside, Box::new(work));
+        async {
+            receiver
+                .await
+                .expect("work that is waited for runs to its end unless it panics")
+        }
+    }
+
     pub fn random_u64(&self) -> u64 {
         self.runtime.random_u64()
     }
 
+    /// Files and connections that this process may have open at a time; `None`: as many as it likes.
+    pub fn descriptors(&self) -> Option<usize> {
+        self.runtime.descriptors()
+    }
+
     pub async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
         self.runtime.listen(address).await
+    }
+
+    /// The same for a port that peers connect to.
+    pub async fn listen_to_peers(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        self.runtime.listen_to_peers(address).await
     }
 
     pub async fn connect(&self, address: &str) -> io::Result<Stream> {

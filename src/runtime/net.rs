@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -12,6 +13,8 @@ pub struct Stream {
     io: Pin<Box<dyn Duplex>>,
     /// The other side, for logs: "host:port".
     pub peer: String,
+    /// What was read already, to be read again.
+    put_back: Bytes,
 }
 
 /// Both directions of a stream.
@@ -24,7 +27,17 @@ impl Stream {
         Stream {
             io: Box::pin(io),
             peer: peer.into(),
+            put_back: Bytes::new(),
         }
+    }
+
+    /// What is read next, before anything else: whoever looked at it was not the one it is for.
+    pub fn put_back(&mut self, read: impl Into<Bytes>) {
+        debug_assert!(
+            self.put_back.is_empty(),
+            "what is put back is read before more is"
+        );
+        self.put_back = read.into();
     }
 }
 
@@ -34,6 +47,12 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.put_back.is_empty() {
+            let length = buf.remaining().min(self.put_back.len());
+            buf.put_slice(&self.put_back[..length]);
+            self.put_back.advance(length);
+            return Poll::Ready(Ok(()));
+        }
         self.io.as_mut().poll_read(cx, buf)
     }
 }

@@ -3,12 +3,13 @@
 //! The only module of the product that may name the operating system's clock, sockets and threads.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod sockets;
+
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,21 +17,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use rand::Rng;
 
-use super::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream, dns, install};
+use super::{Abort, Aside, Disk, Env, File, Instant, Listener, Runtime, Stream, dns, install};
+pub use sockets::{raise_descriptor_limit, reuse_ports};
 
 /// The environment of a production process. Used inside a tokio runtime only.
 pub struct TokioRuntime {
     start: tokio::time::Instant,
-}
-
-/// Connections that may wait to be accepted, as tokio's own.
-const BACKLOG: u32 = 1024;
-/// `--socket-reuse-port`: ports are bound with SO_REUSEPORT.
-static REUSE_PORT: AtomicBool = AtomicBool::new(false);
-
-/// From now on, ports are bound even if other sockets that were bound so have them.
-pub fn reuse_ports() {
-    REUSE_PORT.store(true, Ordering::Relaxed);
 }
 
 /// The one environment of this process; the first call creates it.
@@ -81,65 +73,36 @@ impl Runtime for TokioRuntime {
         tokio::task::spawn_blocking(work);
     }
 
+    fn run_aside(&self, aside: Aside, work: Box<dyn FnOnce() + Send>) {
+        sockets::run_aside(aside, work);
+    }
+
+    fn descriptors(&self) -> Option<usize> {
+        sockets::descriptors()
+    }
+
     fn random_u64(&self) -> u64 {
         rand::rng().next_u64()
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move {
-            if let Some(path) = address.strip_prefix(UNIX) {
-                // What an earlier process left behind would be in the way.
-                match fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                let listener = tokio::net::UnixListener::bind(path)?;
-                return Ok(Box::new(UnixPort(listener, address.to_owned())) as Box<dyn Listener>);
-            }
-            let listener = match REUSE_PORT.load(Ordering::Relaxed) {
-                true => bind_shared(address).await?,
-                false => tokio::net::TcpListener::bind(address).await?,
-            };
-            Ok(Box::new(TcpPort(listener)) as Box<dyn Listener>)
-        })
+        Box::pin(sockets::listen(address, false))
+    }
+
+    fn listen_to_peers<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(sockets::listen(address, true))
     }
 
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
-        Box::pin(async move {
-            if let Some(path) = address.strip_prefix(UNIX) {
-                let stream = tokio::net::UnixStream::connect(path).await?;
-                return Ok(Stream::new(stream, address));
-            }
-            let stream = tokio::net::TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok(Stream::new(stream, address))
-        })
+        Box::pin(sockets::connect(None, address))
     }
 
     fn connect_from<'a>(&'a self, from: IpAddr, address: &'a str) -> BoxFuture<'a, io::Result<Stream>> {
-        Box::pin(async move {
-            let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
-            let found = tokio::net::lookup_host(address).await?;
-            for to in found.filter(|to| to.is_ipv4() == from.is_ipv4()) {
-                let socket = match from {
-                    IpAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-                    IpAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
-                };
-                socket.bind(SocketAddr::new(from, 0))?;
-                match socket.connect(to).await {
-                    Ok(stream) => {
-                        stream.set_nodelay(true)?;
-                        return Ok(Stream::new(stream, address));
-                    }
-                    Err(error) => refused = error,
-                }
-            }
-            Err(refused)
-        })
+        Box::pin(sockets::connect(Some(from), address))
     }
 
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async move { Ok(tokio::net::lookup_host(address).await?.collect()) })
+        Box::pin(sockets::resolve(address))
     }
 
     fn lookup_services<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<dns::Service>>> {
@@ -148,61 +111,6 @@ impl Runtime for TokioRuntime {
 
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::new(FileSystem)
-    }
-}
-
-/// The first address that can be bound beside whoever has it already.
-async fn bind_shared(address: &str) -> io::Result<tokio::net::TcpListener> {
-    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in tokio::net::lookup_host(address).await? {
-        let socket = match address.is_ipv4() {
-            true => tokio::net::TcpSocket::new_v4()?,
-            false => tokio::net::TcpSocket::new_v6()?,
-        };
-        socket.set_reuseaddr(true)?;
-        socket.set_reuseport(true)?;
-        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => refused = error,
-        }
-    }
-    Err(refused)
-}
-
-struct TcpPort(tokio::net::TcpListener);
-
-impl Listener for TcpPort {
-    fn accept(&self) -> BoxFuture<'_, io::Result<Stream>> {
-        Box::pin(async {
-            let (stream, peer) = self.0.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok(Stream::new(stream, peer.to_string()))
-        })
-    }
-
-    fn local_address(&self) -> String {
-        self.0
-            .local_addr()
-            .map(|address| address.to_string())
-            .unwrap_or_default()
-    }
-}
-
-/// What the address of a Unix socket begins with.
-const UNIX: &str = "unix:";
-
-struct UnixPort(tokio::net::UnixListener, String);
-
-impl Listener for UnixPort {
-    fn accept(&self) -> BoxFuture<'_, io::Result<Stream>> {
-        Box::pin(async {
-            let (stream, _) = self.0.accept().await?;
-            Ok(Stream::new(stream, self.1.clone()))
-        })
-    }
-
-    fn local_address(&self) -> String {
-        self.1.clone()
     }
 }
 

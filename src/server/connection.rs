@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -12,13 +13,16 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
+use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
 use super::authority::AnyAuthority;
 use super::front::Front;
 use super::gather::Gather;
+use crate::base::limits;
+use crate::runtime::admission::{AtMostOncePerSecond, Newcomer, Newcomers};
 use crate::runtime::timer::EnvTimer;
-use crate::runtime::tls::Security;
+use crate::runtime::tls::{Refused, Security};
 use crate::runtime::{BoxFuture, Env, Listener, Stream, signal};
 
 /// Bytes a client may send on one stream before we read them.
@@ -33,8 +37,9 @@ const HEADER_BYTES_MAX: u32 = 64 * 1024;
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// etcd's limit for the head of an HTTP/1.1 request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(300);
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Pause after an accept failed: what is short (file descriptors) does not come back at once.
-const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Longer than a connection takes to notice that its time is over.
 const STOP_SLACK: Duration = Duration::from_millis(100);
 
@@ -55,6 +60,27 @@ impl Default for Keepalive {
     }
 }
 
+/// Why a connection is not served.
+enum NotHeard {
+    Refused(Refused),
+    /// It ended, or had to, before it said anything.
+    Quiet(io::Error),
+}
+
+/// Waits until a client has said which protocol it speaks: HTTP/2's preface, or something that cannot become one.
+async fn hear_protocol(stream: &mut Stream) -> io::Result<()> {
+    let mut heard = [0; HTTP2_PREFACE.len()];
+    let mut length = 0;
+    while length < heard.len() && HTTP2_PREFACE.starts_with(&heard[..length]) {
+        match stream.read(&mut heard[length..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => length += more,
+        }
+    }
+    stream.put_back(heard[..length].to_vec());
+    Ok(())
+}
+
 /// Runs hyper's work as tasks of the environment.
 #[derive(Clone)]
 struct Executor(Env);
@@ -71,6 +97,9 @@ pub struct Connections {
     http: auto::Builder<Executor>,
     open: Mutex<Open>,
     count: signal::Sender<usize>,
+    clients_max: usize,
+    /// Those that have not said anything yet.
+    newcomers: Newcomers,
 }
 
 #[derive(Default)]
@@ -81,7 +110,7 @@ struct Open {
 }
 
 impl Connections {
-    pub fn new(env: Env, max_concurrent_streams: u32, keepalive: Keepalive) -> Arc<Self> {
+    pub fn new(env: Env, clients_max: usize, max_concurrent_streams: u32, keepalive: Keepalive) -> Arc<Self> {
         let timer = EnvTimer::new(env.clone());
         let mut http = auto::Builder::new(Executor(env.clone()));
         http.http1()
@@ -108,6 +137,9 @@ impl Connections {
             http,
             open: Mutex::default(),
             count,
+            clients_max,
+            // As many as may be connected at all: after a restart thousands come at once.
+            newcomers: Newcomers::new(usize::MAX),
         })
     }
 
@@ -117,19 +149,43 @@ impl Connections {
 
     /// Accepts until it is aborted.
     pub async fn accept(self: Arc<Self>, listener: Box<dyn Listener>, security: Security, front: Front) {
+        let mut line = AtMostOncePerSecond::default();
         loop {
             match listener.accept().await {
                 Ok(stream) => {
-                    let stop = self.open();
-                    let serving = self.clone().begin(stream, security.clone(), front.clone(), stop);
+                    self.wait_for_room(&mut line).await;
+                    let (stop, newcomer) = (self.open(), self.newcomers.enter());
+                    let serving = self
+                        .clone()
+                        .begin(stream, security.clone(), front.clone(), stop, newcomer);
                     self.env.spawn(serving);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, address = listener.local_address(), "cannot accept a connection");
+                    if line.is_due(self.env.now()) {
+                        tracing::warn!(%error, address = listener.local_address(), "cannot accept a connection");
+                    }
                     self.env.sleep(ACCEPT_RETRY).await;
                 }
             }
         }
+    }
+
+    /// Where as many are connected as may be, who comes next has to wait, as in etcd; but not for one that has said
+    /// nothing.
+    async fn wait_for_room(&self, line: &mut AtMostOncePerSecond) {
+        let mut count = self.count.subscribe();
+        if *count.borrow() < self.clients_max {
+            return;
+        }
+        self.newcomers.make_room();
+        if line.is_due(self.env.now()) {
+            tracing::warn!(
+                limit = self.clients_max,
+                "as many clients are connected as the limit on file descriptors allows; others have to wait"
+            );
+        }
+        // The signal cannot close before the connections it counts.
+        let _ = count.wait_until(|count| *count < self.clients_max).await;
     }
 
     fn open(&self) -> (u64, oneshot::Receiver<Duration>) {
@@ -150,30 +206,43 @@ impl Connections {
         });
     }
 
-    /// Shakes hands, if that is how connections begin here, and serves.
+    /// Shakes hands, if that is how connections begin here, waits for what the client says, and serves.
     async fn begin(
         self: Arc<Self>,
         stream: Stream,
         security: Security,
         front: Front,
         stop: (u64, oneshot::Receiver<Duration>),
+        newcomer: Newcomer,
     ) {
         let peer = stream.peer.clone();
-        match security.accept(&self.env, stream).await {
+        let hello = async {
+            let mut accepted = security
+                .accept(&self.env, stream)
+                .await
+                .map_err(NotHeard::Refused)?;
+            hear_protocol(&mut accepted.stream)
+                .await
+                .map_err(NotHeard::Quiet)?;
+            Ok(accepted)
+        };
+        let heard = newcomer
+            .until(&self.env, limits::CLIENT_HELLO_TIMEOUT, hello)
+            .await;
+        match heard.unwrap_or_else(|error| Err(NotHeard::Quiet(error))) {
             Ok(accepted) => {
                 let front = front.of(accepted.is_tls, accepted.common_name);
-                self.serve(accepted.stream, front, stop).await;
+                return self.serve(accepted.stream, front, stop).await;
             }
-            Err(refused) => {
-                tracing::warn!(
-                    "remote-addr" = peer,
-                    "server-name" = refused.server_name,
-                    error = refused.error,
-                    "rejected connection on client endpoint"
-                );
-                self.close(stop.0);
-            }
+            Err(NotHeard::Refused(refused)) => tracing::warn!(
+                "remote-addr" = peer,
+                "server-name" = refused.server_name,
+                error = refused.error,
+                "rejected connection on client endpoint"
+            ),
+            Err(NotHeard::Quiet(error)) => tracing::debug!(%error, peer, "a connection ended unheard"),
         }
+        self.close(stop.0);
     }
 
     async fn serve(
@@ -215,6 +284,7 @@ impl Connections {
 
     /// Tells every connection to finish what is under way, and waits for at most about `drain`.
     pub async fn stop(&self, drain: Duration) {
+        self.newcomers.send_away();
         let stops = std::mem::take(&mut self.lock().stops);
         for stop in stops.into_values() {
             // A connection that has ended just now needs no telling.

@@ -126,7 +126,7 @@ pub struct Server {
 
 impl Server {
     /// Serves metrics and health checks at once, and clients from the moment the member is ready; until then
-    /// their connections wait in the kernel.
+    /// their connections wait in the kernel, and those beyond `clients_max` at any time.
     pub fn start(
         env: Env,
         config: &Config,
@@ -134,6 +134,7 @@ impl Server {
         hub: Arc<WatchHub>,
         jwt: Option<Jwt>,
         ports: Vec<Port>,
+        clients_max: usize,
     ) -> Server {
         // Under the state's lock nothing is applied meanwhile: the hub misses no revision.
         consensus.read(|state, _| hub.attach(state.revision()));
@@ -187,6 +188,7 @@ impl Server {
         }
         let connections = Connections::new(
             env.clone(),
+            clients_max,
             api.options.max_concurrent_streams,
             api.options.keepalive,
         );

@@ -155,6 +155,7 @@ impl FjallEngine {
             // We say when: the raft log is what makes writes durable.
             .manual_journal_persist(true)
             .cache_size(limits::ENGINE_CACHE_BYTES)
+            .max_cached_files(Some(limits::ENGINE_FILES_MAX))
             .max_journaling_size(limits::ENGINE_JOURNAL_BYTES)
             .with_compaction_filter_factories(Arc::new(assign))
             .open()

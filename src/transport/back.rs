@@ -109,6 +109,7 @@ mod tests {
     use super::super::rpc::RpcClient;
     use super::super::{FrameReader, FrameWriter, accept};
     use super::*;
+    use crate::runtime::admission::Newcomers;
     use crate::runtime::tls::Security;
     use crate::runtime::{BoxFuture, Env};
 
@@ -182,6 +183,7 @@ mod tests {
             identity,
             listener,
             Security::plain(),
+            Newcomers::new(8),
             Arc::new(Echo(2)),
             callers.clone(),
         ));

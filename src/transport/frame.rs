@@ -1,13 +1,17 @@
-//! Frames: `length: u32 LE | crc32c(body): u32 LE | body`.
+//! Frames: `length: u32 LE | crc32c(body): u32 LE | body`. A frame without a body says that nothing follows.
 //!
 //! The checksum is there because TCP's 16 bits let through what a bad switch or memory damages, and a
 //! damaged entry would be logged with a good checksum of its own. Length is bounded before allocation.
+//!
+//! The end is a frame because TCP's end-of-stream is no message: many a proxy or relay between two members takes
+//! the end of one direction for that of the connection, and drops what is under way in the other. So no side
+//! closes its direction alone, and an end-of-stream without an end before it is an error.
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 
 use super::malformed;
 use crate::base::figures::PeerFigures;
@@ -54,54 +58,79 @@ impl FrameReader {
         self.figures = Some(figures);
     }
 
-    /// The next frame; `None` at an end of stream between frames.
+    /// The next frame; `None` when the other side has said that nothing follows.
+    ///
+    /// # Errors
+    /// `ConnectionAborted` if the other side hung up between two frames without saying so.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let next = self.read().await;
+        let next = read(&mut self.stream, limits::PEER_FRAME_BYTES_MAX).await;
         if let Some(figures) = &self.figures {
             match &next {
                 Ok(Some(body)) => figures.received_bytes.add((HEADER_BYTES + body.len()) as u64),
                 Ok(None) => {}
+                // Nothing was cut off.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(_) => figures.received_failures.inc(),
             }
         }
         next
     }
+}
 
-    async fn read(&mut self) -> io::Result<Option<Bytes>> {
-        let mut header = [0; HEADER_BYTES];
-        let first = self.stream.read(&mut header).await?;
-        if first == 0 {
-            return Ok(None);
-        }
-        self.stream.read_exact(&mut header[first..]).await?;
-        let [l0, l1, l2, l3, c0, c1, c2, c3] = header;
-        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        if length > limits::PEER_FRAME_BYTES_MAX {
-            return Err(malformed(format!("frame of {length} bytes")));
-        }
-        let mut body = BytesMut::zeroed(length);
-        self.stream.read_exact(&mut body).await?;
-        if crc32c::crc32c(&body) != u32::from_le_bytes([c0, c1, c2, c3]) {
-            return Err(malformed("frame with a wrong checksum"));
-        }
-        Ok(Some(body.freeze()))
+async fn read<R: AsyncRead + Unpin>(stream: &mut R, bytes_max: usize) -> io::Result<Option<Bytes>> {
+    let mut header = [0; HEADER_BYTES];
+    let first = stream.read(&mut header).await?;
+    if first == 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "the peer hung up",
+        ));
     }
+    stream.read_exact(&mut header[first..]).await?;
+    let [l0, l1, l2, l3, c0, c1, c2, c3] = header;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if length > bytes_max {
+        return Err(malformed(format!("frame of {length} bytes")));
+    }
+    let mut body = BytesMut::zeroed(length);
+    stream.read_exact(&mut body).await?;
+    if crc32c::crc32c(&body) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        return Err(malformed("frame with a wrong checksum"));
+    }
+    Ok((length > 0).then(|| body.freeze()))
+}
+
+/// The first frame of a connection, before it is known who sends it: small, and nothing behind it is read.
+pub(super) async fn read_first(stream: &mut Stream) -> io::Result<Bytes> {
+    let first = read(stream, limits::PEER_HELLO_BYTES_MAX).await?;
+    first.ok_or_else(|| malformed("nothing where a handshake belongs"))
+}
+
+/// Sends the first frame of a connection.
+pub(super) async fn write_first(stream: &mut Stream, body: &[u8]) -> io::Result<()> {
+    let mut buffer = BytesMut::new();
+    put(&mut buffer, &[], body);
+    stream.write_all_buf(&mut buffer).await?;
+    stream.flush().await
+}
+
+fn put(buffer: &mut BytesMut, head: &[u8], body: &[u8]) {
+    let length = head.len() + body.len();
+    assert!(
+        (1..=limits::PEER_FRAME_BYTES_MAX).contains(&length),
+        "messages are not empty, batches and chunks are far below the frame limit"
+    );
+    buffer.reserve(HEADER_BYTES + length);
+    buffer.put_u32_le(length as u32);
+    buffer.put_u32_le(crc32c::crc32c_append(crc32c::crc32c(head), body));
+    buffer.put_slice(head);
+    buffer.put_slice(body);
 }
 
 impl FrameWriter {
     /// Adds a frame made of two parts, so that a small head need not be copied together with its body.
     pub fn push(&mut self, head: &[u8], body: &[u8]) {
-        let length = head.len() + body.len();
-        assert!(
-            length <= limits::PEER_FRAME_BYTES_MAX,
-            "batches and chunks are far below the frame limit"
-        );
-        self.buffer.reserve(HEADER_BYTES + length);
-        self.buffer.put_u32_le(length as u32);
-        self.buffer
-            .put_u32_le(crc32c::crc32c_append(crc32c::crc32c(head), body));
-        self.buffer.put_slice(head);
-        self.buffer.put_slice(body);
+        put(&mut self.buffer, head, body);
     }
 
     /// From now on what goes out is counted.
@@ -138,9 +167,61 @@ impl FrameWriter {
         self.buffer.len()
     }
 
-    /// Tells the other side that nothing follows.
-    pub async fn close(&mut self) -> io::Result<()> {
-        self.flush().await?;
-        self.stream.shutdown().await
+    /// Tells the other side that nothing follows. The connection stays open: there may be answers to come.
+    pub async fn end(&mut self) -> io::Result<()> {
+        // No bytes, and their checksum.
+        self.buffer.put_bytes(0, HEADER_BYTES);
+        self.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Stream, Stream) {
+        let (one, other) = tokio::io::duplex(1 << 20);
+        (Stream::new(one, "one"), Stream::new(other, "other"))
+    }
+
+    #[tokio::test]
+    async fn an_end_is_a_frame_and_the_answer_comes_after_it() {
+        let (one, other) = pair();
+        let ((mut reader, mut writer), (mut theirs, mut answers)) = (split(one), split(other));
+        writer.send(b"asked").await.unwrap();
+        writer.end().await.unwrap();
+        assert_eq!(theirs.next().await.unwrap().unwrap(), "asked");
+        assert_eq!(theirs.next().await.unwrap(), None);
+        answers.send(b"answered").await.unwrap();
+        answers.end().await.unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap(), "answered");
+        assert_eq!(reader.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn hanging_up_is_not_an_end() {
+        let (one, other) = pair();
+        let ((reader, mut writer), (mut theirs, _answers)) = (split(one), split(other));
+        writer.send(b"asked").await.unwrap();
+        drop((reader, writer));
+        assert_eq!(theirs.next().await.unwrap().unwrap(), "asked");
+        let error = theirs.next().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted, "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_may_not_have_much_memory_reserved() {
+        for (length, is_refused) in [
+            (limits::PEER_HELLO_BYTES_MAX, false),
+            (limits::PEER_HELLO_BYTES_MAX + 1, true),
+        ] {
+            let (mut one, mut other) = pair();
+            let body = vec![1; length];
+            write_first(&mut one, &body).await.unwrap();
+            match read_first(&mut other).await {
+                Ok(read) => assert!(!is_refused && read == body),
+                Err(error) => assert!(is_refused && error.kind() == io::ErrorKind::InvalidData),
+            }
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::runtime::tls::{Tls, described};
 use crate::runtime::{Env, Instant, Stream};
 
 const MAGIC: [u8; 4] = *b"QRM\x01";
-const PROTOCOL_VERSION: u16 = 1;
+const PROTOCOL_VERSION: u16 = 2;
 
 /// What a connection carries, from its first frame to its last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -202,7 +202,7 @@ impl Dialer {
         address: &Address,
         purpose: Purpose,
     ) -> io::Result<(FrameReader, FrameWriter)> {
-        let (mut reader, mut writer) = frame::split(self.connect(address).await?);
+        let mut stream = self.connect(address).await?;
         let Identity { cluster, member } = self.identity;
         let hello = Hello {
             magic: MAGIC,
@@ -212,10 +212,10 @@ impl Dialer {
             to: self.peer,
             purpose,
         };
-        writer.send(&encode(&hello)).await?;
-        let reply = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        frame::write_first(&mut stream, &encode(&hello)).await?;
+        let reply = frame::read_first(&mut stream).await?;
         match decode(&reply)? {
-            HelloReply::Welcome => Ok((reader, writer)),
+            HelloReply::Welcome => Ok(frame::split(stream)),
             HelloReply::Refused(why) => {
                 tracing::warn!(address = address.address, peer = format!("{:x}", self.peer), %why, "peer refused the connection");
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
@@ -233,24 +233,23 @@ impl Dialer {
 pub(super) async fn welcome(
     identity: Identity,
     is_removed: impl FnOnce(MemberId) -> bool,
-    stream: Stream,
+    mut stream: Stream,
 ) -> io::Result<(MemberId, Purpose, FrameReader, FrameWriter)> {
-    let (mut reader, mut writer) = frame::split(stream);
-    let first = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let hello: Hello = decode(&first)?;
+    let hello: Hello = decode(&frame::read_first(&mut stream).await?)?;
     if hello.magic != MAGIC {
         return Err(malformed("not a member's handshake"));
     }
     if let Some(why) = refusal(identity, &hello) {
-        writer.send(&encode(&HelloReply::Refused(why.clone()))).await?;
+        frame::write_first(&mut stream, &encode(&HelloReply::Refused(why.clone()))).await?;
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     if is_removed(hello.from) {
-        writer.send(&encode(&HelloReply::Removed)).await?;
+        frame::write_first(&mut stream, &encode(&HelloReply::Removed)).await?;
         let why = format!("member {:x} was removed from the cluster", hello.from);
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
-    writer.send(&encode(&HelloReply::Welcome)).await?;
+    frame::write_first(&mut stream, &encode(&HelloReply::Welcome)).await?;
+    let (reader, writer) = frame::split(stream);
     Ok((hello.from, hello.purpose, reader, writer))
 }
 

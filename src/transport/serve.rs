@@ -12,12 +12,12 @@ use super::back::{BACK, Caller, Callers};
 use super::handshake::{self, Identity, Purpose};
 use super::rpc::{Calls, lock, split_id};
 use super::{FrameReader, FrameWriter};
-use crate::base::MemberId;
+use crate::base::{MemberId, limits};
+use crate::runtime::admission::{AtMostOncePerSecond, Newcomer, Newcomers};
 use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Stream, Task};
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: out of file descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Requests of one connection that may be under way.
@@ -79,71 +79,92 @@ pub async fn accept(
     identity: Identity,
     listener: Box<dyn Listener>,
     security: Security,
+    newcomers: Newcomers,
     handler: Arc<dyn PeerHandler>,
     callers: Callers,
 ) {
     let mut connections = Connections::default();
+    let mut trouble = AtMostOncePerSecond::default();
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                let (task_env, security) = (env.clone(), security.clone());
-                let (handler, callers) = (handler.clone(), callers.clone());
+                let peer = stream.peer.clone();
+                let serving = Serving {
+                    env: env.clone(),
+                    identity,
+                    security: security.clone(),
+                    handler: handler.clone(),
+                    callers: callers.clone(),
+                };
+                let newcomer = newcomers.enter();
                 connections.add(env.spawn(async move {
-                    let peer = stream.peer.clone();
-                    let stream = match security.accept(&task_env, stream).await {
-                        Ok(accepted) => accepted.stream,
-                        Err(refused) => {
-                            tracing::warn!(
-                                "remote-addr" = peer,
-                                "server-name" = refused.server_name,
-                                "dns-names" = ?refused.names,
-                                error = refused.error,
-                                "rejected connection on peer endpoint"
-                            );
-                            return;
-                        }
-                    };
-                    if let Err(error) = serve(task_env, identity, stream, handler, callers).await {
+                    if let Err(error) = serving.serve(stream, newcomer).await {
                         tracing::debug!(%peer, %error, "peer connection ended");
                     }
                 }));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a peer connection");
+                if trouble.is_due(env.now()) {
+                    tracing::warn!(%error, "cannot accept a peer connection");
+                }
                 env.sleep(ACCEPT_RETRY).await;
             }
         }
     }
 }
 
-async fn serve(
+/// What one accepted connection needs.
+struct Serving {
     env: Env,
     identity: Identity,
-    stream: Stream,
+    security: Security,
     handler: Arc<dyn PeerHandler>,
     callers: Callers,
-) -> io::Result<()> {
-    let hello = env
-        .timeout(
-            HANDSHAKE_TIMEOUT,
-            handshake::welcome(identity, |member| handler.is_removed(member), stream),
-        )
-        .await?;
-    let (from, purpose, mut reader, mut writer) = hello?;
-    if purpose != Purpose::Discover {
-        let figures = env.figures().peers.of(from);
-        reader.count(figures.clone());
-        writer.count(figures);
-    }
-    match purpose {
-        Purpose::Control => answer(env, from, reader, writer, handler, None).await,
-        Purpose::Request => answer(env, from, reader, writer, handler, Some(callers)).await,
-        Purpose::Discover => {
-            writer.send(&handler.discover().await).await?;
-            writer.close().await
+}
+
+impl Serving {
+    async fn serve(self, stream: Stream, newcomer: Newcomer) -> io::Result<()> {
+        let hello = self.welcome(stream);
+        let hello = newcomer.until(&self.env, limits::PEER_HELLO_TIMEOUT, hello).await;
+        let (from, purpose, mut reader, mut writer) = hello??;
+        let Serving {
+            env,
+            handler,
+            callers,
+            ..
+        } = self;
+        if purpose != Purpose::Discover {
+            let figures = env.figures().peers.of(from);
+            reader.count(figures.clone());
+            writer.count(figures);
         }
-        Purpose::Append => handler.append(from, reader, writer).await,
-        Purpose::Snapshot => handler.snapshot(from, reader, writer).await,
+        match purpose {
+            Purpose::Control => answer(env, from, reader, writer, handler, None).await,
+            Purpose::Request => answer(env, from, reader, writer, handler, Some(callers)).await,
+            Purpose::Discover => {
+                writer.send(&handler.discover().await).await?;
+                writer.end().await
+            }
+            Purpose::Append => handler.append(from, reader, writer).await,
+            Purpose::Snapshot => handler.snapshot(from, reader, writer).await,
+        }
+    }
+
+    /// Both handshakes: TLS, if connections begin with that here, and who calls for what.
+    async fn welcome(&self, stream: Stream) -> io::Result<(MemberId, Purpose, FrameReader, FrameWriter)> {
+        let peer = stream.peer.clone();
+        let accepted = self.security.accept(&self.env, stream).await;
+        let accepted = accepted.inspect_err(|refused| {
+            tracing::warn!(
+                "remote-addr" = peer,
+                "server-name" = refused.server_name,
+                "dns-names" = ?refused.names,
+                error = refused.error,
+                "rejected connection on peer endpoint"
+            );
+        })?;
+        let is_removed = |member| self.handler.is_removed(member);
+        handshake::welcome(self.identity, is_removed, accepted.stream).await
     }
 }
 

@@ -86,6 +86,10 @@ classes! {
     Reset Network 0..500,
     /// One end forgets its connections, the other goes on without knowing.
     HalfOpen Network 500..3_000,
+    /// Between a member and the others lies something that takes the end of one direction for that of the connection; it stays.
+    MiddleBox Network 1_000..10_000,
+    /// Strangers connect to a member's ports and say nothing.
+    Strangers Network 11_000..25_000,
     /// A process dies; its machine lives.
     Kill Process 50..6_000,
     /// A machine loses power, and what it had not synced.
@@ -183,8 +187,8 @@ impl Class {
     pub fn is_possible(self, members: usize) -> bool {
         use Class::*;
         let least = match self {
-            Delay | OneWay | TwoWay | Majority | Minority | Swizzle | MoveLeader | HandOverUnheard
-            | CrashAtVote | CrashInSnapshot | SnapshotAfterPurge => 2,
+            Delay | OneWay | TwoWay | Majority | Minority | Swizzle | MiddleBox | MoveLeader
+            | HandOverUnheard | CrashAtVote | CrashInSnapshot | SnapshotAfterPurge => 2,
             Ring | Bridge | Replace | BitRotInLog | BitRotInStore | WipedDisk | RemoveMember
             | RemoveLeader | PromoteLearner | LeaderLostInChange => 3,
             _ => 1,

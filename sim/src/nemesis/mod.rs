@@ -6,7 +6,7 @@
 //!
 //! A schedule is data so that it can be printed, kept, cut down and replayed after the code has moved on.
 //! "The leader" is decided when the fault strikes. Every fault ends before the schedule does, so that the
-//! run's quiet end begins on a cluster that can heal.
+//! run's quiet end begins on a cluster that can heal; but for middle boxes, behind which it has to.
 //!
 //! What stays survivable: any number of members may crash, all at once too; they come back with everything they
 //! acknowledged. What was synced is damaged on a minority of disks alone, of which [`Atlas`] keeps the count.

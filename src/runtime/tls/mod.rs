@@ -23,11 +23,9 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, CertificateError, SupportedProtocolVersion};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::Semaphore;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
-use super::{Env, Stream};
+use super::{Aside, Env, Stream};
 use anchor::Allowed;
 use certificate::Names;
 pub use client::{ClientOptions, TlsClient};
@@ -37,8 +35,6 @@ pub use self_signed::ensure as ensure_self_signed;
 
 /// Longest handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes of one listener that may be under way: each costs a signature.
-const HANDSHAKES_MAX: usize = 1024;
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE_RECORD: u8 = 22;
 
@@ -102,7 +98,6 @@ struct Inner {
     options: TlsOptions,
     /// What the files said last.
     ready: Mutex<(Files, Arc<Ready>)>,
-    room: Semaphore,
 }
 
 /// See the module. Clones share everything.
@@ -188,7 +183,6 @@ impl Tls {
             env,
             options,
             ready: Mutex::new((files, ready)),
-            room: Semaphore::new(HANDSHAKES_MAX),
         })))
     }
 
@@ -204,12 +198,12 @@ impl Tls {
             }
             Ok(known.1.clone())
         };
-        self.0.env.run_blocking(look).await
+        self.0.env.run_aside(Aside::Files, look).await
     }
 
-    /// The server's side of a handshake.
+    /// The server's side of a handshake. How many are under way is bounded by who may be connected without having said
+    /// anything yet, and their work by the threads that do it: nobody waits here for anybody else.
     pub async fn accept(&self, stream: Stream) -> Result<Accepted, Refused> {
-        let _room = self.0.room.acquire().await.map_err(refused)?;
         let handshake = self.0.env.timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream));
         handshake.await.map_err(|_| refused("TLS handshake timeout"))?
     }
@@ -305,7 +299,8 @@ impl Tls {
             return Err(names.not_for(address));
         }
         let dns_names = names.dns_names.clone();
-        let matches = self.0.env.run_blocking(move || resolves(&dns_names, address));
+        let look_up = move || resolves(&dns_names, address);
+        let matches = self.0.env.run_aside(Aside::Names, look_up);
         if matches.await {
             return Ok(());
         }
@@ -360,14 +355,7 @@ impl Security {
         let first = first
             .map_err(|_| refused("the connection says nothing"))?
             .map_err(refused)?;
-        let peer = stream.peer.clone();
-        let stream = Stream::new(
-            Begun {
-                first: Some(first),
-                stream,
-            },
-            peer,
-        );
+        stream.put_back(vec![first]);
         if first == HANDSHAKE_RECORD {
             tls.accept(stream).await
         } else {
@@ -387,50 +375,4 @@ fn plain(stream: Stream) -> Accepted {
 async fn first_byte(stream: &mut Stream) -> io::Result<u8> {
     use tokio::io::AsyncReadExt;
     stream.read_u8().await
-}
-
-/// A stream whose first byte was read already.
-struct Begun {
-    first: Option<u8>,
-    stream: Stream,
-}
-
-impl AsyncRead for Begun {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        if buf.remaining() > 0
-            && let Some(first) = self.first.take()
-        {
-            buf.put_slice(&[first]);
-            return std::task::Poll::Ready(Ok(()));
-        }
-        std::pin::Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl tokio::io::AsyncWrite for Begun {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -88,6 +88,8 @@ impl Blow<'_> {
             Class::Swizzle => self.swizzle(ruler, dice).await,
             Class::Reset => self.reset(member).await,
             Class::HalfOpen => self.halve(member, dice).await,
+            Class::MiddleBox => self.put_middle_boxes(member).await,
+            Class::Strangers => self.send_strangers(member, dice).await,
             Class::Kill => self.down(&[member], Kill::Process).await,
             Class::PowerLoss => self.down(&[member], Kill::Power).await,
             Class::PowerLossLeader => self.down(&[ruler], Kill::Power).await,

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
 use super::Blow;
+use crate::cluster::peer_url;
 use crate::seed::Dice;
 use crate::world::net::{Burden, Half, HostId, Touched, nanos};
 
 /// A direction between two hosts.
 type Direction = (HostId, HostId);
+
+/// How long a stranger tries to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How often it is looked whether a message is under way that can be cut off.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
@@ -262,5 +268,42 @@ impl Blow<'_> {
         }
         self.wait().await;
         self.world.net(|net, _| net.into_halves) > before
+    }
+
+    /// They stay: a cluster has to serve behind them.
+    pub(super) async fn put_middle_boxes(&self, member: usize) -> bool {
+        let links = self.around(member);
+        let before = self.touched(&links).ended;
+        for (from, to) in &links {
+            self.world.net(|net, _| net.put_middle_box(*from, *to));
+        }
+        self.wait().await;
+        self.touched(&links).ended > before
+    }
+
+    /// They come from a client's host, and go at the end; true if the member hung up on one before.
+    pub(super) async fn send_strangers(&self, member: usize, dice: &mut Dice) -> bool {
+        let clients = self.cluster.addresses()[member].clone();
+        let peers = peer_url(member).replace("http://", "");
+        let mut strangers = Vec::new();
+        for _ in 0..*dice.pick(&[5, 50, 300]) {
+            for address in [&clients, &peers] {
+                let connecting = self.env.timeout(CONNECT_TIMEOUT, self.env.connect(address));
+                match connecting.await {
+                    Ok(Ok(stream)) => strangers.push(stream),
+                    // Nobody is there just now.
+                    _ => self.world.sleep(CONNECT_TIMEOUT).await,
+                }
+                if self.world.now() >= self.end() {
+                    return false;
+                }
+            }
+        }
+        let mut hung_up = false;
+        for stranger in &mut strangers {
+            let left = Duration::from_nanos(self.end().saturating_sub(self.world.now()));
+            hung_up |= self.env.timeout(left, stranger.read_u8()).await.is_ok();
+        }
+        hung_up
     }
 }

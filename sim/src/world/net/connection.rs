@@ -211,6 +211,8 @@ pub enum Half {
 pub(super) struct Connection {
     pub ends: [End; 2],
     pub half: Option<Half>,
+    /// A middle box took the end of one direction for that of both.
+    pub is_ended_by_box: bool,
 }
 
 impl Connection {

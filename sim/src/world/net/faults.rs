@@ -1,6 +1,6 @@
 //! What a nemesis does to the network, and what processes and machines do to it when they die.
 
-use super::connection::{Connection, Half, Holder};
+use super::connection::{Connection, Half, Holder, Piece};
 use super::link::{Link, Touched};
 use super::{EndId, HostId, LinkChange, NEVER, Nanos, Net, RESET_GAP, RETRANSMIT_MAX};
 
@@ -49,8 +49,44 @@ impl Net {
             sum.blocked += touched.blocked;
             sum.delayed += touched.delayed;
             sum.clogged += touched.clogged;
+            sum.ended += touched.ended;
         }
         sum
+    }
+
+    /// Puts a device between two hosts that takes the end of one direction for that of the connection.
+    pub fn put_middle_box(&mut self, one: HostId, other: HostId) {
+        self.links[one][other].has_middle_box = true;
+        self.links[other][one].has_middle_box = true;
+    }
+
+    /// An end has sent its end-of-stream. Behind a middle box it hears no more than what has arrived, and what the other
+    /// end says from now on reaches nobody.
+    pub(super) fn end_both(&mut self, now: Nanos, id: EndId) {
+        let Net {
+            links,
+            connections,
+            dice,
+            ..
+        } = self;
+        let Some(connection) = connections.get_mut(&id.connection) else {
+            return;
+        };
+        let (end, opposite) = connection.pair(id.side);
+        let link = &mut links[end.host][opposite.host];
+        if !link.has_middle_box || opposite.finished {
+            return;
+        }
+        link.touched.ended += 1;
+        let arrival = now + link.delay(now, dice, 60);
+        end.deliver(now);
+        if end.holder == Holder::Process && !end.failed() {
+            end.truncate_flight(0);
+            end.push(arrival, Piece::End);
+            opposite.slot.wake_writer();
+        }
+        connection.is_ended_by_box = true;
+        self.arm(id);
     }
 
     /// Whether bytes are under way between two hosts, in either direction.

@@ -59,6 +59,8 @@ pub struct Touched {
     pub delayed: u64,
     /// Pieces that waited for the end of a clog.
     pub clogged: u64,
+    /// Ends of one direction that a middle box took for those of the connection.
+    pub ended: u64,
 }
 
 /// One direction between two hosts.
@@ -70,6 +72,8 @@ pub struct Link {
     clogged_until: Nanos,
     /// How many faults cut this link at present.
     cuts: u32,
+    /// Something on the way that knows no half-closed connections.
+    pub has_middle_box: bool,
     pub touched: Touched,
 }
 
@@ -80,6 +84,7 @@ impl Link {
             burdens: Burden::default(),
             clogged_until: 0,
             cuts: 0,
+            has_middle_box: false,
             touched: Touched::default(),
         }
     }
@@ -165,6 +170,7 @@ mod tests {
             blocked: 0,
             delayed: 1,
             clogged: 1,
+            ended: 0,
         };
         assert_eq!(link.touched, touched);
     }

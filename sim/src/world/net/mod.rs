@@ -15,6 +15,7 @@
 //!   the receiver learns nothing (half-open);
 //! * a process that dies closes its connections: its machine answers for it. A machine that loses power
 //!   says nothing; when it is back, it answers old connections with a reset;
+//! * behind a middle box the end of one direction is the end of both: what travels the other way is lost;
 //! * connecting to a port that nobody listens on is refused; connecting into a cut, or to a machine that
 //!   is off, takes minutes.
 //!
@@ -322,7 +323,12 @@ impl Net {
         backlog.waiting.push_back(id);
         backlog.acceptor.take().into_iter().for_each(Waker::wake);
         let ends = [End::new(from, acceptor), End::new(to, format!("{dialer}:{id}"))];
-        self.connections.insert(id, Connection { ends, half: None });
+        let connection = Connection {
+            ends,
+            half: None,
+            is_ended_by_box: false,
+        };
+        self.connections.insert(id, connection);
         Knock::Opened(EndId {
             connection: id,
             side: 0,
@@ -397,6 +403,7 @@ impl Net {
         if !end.finished {
             end.finished = true;
             self.send(now, id, Piece::End);
+            self.end_both(now, id);
         }
         Ok(())
     }
@@ -419,7 +426,11 @@ impl Net {
         };
         end.finished = true;
         if let Some(piece) = last.filter(|_| !quiet) {
+            let is_end = piece == Piece::End;
             self.send(now, id, piece);
+            if is_end {
+                self.end_both(now, id);
+            }
         }
         self.forget_if_over(id);
     }
@@ -472,7 +483,7 @@ impl Net {
         let Some(connection) = connections.get_mut(&id.connection) else {
             return;
         };
-        let half = connection.half;
+        let (half, is_ended) = (connection.half, connection.is_ended_by_box);
         let (end, opposite) = connection.pair(id.side);
         let link = &mut links[end.host][opposite.host];
         let bytes = match &piece {
@@ -489,11 +500,11 @@ impl Net {
             return;
         }
         let arrival = now + link.delay(now, dice, bytes);
-        if opposite.holder == Holder::Process {
+        if opposite.holder == Holder::Process && !is_ended {
             opposite.push(arrival, piece);
             self.arm(id.opposite());
         } else if matches!(piece, Piece::Data(_)) {
-            // Nobody is there: the machine answers with a reset, which has to travel back.
+            // Nobody is there: the machine, or the box on the way, answers with a reset, which has to travel back.
             let back = links[opposite.host][end.host].delay(now, dice, 60);
             self.answer_with_reset(now, arrival + back, id);
         }

@@ -290,6 +290,39 @@ fn a_half_open_connection_is_alive_for_one_end_alone() {
 }
 
 #[test]
+fn behind_a_middle_box_the_end_of_one_direction_is_the_end_of_both() {
+    for has_box in [false, true] {
+        let mut bench = Bench::new();
+        let (a, b) = (bench.dialer, bench.acceptor);
+        if has_box {
+            bench.net.put_middle_box(1, 0);
+        }
+        sent(bench.write(a, b"asked"));
+        sent(bench.write(b, b"under way"));
+        bench.net.finish(bench.now, a).expect("not failed");
+        bench.pass(5);
+        assert_eq!(bench.read_ok(b).as_deref(), Some("asked"));
+        assert_eq!(bench.read_ok(b).as_deref(), Some(""), "the end");
+        sent(bench.write(b, b", answered"));
+        bench.pass(5);
+        if has_box {
+            assert_eq!(
+                bench.read_ok(a).as_deref(),
+                Some(""),
+                "what was under way is lost"
+            );
+            assert_eq!(bench.read_error(b), io::ErrorKind::ConnectionReset);
+        } else {
+            assert_eq!(bench.read_ok(a).as_deref(), Some("under way, answered"));
+        }
+        assert_eq!(bench.net.touched(&[(0, 1)]).ended, u64::from(has_box));
+        bench.net.close(bench.now, a);
+        bench.net.close(bench.now, b);
+        assert!(bench.net.connections.is_empty());
+    }
+}
+
+#[test]
 fn a_machine_without_power_retransmits_nothing() {
     let mut bench = Bench::new();
     let b = bench.acceptor;
