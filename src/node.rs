@@ -103,6 +103,8 @@ pub struct Config {
     pub peer_local_address: Option<IpAddr>,
     /// Member names and their peer URLs, as `--initial-cluster` lists them.
     pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// Why that is no list for this member; it matters to one without data alone.
+    pub initial_cluster_error: Option<String>,
     pub initial_cluster_token: String,
     /// Where the members of a new cluster find one another; `initial_cluster` then lists this one alone.
     pub discovery: Option<DiscoveryOptions>,
@@ -183,6 +185,7 @@ impl Default for Config {
             advertise_peer_urls: vec!["http://localhost:2380".into()],
             peer_local_address: None,
             initial_cluster: vec![("default".into(), vec!["http://localhost:2380".into()])],
+            initial_cluster_error: None,
             initial_cluster_token: "etcd-cluster".into(),
             discovery: None,
             discovery_srv: None,

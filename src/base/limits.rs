@@ -81,10 +81,12 @@ pub const LOG_READ_BYTES: usize = 4 * 1024 * 1024;
 pub const LOG_READ_GAP_BYTES: u64 = 4 * 1024;
 /// Blocks of the engine's tables kept in memory.
 pub const ENGINE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
-/// Journals of the engine on disk before it flushes what pins the oldest: bounds what a start replays.
-pub const ENGINE_JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
-/// Newest writes of a keyspace kept in memory by the engine.
+/// Journals of the engine on disk, of 64 MB each, before it flushes what pins the oldest: bounds what a start replays.
+pub const ENGINE_JOURNALS_MAX: usize = 3;
+/// Newest writes of a keyspace kept in memory by the engine before it makes tables of them.
 pub const ENGINE_WRITE_BUFFER_BYTES: u64 = 32 * 1024 * 1024;
+/// The same, if tables are made more slowly than there is written; then writes wait.
+pub const ENGINE_WRITE_BUFFER_BYTES_MAX: u64 = 96 * 1024 * 1024;
 /// Discarded revisions, at least, before the engine rewrites its tables to be rid of them; they must be a
 /// quarter of all revisions as well.
 pub const ENGINE_DISCARDED_MIN: usize = 10_000;

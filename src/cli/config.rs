@@ -192,7 +192,11 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
         dir => dir,
     });
     let wal_dir = Some(flags.text("wal-dir")).filter(|dir| !dir.is_empty());
-    let (initial_cluster, advertise_peer) = cluster(flags, &name)?;
+    let advertise_peer = url_list(flags, "initial-advertise-peer-urls");
+    let (initial_cluster, initial_cluster_error) = match cluster(flags, &name, &advertise_peer) {
+        Ok(members) => (members, None),
+        Err(error) => (Members::new(), Some(error)),
+    };
     let discovery = discovery::options(flags)?;
     let milliseconds = |name| Duration::from_millis(flags.unsigned(name));
     Ok(Config {
@@ -211,6 +215,7 @@ pub fn build(flags: &Flags) -> Result<Config, String> {
             .into_iter()
             .map(|(name, urls)| (name, texts(&urls)))
             .collect(),
+        initial_cluster_error,
         initial_cluster_token: match &discovery {
             Some(discovery) => discovery.token.clone(),
             None => flags.text("initial-cluster-token"),
@@ -339,17 +344,16 @@ fn corruption(flags: &Flags) -> CorruptionChecks {
 /// Names and their peer URLs.
 type Members = BTreeMap<String, Vec<Url>>;
 
-/// The first members, and this member's own URLs, which have to be the ones listed for its name.
-fn cluster(flags: &Flags, name: &str) -> Result<(Members, Vec<Url>), String> {
-    let advertised = url_list(flags, "initial-advertise-peer-urls");
+/// The first members; the URLs listed for this member's name have to be its own. A member that joins has told the cluster
+/// its URLs before.
+fn cluster(flags: &Flags, name: &str, advertised: &[Url]) -> Result<Members, String> {
     if !flags.text("discovery-endpoints").is_empty() {
         // Until the service tells the others.
-        let alone = BTreeMap::from([(name.to_owned(), advertised.clone())]);
-        return Ok((alone, advertised));
+        return Ok(BTreeMap::from([(name.to_owned(), advertised.to_vec())]));
     }
     if !flags.text("discovery-srv").is_empty() {
         // Until DNS tells them.
-        return Ok((BTreeMap::new(), advertised));
+        return Ok(BTreeMap::new());
     }
     let mut text = initial_cluster(flags);
     if !matches!(name, "default" | "") && text == DEFAULT_INITIAL_CLUSTER {
@@ -372,14 +376,15 @@ fn cluster(flags: &Flags, name: &str) -> Result<(Members, Vec<Url>), String> {
     if all.len() != count {
         return Err(format!("initial cluster {shown} has duplicate url"));
     }
-    if resolved(listed) != resolved(&advertised) {
+    let joins = flags.text("initial-cluster-state") == "existing";
+    if !joins && resolved(listed) != resolved(advertised) {
         return Err(format!(
             "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={}",
             texts(listed).join(","),
-            texts(&advertised).join(","),
+            texts(advertised).join(","),
         ));
     }
-    Ok((cluster, advertised))
+    Ok(cluster)
 }
 
 /// URLs to compare: `localhost` is 127.0.0.1.

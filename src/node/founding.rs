@@ -22,7 +22,8 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// What the reason begins with if a discovery service did not take a member.
 pub const DISCOVERY_FAILED: &str = "failed to join discovery cluster";
 
-/// The configuration with the members that discovery finds, if it is asked for. Data make it unnecessary.
+/// The configuration with the members that discovery finds, if it is asked for. Data make it unnecessary, and any list of
+/// first members.
 pub async fn discover(env: &Env, mut config: Config, has_data: bool) -> Result<Config, NodeError> {
     if has_data {
         if config.discovery.is_some() {
@@ -31,6 +32,9 @@ pub async fn discover(env: &Env, mut config: Config, has_data: bool) -> Result<C
             );
         }
         return Ok(config);
+    }
+    if let Some(error) = &config.initial_cluster_error {
+        return Err(NodeError(error.clone()));
     }
     let found = if let Some(options) = &config.discovery {
         discover_by_token(env, &config, options).await?

@@ -1,7 +1,8 @@
 //! What every disk and every engine has to do: one suite for production's and the simulator's.
 //!
-//! Crashes are not in here: what a power failure leaves is tested where it can be caused. Each check
-//! panics with what is wrong.
+//! Each check panics with what is wrong.
+
+pub mod power;
 
 use std::io;
 use std::path::Path;

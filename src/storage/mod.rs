@@ -3,11 +3,13 @@
 pub mod conformance;
 pub mod engine;
 pub mod fjall;
+mod fjall_journal;
 mod fjall_log;
 pub mod format;
 pub mod journal;
 pub mod snapshot;
 pub mod store;
+mod synced;
 pub mod wal;
 
 #[cfg(test)]

@@ -40,6 +40,18 @@ async fn the_journal_conforms_on_the_file_system() {
     conformance::engine(&fake_disk::real_env(), root.path(), EngineKind::Journal).await;
 }
 
+#[tokio::test]
+async fn fjall_survives_a_power_loss() {
+    let root = tempfile::tempdir().unwrap();
+    conformance::power::power_loss(&fake_disk::real_env(), root.path(), EngineKind::Fjall).await;
+}
+
+#[tokio::test]
+async fn the_journal_survives_a_power_loss() {
+    let disk = fake_disk::env(&FakeDisk::default());
+    conformance::power::power_loss(&disk, Path::new("/data"), EngineKind::Journal).await;
+}
+
 const STORE: &str = "/data/store";
 
 async fn open(disk: &FakeDisk) -> Result<Store, Broken> {
@@ -132,12 +144,32 @@ async fn a_flipped_byte_in_the_middle_of_a_journal_is_refused_with_file_and_offs
 #[tokio::test]
 async fn a_torn_tail_of_a_journal_is_cut() {
     let disk = sample().await;
+    let engine = open(&disk).await.unwrap().engine();
+    let synced = disk.used();
+    write(&*engine, 11);
+    while disk.used() == synced {
+        tokio::task::yield_now().await;
+    }
+    drop(engine);
     disk.damage(&journals(&disk)[0], |bytes| bytes.truncate(bytes.len() - 300));
     let engine = open(&disk).await.unwrap().engine();
-    check(&*engine, 9);
-    write(&*engine, 10);
+    check(&*engine, 10);
+    write(&*engine, 11);
     engine.sync().await.unwrap();
-    check(&*open(&disk).await.unwrap().engine(), 10);
+    check(&*open(&disk).await.unwrap().engine(), 11);
+}
+
+#[tokio::test]
+async fn a_journal_that_ends_before_what_was_synced_is_refused() {
+    let disk = sample().await;
+    disk.damage(&journals(&disk)[0], |bytes| bytes.truncate(bytes.len() - 300));
+    let text = refusal(&disk).await;
+    assert!(
+        text.contains("batch 10 cannot be read, and 10 were synced"),
+        "{text}"
+    );
+    disk.lose(&journals(&disk)[0]);
+    assert!(refusal(&disk).await.contains("a file of it is gone"));
 }
 
 #[tokio::test]

@@ -467,3 +467,57 @@ fn signed_tokens_hold_until_the_users_change() {
         kv.put(as_user(put("b", "1"), &alice)).await.unwrap();
     });
 }
+
+/// What a stream brought counts when it is needed: here the token of a time before authentication was switched off and on.
+#[test]
+fn a_stream_that_was_opened_while_authentication_was_off_keeps_its_token() {
+    let adjust = |config: &mut quorate::node::Config| {
+        config.bcrypt_cost = COST;
+        config.auth_jwt = Some(JwtOptions {
+            sign_method: "HS256".into(),
+            private_key: b"secret".to_vec(),
+            ttl: std::time::Duration::from_secs(300),
+            ..JwtOptions::default()
+        });
+    };
+    with_adjusted(adjust, |member| async move {
+        let mut accounts = accounts(&member).await;
+        let disable = as_user(pb::AuthDisableRequest {}, &accounts.root);
+        accounts.auth.auth_disable(disable).await.unwrap();
+        let mut lease = LeaseClient::new(member.channel().await);
+        let grant = pb::LeaseGrantRequest { ttl: 100, id: 7 };
+        lease.lease_grant(grant).await.unwrap();
+        let attached = pb::PutRequest {
+            lease: 7,
+            ..put("b", "1")
+        };
+        member.kv().await.put(attached).await.unwrap();
+        let (watches, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+        let mut watch = WatchClient::new(member.channel().await);
+        let watch = watch.watch(as_user(stream, &accounts.alice)).await;
+        let mut responses = watch.unwrap().into_inner();
+        let (renewals, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+        let renewed = lease.lease_keep_alive(as_user(stream, &accounts.alice)).await;
+        let mut renewed = renewed.unwrap().into_inner();
+        accounts.auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+        let create = WatchCreateRequest {
+            key: "b".into(),
+            ..Default::default()
+        };
+        let create = pb::WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        };
+        watches.send(create).unwrap();
+        let next = member.env.timeout(PATIENCE, responses.message()).await;
+        // Not "user name is empty".
+        assert_eq!(
+            next.unwrap().unwrap().unwrap().cancel_reason,
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
+        );
+        renewals.send(pb::LeaseKeepAliveRequest { id: 7 }).unwrap();
+        let old = (Code::InvalidArgument, "etcdserver: revision of auth store is old");
+        same(renewed.message().await, old, "renewal");
+    });
+}

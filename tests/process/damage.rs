@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
+use rustix::process::Signal;
 
 use super::small_disk::SmallDisk;
 use super::support::{Cluster, Member, READY, files_below, free_port, run, wait_for};
@@ -115,6 +116,79 @@ fn a_flipped_byte_under_a_running_member_stops_it() {
     let (code, log) = member.end();
     assert_fatal((code, &log), &["could not read the store", &engine, "Checksum"]);
     assert_refuses(member, &["could not read the store", &engine, "Checksum"]);
+}
+
+/// A mebibyte that cannot be compressed.
+fn noise(n: u64) -> String {
+    let mut state = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut letter = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'!' + ((state >> 33) % 90) as u8)
+    };
+    (0..1 << 20).map(|_| letter()).collect()
+}
+
+fn journal_of_store(member: &Member) -> impl Iterator<Item = PathBuf> {
+    let files = files_below(&member.data_dir).into_iter();
+    files.filter(|path| path.extension().is_some_and(|end| end == "jnl"))
+}
+
+/// What the store had not synced is in the log, so a power loss may leave anything of it.
+#[test]
+fn a_page_that_a_power_loss_took_from_the_store_is_replayed_from_the_log() {
+    let mut cluster = Cluster::start(1, &[]);
+    let member = &mut cluster.members[0];
+    run(async |env| {
+        let mut client = member.connect(&env).await;
+        for n in 0..5 {
+            client.put(&env, &format!("key-{n}"), &noise(n)).await;
+        }
+    });
+    member.kill();
+    let last = noise(4);
+    let (path, at) = place_in(journal_of_store(member), &last[500_000..500_064]).expect("the last value");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 4096], at / 4096 * 4096).unwrap();
+    member.start();
+    let log = member.log();
+    assert!(log.contains("is not whole behind offset"), "{log}");
+    run(async |env| {
+        let mut client = member.connect(&env).await;
+        for n in 0..5 {
+            assert_eq!(
+                client.get(&env, &format!("key-{n}")).await,
+                Some(noise(n)),
+                "key-{n}"
+            );
+        }
+        client.put(&env, "more", "x").await;
+    });
+}
+
+/// What it had synced need not be in the log any more.
+#[test]
+fn a_flipped_byte_in_what_the_store_has_synced_is_refused() {
+    let mut cluster = Cluster::start(1, &[]);
+    let member = &mut cluster.members[0];
+    run(async |env| {
+        let mut client = member.connect(&env).await;
+        for n in 0..10 {
+            client
+                .put(
+                    &env,
+                    &format!("key-{n}"),
+                    &format!("value-number-{n}-of-the-store"),
+                )
+                .await;
+        }
+    });
+    // A stop in good order syncs.
+    member.stop(Signal::TERM);
+    let (path, at) = place_in(journal_of_store(member), "value-number-3-of-the-store").expect("a value");
+    flip(&path, at);
+    assert_refuses(member, &["engine-1/0.jnl", "damaged at offset"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
 use rustix::process::Signal;
 
-use super::support::{Client, Cluster, PATIENCE, run};
+use super::support::{Client, Cluster, PATIENCE, free_port, run};
 
 /// Puts "name-0", "name-1" … at the addresses in turn until it is told to stop; then, what was acknowledged.
 pub struct Load {
@@ -234,5 +234,47 @@ fn one_member_goes_on_alone_when_the_others_are_lost() {
         member.start();
         let mut client = member.connect(&env).await;
         assert_eq!(client.get(&env, "alone").await.as_deref(), Some("1"));
+    });
+}
+
+fn replaced(flags: &[String], name: &str, value: &str) -> Vec<String> {
+    let prefix = format!("--{name}=");
+    let flags = flags.iter().map(|flag| match flag.starts_with(&prefix) {
+        true => format!("{prefix}{value}"),
+        false => flag.clone(),
+    });
+    flags.collect()
+}
+
+/// As etcd: once there are data, nobody compares the list of first members with anything.
+#[test]
+fn a_member_whose_peer_url_was_updated_restarts_with_the_new_one() {
+    run(async |env| {
+        let mut cluster = Cluster::start(1, &[]);
+        let member = &mut cluster.members[0];
+        let url = format!("http://127.0.0.1:{}", free_port());
+        let mut client = member.connect(&env).await;
+        client.put(&env, "a", "x").await;
+        let id = ids(&mut client).await[0];
+        let update = pb::MemberUpdateRequest {
+            id,
+            peer_ur_ls: vec![url.clone()],
+        };
+        client.cluster.member_update(update).await.expect("an update");
+        member.stop(Signal::TERM);
+        let flags = replaced(&member.flags, "listen-peer-urls", &url);
+        member.flags = replaced(&flags, "initial-advertise-peer-urls", &url);
+        member.start();
+        let mut client = member.connect(&env).await;
+        assert_eq!(client.get(&env, "a").await.as_deref(), Some("x"));
+        member.stop(Signal::TERM);
+        // Without data the two have to be one.
+        fs::remove_dir_all(&member.data_dir).expect("the data can be removed");
+        let (code, log) = member.run_to_end();
+        assert_eq!(code, Some(1), "{log}");
+        assert!(
+            log.contains("but missing from --initial-advertise-peer-urls"),
+            "{log}"
+        );
     });
 }

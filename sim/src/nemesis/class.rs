@@ -126,6 +126,8 @@ classes! {
     LostWrites Disk 200..5_000,
     /// A machine loses power before a sync, and keeps some sectors of what was not synced.
     TornTail Disk 200..5_000,
+    /// A machine loses power while its store holds what was not synced, and what remains of that is not whole.
+    TornStore Disk 200..5_000,
     /// A sync fails and drops what was not synced; the member has to stop by itself.
     SyncFailure Disk 200..3_000,
     /// A read or a write fails; the member has to stop by itself.

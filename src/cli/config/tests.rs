@@ -18,7 +18,9 @@ fn configure(line: &str) -> Result<Config, String> {
     let flags = flags(line);
     verify_early(&flags)?;
     verify(&flags)?;
-    build(&flags)
+    let mut config = build(&flags)?;
+    // Without data.
+    config.initial_cluster_error.take().map_or(Ok(config), Err)
 }
 
 fn check_refusals(table: &[(&str, &str)]) {

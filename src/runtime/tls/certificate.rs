@@ -9,7 +9,7 @@ use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, Pem, X5
 /// The names in a certificate.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Names {
-    /// Of its subject; empty without one.
+    /// Of its subject; of several the last, as Go has it; empty without one.
     pub common_name: String,
     pub dns_names: Vec<String>,
     pub addresses: Vec<IpAddr>,
@@ -33,10 +33,11 @@ impl Names {
     pub fn of(der: &[u8]) -> Result<Names, String> {
         let (_, certificate) =
             X509Certificate::from_der(der).map_err(|error| format!("unreadable certificate: {error}"))?;
-        let common_name = certificate.subject().iter_common_name().next();
+        let common_names = certificate.subject().iter_common_name();
         let mut names = Names {
-            common_name: common_name
-                .and_then(|name| name.as_str().ok())
+            common_name: common_names
+                .filter_map(|name| name.as_str().ok())
+                .last()
                 .unwrap_or_default()
                 .to_owned(),
             serial: significant(certificate.raw_serial()),
@@ -134,5 +135,18 @@ mod tests {
         assert!(names.cover("a.example") && names.cover("127.0.0.1"));
         assert!(!names.cover("127.0.0.2") && !names.cover("alice"));
         assert!(Names::of(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn the_last_common_name_counts() {
+        let mut params = rcgen::CertificateParams::default();
+        let name = &mut params.distinguished_name;
+        name.push(rcgen::DnType::CommonName, "first");
+        name.push(rcgen::DnType::OrganizationName, "between");
+        // A type of its own for the library, the same to everybody who reads it.
+        name.push(rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]), "last");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        assert_eq!(Names::of(certificate.der()).unwrap().common_name, "last");
     }
 }

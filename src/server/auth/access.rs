@@ -55,16 +55,12 @@ impl Credentials {
 }
 
 impl Api {
-    /// Who calls, with as much as has to be known of him: nothing, while authentication is off.
+    /// Who calls. Credentials are kept while authentication is off, too: a stream may outlive that.
     pub(in crate::server) fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Caller {
-        Caller::Client(if self.consensus.is_auth_enabled() {
-            let common_name = extensions
-                .get::<CommonName>()
-                .filter(|_| self.options.client_cert_auth);
-            Credentials::of(metadata, common_name)
-        } else {
-            Credentials::default()
-        })
+        let common_name = extensions
+            .get::<CommonName>()
+            .filter(|_| self.options.client_cert_auth);
+        Caller::Client(Credentials::of(metadata, common_name))
     }
 
     /// The header for what a caller asks; `None` for the member itself.

@@ -122,6 +122,7 @@ impl Blow<'_> {
             Class::RestartStorm => self.storm(member, dice).await,
             Class::LostWrites => self.down_losing(member, Kill::PowerLosing).await,
             Class::TornTail => self.down_losing(member, Kill::PowerTearing).await,
+            Class::TornStore => self.down_tearing_store(member, dice).await,
             Class::SyncFailure => self.fail_sync(member).await,
             Class::IoError => self.fail_io(member).await,
             Class::DiskStall => self.stall(member).await,

@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use super::Blow;
 use super::network::SNAPSHOT_WAIT;
 use crate::seed::Dice;
-use crate::world::disk::Point;
+use crate::world::disk::{Damage, Point};
 use crate::world::{Kill, Nanos};
 
 /// How long a process that starts again and again lives in between, in milliseconds.
@@ -59,6 +59,28 @@ impl Blow<'_> {
         };
         let before = damage();
         self.down_at(member, Point::BeforeSync, kill, self.end()).await && damage() > before
+    }
+
+    /// Power is lost as soon as the store's journal has something that was not synced: its beginning is torn, or any part of it
+    /// lost.
+    pub(super) async fn down_tearing_store(&self, member: usize, dice: &mut Dice) -> bool {
+        let host = self.host(member);
+        let damage = || {
+            let Damage { lost, torn, .. } = self.world.drive(host, |drive| drive.counters.store_crash);
+            lost + torn
+        };
+        while !self.world.drive(host, |drive| drive.is_store_dirty()) {
+            if self.world.now() >= self.end() {
+                return false;
+            }
+            self.world.sleep(Duration::from_millis(1)).await;
+        }
+        let before = damage();
+        let kill = *dice.pick(&[Kill::Power, Kill::PowerTearing]);
+        let struck = self.cluster.hold_down(member, kill);
+        self.world.sleep_until(self.end()).await;
+        self.cluster.release(member);
+        struck && damage() > before
     }
 
     /// Power is lost at some point of the first sync within the fault's time.

@@ -19,7 +19,7 @@ mod rot;
 mod trap;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::task::{Context, Poll, Waker};
@@ -86,6 +86,8 @@ pub struct Counters {
     /// Stores that were begun besides the first: a snapshot is being installed.
     pub generations: u64,
     pub crash: Damage,
+    /// Of `crash`, what struck the store's journal.
+    pub store_crash: Damage,
     pub names_lost: u64,
 }
 
@@ -350,20 +352,39 @@ impl Drive {
             ..
         } = self;
         let lies = settings.lying_syncs_percent > 0;
+        let journals = tree
+            .files()
+            .into_iter()
+            .filter(|(path, _)| Target::is_journal(path));
+        let journals: BTreeSet<Inode> = journals.map(|(_, inode)| inode).collect();
         let (_, lost) = match lies {
             true => (0, tree.lose()),
             false => tree.crash(dice),
         };
         counters.names_lost += lost;
-        for content in files.values_mut() {
+        for (inode, content) in files {
             if content.is_dirty() {
-                counters.crash.add(match lies {
+                let damage = match lies {
                     true => content.lose(),
                     false => content.crash_with(tail, dice),
-                });
+                };
+                counters.crash.add(damage);
+                if journals.contains(inode) {
+                    counters.store_crash.add(damage);
+                }
             }
         }
         self.forget_unreachable();
+    }
+
+    /// Whether the store's journal has something that was not synced.
+    pub fn is_store_dirty(&self) -> bool {
+        let mut journals = self
+            .tree
+            .files()
+            .into_iter()
+            .filter(|(path, _)| Target::is_journal(path));
+        journals.any(|(_, inode)| self.files.get(&inode).is_some_and(Content::is_dirty))
     }
 
     /// The process ended, the system lives: nothing is lost.
@@ -375,7 +396,7 @@ impl Drive {
     }
 
     fn forget_unreachable(&mut self) {
-        let reachable: std::collections::BTreeSet<Inode> = self.tree.reachable().collect();
+        let reachable: BTreeSet<Inode> = self.tree.reachable().collect();
         self.files.retain(|inode, _| reachable.contains(inode));
         self.rot.retain(|inode| reachable.contains(inode));
     }

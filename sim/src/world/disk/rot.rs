@@ -14,6 +14,11 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whether a file is what the store writes its batches to.
+    pub(super) fn is_journal(path: &str) -> bool {
+        Target::Store.is_meant(path) && path.contains("/journal-")
+    }
+
     pub(super) fn is_meant(self, path: &str) -> bool {
         let is_log = path.contains("/wal/");
         match self {
