@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod auth;
+mod extremes;
 mod gateway;
 mod http;
 mod kv;
