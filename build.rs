@@ -19,6 +19,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(format!("{out}/descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        // They contain themselves: see src/proto/txn.rs.
+        .extern_path(
+            ".etcdserverpb.TxnRequest",
+            "crate::proto::etcdserverpb::TxnRequest",
+        )
+        .extern_path(
+            ".etcdserverpb.TxnResponse",
+            "crate::proto::etcdserverpb::TxnResponse",
+        )
+        .codec_path("crate::proto::Codec")
         .build_transport(false)
         .compile_fds(descriptors)?;
     Ok(())

@@ -8,14 +8,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message;
 use quorate::base::{Denied, ids};
 use quorate::consensus::{Consensus, Door, Options, Peer, Status};
-use quorate::proto::command::command::Request;
-use quorate::proto::etcdserverpb as pb;
+use quorate::proto::command::{Command, command::Request};
+use quorate::proto::etcdserverpb::{self as pb, request_op};
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
-use quorate::storage::wal::{Wal, WalOptions};
+use quorate::storage::wal::{LogRecord, Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
-use quorate::transport::{Identity, Way};
+use quorate::transport::{Identity, Way, encode};
 
 struct Cluster {
     env: Env,
@@ -208,6 +210,75 @@ async fn one_member_keeps_what_it_acknowledged() {
     cluster.start_member(0, listener).await;
     cluster.member(0).read_barrier().await.unwrap();
     assert_eq!(get(cluster.member(0), "k").as_deref(), Some("49"));
+}
+
+/// A put inside so many transactions, as it lies in the log.
+fn nested_command(levels: usize, key: &str) -> Bytes {
+    let mut operation = request_op::Request::RequestPut(pb::PutRequest {
+        key: key.to_owned().into(),
+        value: "value".into(),
+        ..pb::PutRequest::default()
+    });
+    for _ in 0..levels {
+        let inner = pb::RequestOp {
+            request: Some(operation),
+        };
+        operation = request_op::Request::RequestTxn(pb::TxnRequest {
+            success: vec![inner],
+            ..pb::TxnRequest::default()
+        });
+    }
+    let request_op::Request::RequestTxn(txn) = operation else {
+        panic!("at least one level");
+    };
+    let request = Some(Request::Txn(txn));
+    Command {
+        header: None,
+        request,
+    }
+    .encode_to_vec()
+    .into()
+}
+
+/// Older versions committed such entries, and could not apply them: their logs are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_older_versions_could_not_apply_are_applied() {
+    let mut cluster = Cluster::start(1, 1000).await;
+    cluster.leader().await;
+    cluster.member(0).propose(put("k", "v")).await.unwrap();
+    cluster.stop(0).await;
+    let (wal, store) = open(&cluster.env, &cluster.dir.path().join("0")).await;
+    let last = wal.state().last.unwrap();
+    let depths = [50, 51, 129];
+    let records = depths
+        .iter()
+        .zip(last.index + 1..)
+        .map(|(&levels, index)| LogRecord {
+            term: last.term,
+            node: last.node,
+            index,
+            // The second of the payloads: a batch, with origin, life and sequence.
+            payload: encode(&(
+                1_u32,
+                3_u64,
+                4_u64,
+                5_u64,
+                vec![nested_command(levels, &format!("n{levels}"))],
+            ))
+            .into(),
+        });
+    wal.append(records.collect()).await.unwrap();
+    wal.close().await;
+    drop((wal, store));
+    let listener = listen(&cluster.env, &cluster.addresses[0].clone()).await;
+    cluster.start_member(0, listener).await;
+    cluster.member(0).read_barrier().await.unwrap();
+    for levels in depths {
+        assert_eq!(
+            get(cluster.member(0), &format!("n{levels}")).as_deref(),
+            Some("value")
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

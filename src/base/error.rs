@@ -50,6 +50,9 @@ denials! {
     KEY_NOT_FOUND = InvalidArgument "etcdserver: key not found";
     VALUE_PROVIDED = InvalidArgument "etcdserver: value is provided";
     LEASE_PROVIDED = InvalidArgument "etcdserver: lease is provided";
+    // No member could apply it. etcd would panic.
+    UNREADABLE_COMMAND = Internal "etcdserver: request cannot be applied";
+    NAME_TOO_LONG = InvalidArgument "etcdserver: name is too long";
     TOO_MANY_OPS = InvalidArgument "etcdserver: too many operations in txn request";
     DUPLICATE_KEY = InvalidArgument "etcdserver: duplicate key given in txn request";
     INVALID_CLIENT_API_VERSION = InvalidArgument "etcdserver: invalid client api version";

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::Broken;
+use super::{Broken, limits};
 
 /// The ordered keyspaces of the state machine's store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -80,6 +80,10 @@ pub struct Batch {
 impl Batch {
     pub fn put(&mut self, space: Space, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         let (key, value) = (key.into(), Some(value.into()));
+        assert!(
+            key.len() <= limits::ENGINE_KEY_BYTES_MAX,
+            "a key that the engine would refuse is refused when its command is applied"
+        );
         self.changes.push(Change { space, key, value });
     }
 

@@ -8,6 +8,17 @@ pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// `--max-txn-ops`.
 pub const TXN_OPS_MAX: usize = 128;
+/// Transactions in each other, the outermost included, whatever `--max-txn-ops` says: what works on them calls itself, on a
+/// stack of [`THREAD_STACK_BYTES`]. In a debug build the gateway takes most, 13 KiB for each, and decoding 2.5.
+pub const TXN_LEVELS_MAX: usize = 256;
+/// The stack of every thread that works on requests; touched only as far as it is used.
+pub const THREAD_STACK_BYTES: usize = 8 * 1024 * 1024;
+/// The largest encoded command, whatever `--max-request-bytes` says: alone in a batch it must fit into a frame between peers.
+pub const COMMAND_BYTES_MAX: usize = PEER_FRAME_BYTES_MAX - 64 * 1024;
+/// Names of users and roles, as a request gives them: what a key of etcd's own file may have.
+pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
+/// A key of the engine. Those of records and leases are short; users and roles are kept by their names.
+pub const ENGINE_KEY_BYTES_MAX: usize = 65_535;
 /// Longest lease, in seconds: etcd's 9,000,000,000.
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 /// Committed entries that may wait for apply before new proposals are refused.

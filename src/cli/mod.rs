@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use tracing::{error, info, warn};
 
+use crate::base::limits;
 use crate::node::Config;
 use flags::{Flags, Parsed, environment, file, help};
 use log_file::Rotation;
@@ -98,7 +99,9 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
 }
 
 fn new_runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.thread_stack_size(limits::THREAD_STACK_BYTES);
+    builder.enable_all().build()
 }
 
 /// Why there is no configuration.

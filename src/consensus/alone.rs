@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::Membership;
-use prost::Message;
 
+use super::command::{self, EncodedCommand};
 use super::log::NO_NODE;
 use super::machine::Standing;
 use super::types::{Batch, LogId, Payload, Peer, Vote};
 use crate::base::{Broken, MemberId};
 use crate::proto::command::command::Request;
-use crate::proto::command::{Command, MemberPromoteCommand, MemberRemoveCommand};
+use crate::proto::command::{MemberPromoteCommand, MemberRemoveCommand};
 use crate::state::State;
 use crate::storage::Store;
 use crate::storage::wal::{LogRecord, Wal};
@@ -33,9 +33,9 @@ impl Members {
             Payload::Membership(membership) => self.all.extend(membership.nodes().map(|(id, _)| *id)),
             Payload::Normal(batch) => {
                 for command in &batch.commands {
-                    let command = Command::decode(command.clone())
-                        .map_err(|error| Broken::new(format!("a command of the log: {error}")))?;
-                    if let Some(Request::MemberAdd(request)) = command.request
+                    let (_, request) = command::decode(command)
+                        .map_err(|unreadable| Broken::new(format!("the log holds {unreadable}")))?;
+                    if let Request::MemberAdd(request) = request
                         && let Some(member) = request.member
                     {
                         self.all.insert(member.id);
@@ -101,18 +101,14 @@ pub async fn force_alone(
         .learners
         .contains(&member)
         .then_some(Request::MemberPromote(MemberPromoteCommand { id: member }));
-    let commands = removals.chain(promotion).map(|request| {
-        let command = Command {
-            header: None,
-            request: Some(request),
-        };
-        command.encode_to_vec().into()
-    });
+    let encoded = |request| EncodedCommand::new(None, request).map(|command| command.bytes().clone());
+    let commands = removals.chain(promotion).map(encoded);
+    let commands = commands.collect::<Result<_, _>>().map_err(Broken::new)?;
     let removal = Payload::Normal(Batch {
         origin: 0,
         life: 0,
         sequence: 0,
-        commands: commands.collect(),
+        commands,
     });
     let node = Peer {
         name: String::new(),

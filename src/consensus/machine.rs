@@ -20,10 +20,10 @@ use futures_util::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{Membership, Snapshot};
-use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::SharedObserver;
+use super::command;
 use super::counted::{self, Stopwatch};
 use super::hash::{Compacted, Compactions};
 use super::lessor::{Lessor, Term};
@@ -34,7 +34,7 @@ use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership,
 use crate::base::figures::Figures;
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, limits};
-use crate::proto::command::{Command, Header, command::Request};
+use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{Env, Instant, signal};
 use crate::state::{Answer, HashPlan, Lease, Outcome, Pending, State};
@@ -490,7 +490,8 @@ fn apply_batch(
 ) -> Result<Vec<Effect>, Broken> {
     let mut stopwatch = Stopwatch::start(env);
     let apply = |encoded: &Bytes| {
-        let (header, request) = decode_command(at.index, encoded)?;
+        let (header, request) = command::decode(encoded)
+            .map_err(|unreadable| Broken::new(format!("entry {} holds {unreadable}", at.index)))?;
         let outcome = state.apply(at, header.as_ref(), &request, pending)?;
         counted::applied(env.figures(), &request, &outcome, stopwatch.lap());
         Ok(Effect { request, outcome })
@@ -507,19 +508,6 @@ fn is_about_members(request: &Request) -> bool {
             | Request::MemberUpdate(_)
             | Request::ClusterMemberAttrSet(_)
     )
-}
-
-/// A command that cannot be decoded was written by a newer version, or is damage that every checksum
-/// missed: either way this member cannot go on.
-fn decode_command(index: u64, encoded: &Bytes) -> Result<(Option<Header>, Request), Broken> {
-    let command = Command::decode(encoded.clone())
-        .map_err(|error| Broken::new(format!("entry {index} holds an unreadable command: {error}")))?;
-    let request = command.request.ok_or_else(|| {
-        Broken::new(format!(
-            "entry {index} holds a command this version does not know"
-        ))
-    })?;
-    Ok((command.header, request))
 }
 
 /// What raft passes around as a snapshot: a view to send, or a received one to install.

@@ -58,6 +58,10 @@ pub enum PeerResponse {
     Describe(Description),
     /// Not now, or not by this member: try again.
     Refused(String),
+    /// The batch will never be appended: this member cannot apply the command at this place of it.
+    Unreadable {
+        command: usize,
+    },
 }
 
 /// A member's hash.

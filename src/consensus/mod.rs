@@ -11,6 +11,7 @@
 //! leases that live on the leader's clock, membership and status.
 
 mod alone;
+mod command;
 mod contact;
 mod counted;
 mod hash;

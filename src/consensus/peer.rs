@@ -12,11 +12,12 @@ use openraft::errors::{Fatal, RaftError};
 use tokio::sync::OwnedRwLockReadGuard;
 
 use super::Consensus;
+use super::command::first_unreadable;
 use super::join::Found;
 use super::log::place;
 use super::machine::SnapshotData;
 use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
-use super::types::{AppendRequest, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
+use super::types::{AppendRequest, Batch, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
 use crate::base::{Broken, MemberId};
 use crate::runtime::admission::{Newcomers, peer_newcomers_max};
 use crate::runtime::buggify::{Site, buggify, pause};
@@ -245,8 +246,12 @@ impl Consensus {
         if !leads || buggify(Site::ForwardRefused) {
             return PeerResponse::Forward { taken: false };
         }
-        match decode(batch) {
+        match decode::<Batch>(batch) {
             Ok(batch) => {
+                if let Some((command, unreadable)) = first_unreadable(&batch.commands) {
+                    tracing::error!(%batch, command, %unreadable, "a forwarded batch that cannot be applied is refused");
+                    return PeerResponse::Unreadable { command };
+                }
                 let taken = self.append_in_term(batch, term).await;
                 pause(self.env(), Site::ForwardAnsweredLate, 2 * self.election_timeout()).await;
                 PeerResponse::Forward { taken }

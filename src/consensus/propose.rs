@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::command::EncodedCommand;
 use super::types::Batch;
 use crate::base::{Denied, MemberId, limits};
 use crate::runtime::Instant;
@@ -26,8 +26,7 @@ use crate::state::Outcome;
 
 /// A command that waits for its outcome.
 pub struct Proposal {
-    /// An encoded command.
-    pub command: Bytes,
+    pub command: EncodedCommand,
     pub deadline: Instant,
     /// Set for what only the present leader may propose (lease expiry): its term. Never offered twice.
     pub only_in_term: Option<u64>,
@@ -149,7 +148,7 @@ impl Proposals {
                 inner.again.pop_front();
                 continue;
             }
-            bytes += proposal.command.len();
+            bytes += proposal.command.bytes().len();
             let full = proposals.len() == commands_max || bytes > limits::BATCH_BYTES_MAX;
             if full && !proposals.is_empty() {
                 break;
@@ -163,7 +162,7 @@ impl Proposals {
         let sequence = inner.next_sequence;
         let commands = proposals
             .iter()
-            .map(|proposal| proposal.command.clone())
+            .map(|proposal| proposal.command.bytes().clone())
             .collect();
         inner.flights.insert(sequence, Flight { term, proposals });
         Some(Batch {
@@ -178,6 +177,21 @@ impl Proposals {
     pub fn refused(&self, sequence: u64) {
         let mut inner = self.lock();
         if let Some(flight) = inner.flights.remove(&sequence) {
+            requeue(&mut inner, flight);
+        }
+        drop(inner);
+        self.wake();
+    }
+
+    /// A batch was surely not appended, since the leader cannot apply the command at `place`: that one is answered,
+    /// the others are in line again.
+    pub fn refused_one(&self, sequence: u64, place: usize, reason: Denied) {
+        let mut inner = self.lock();
+        if let Some(mut flight) = inner.flights.remove(&sequence) {
+            // One less at each refusal, whatever place is named: or it would be offered again without end.
+            let place = place.min(flight.proposals.len() - 1);
+            let refused = flight.proposals.remove(place);
+            let _ = refused.answer.send(Err(reason));
             requeue(&mut inner, flight);
         }
         drop(inner);

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::errors::ClientWriteError;
-use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Consensus;
+use super::command::EncodedCommand;
 use super::message::{PeerRequest, PeerResponse};
 use super::propose::Proposal;
 use super::types::{Batch, Reply};
 use crate::base::{Denied, MemberId, limits};
-use crate::proto::command::{Command, Header, command::Request};
+use crate::proto::command::{Header, command::Request};
 use crate::runtime::buggify::{self, Site, buggify};
 use crate::state::Outcome;
 use crate::transport::encode;
@@ -49,18 +48,13 @@ impl Consensus {
         request: Request,
         only_in_term: Option<u64>,
     ) -> Result<Outcome, Denied> {
-        let command: Bytes = Command {
-            header,
-            request: Some(request),
-        }
-        .encode_to_vec()
-        .into();
+        let command = EncodedCommand::new(header, request)?;
         let proposals = &self.core().proposals;
         let full = self.is_lagging() || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX;
         if full || buggify(Site::ProposeTooMany) {
             return Err(Denied::TOO_MANY_REQUESTS);
         }
-        let charge = proposals.charge(command.len());
+        let charge = proposals.charge(command.bytes().len());
         let charge = charge.ok_or(Denied::TOO_MANY_REQUESTS)?;
         let term_then = self.term_seen();
         let deadline = self.env().now() + self.request_timeout();
@@ -138,6 +132,11 @@ impl Consensus {
     async fn forward(&self, leader: MemberId, sequence: u64, request: PeerRequest) {
         match self.ask_peer(leader, request, self.election_timeout()).await {
             Ok(PeerResponse::Forward { taken: true }) => {}
+            Ok(PeerResponse::Unreadable { command }) => {
+                self.core()
+                    .proposals
+                    .refused_one(sequence, command, Denied::UNREADABLE_COMMAND);
+            }
             Err(error) if error.kind() != std::io::ErrorKind::NotConnected => {
                 // The leader may or may not have it. A new leader settles that; if none comes, the clients
                 // learn that nothing is known before etcd's would.

@@ -3,6 +3,12 @@
 //! The `.proto` files in this folder are written for this project; names and numbers are the
 //! contract with every etcd client. Nothing here knows what a request means.
 
+mod codec;
+pub mod nesting;
+mod txn;
+
+pub use codec::Codec;
+
 /// The generated code answers to its own rules of style.
 macro_rules! package {
     ($module:ident, $name:literal) => {
@@ -15,7 +21,12 @@ macro_rules! package {
 
 package!(mvccpb, "mvccpb");
 package!(authpb, "authpb");
-package!(etcdserverpb, "etcdserverpb");
+/// etcd's own package.
+#[allow(clippy::all, missing_docs)]
+pub mod etcdserverpb {
+    pub use super::txn::{TxnRequest, TxnResponse};
+    tonic::include_proto!("etcdserverpb");
+}
 package!(membershippb, "membershippb");
 package!(v3lockpb, "v3lockpb");
 package!(v3electionpb, "v3electionpb");

@@ -58,7 +58,7 @@ use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::tls::Security;
 use crate::runtime::{Env, Instant, Listener, Task, signal};
-use crate::state::{Answer, State, kind};
+use crate::state::{Answer, State, check, kind};
 use auth::{Caller, Passwords};
 pub use auth::{Jwt, JwtOptions};
 pub use compactor::AutoCompaction;
@@ -350,6 +350,7 @@ impl Api {
         if request.encoded_len() > self.options.max_request_bytes {
             return Err(Denied::REQUEST_TOO_LARGE);
         }
+        check::names(&request)?;
         let mut proposal = Proposal::begin(self, &request);
         let proposed = match header {
             Some(header) => self.consensus.propose_for(header, request).await,

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::base::Denied;
+use crate::base::{Denied, limits};
+use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortOrder,
     range_request::SortTarget, request_op::Request,
@@ -179,6 +180,19 @@ fn path(ops: &[RequestOp]) -> Result<Writes, Denied> {
         }
     }
     Ok(writes)
+}
+
+/// Names that no store could keep. etcd dies of them.
+pub fn names(request: &Command) -> Result<(), Denied> {
+    let name = match request {
+        Command::AuthUserAdd(request) => &request.name,
+        Command::AuthRoleAdd(request) => &request.name,
+        _ => return Ok(()),
+    };
+    if name.len() > limits::AUTH_NAME_BYTES_MAX {
+        return Err(Denied::NAME_TOO_LONG);
+    }
+    Ok(())
 }
 
 /// All operations of both branches are ranges: served without raft.

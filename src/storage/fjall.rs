@@ -403,6 +403,7 @@ fn open_database(directory: &Path, graveyard: &Arc<Graveyard>) -> fjall::Result<
         // We say when: the raft log is what makes writes durable.
         .manual_journal_persist(true)
         .cache_size(limits::ENGINE_CACHE_BYTES)
+        .max_cached_files(Some(limits::ENGINE_FILES_MAX))
         // Nothing is sealed but by us.
         .max_journaling_size(u64::MAX)
         .with_compaction_filter_factories(Arc::new(assign))

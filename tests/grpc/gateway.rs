@@ -7,7 +7,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use crate::{Member, PATIENCE, put, with_adjusted, with_member};
 
 /// A request with a body, over HTTP/1.1 with the end of the connection as the end of the answer.
-async fn send(member: &Member, method: &str, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+pub async fn send(
+    member: &Member,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String, String) {
     let mut stream = member.env.connect(member.client_address()).await.unwrap();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
@@ -46,7 +52,7 @@ fn unchunked(head: &str, body: &str) -> String {
     whole
 }
 
-async fn post(member: &Member, path: &str, body: &str) -> (u16, Value) {
+pub async fn post(member: &Member, path: &str, body: &str) -> (u16, Value) {
     let (status, _, body) = send(member, "POST", path, "", body).await;
     (status, serde_json::from_str(&body).expect("JSON"))
 }

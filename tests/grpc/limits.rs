@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use http_body_util::BodyExt;
+use quorate::proto::authpb::UserAddOptions;
 use quorate::proto::etcdserverpb::{
-    self as pb, kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
-    watch_client::WatchClient,
+    self as pb, auth_client::AuthClient, kv_client::KvClient, lease_client::LeaseClient,
+    maintenance_client::MaintenanceClient, watch_client::WatchClient,
 };
 use tonic::Code;
 use tower_service::Service;
@@ -212,5 +213,29 @@ fn the_version_of_the_client_has_to_be_text() {
         )
         .await;
         assert_eq!(code, "0");
+    });
+}
+
+/// Users and roles are kept by their names, and keys of the engine are bounded.
+#[test]
+fn a_name_that_no_store_could_keep_is_refused() {
+    with_member(|member| async move {
+        let mut auth = AuthClient::new(member.channel().await);
+        let expected = (Code::InvalidArgument, "etcdserver: name is too long".to_owned());
+        for length in [32_769, 65_536, 100_000, 1_000_000] {
+            let name = "n".repeat(length);
+            let user = pb::AuthUserAddRequest {
+                name: name.clone(),
+                options: Some(UserAddOptions { no_password: true }),
+                ..Default::default()
+            };
+            assert_eq!(refusal(auth.user_add(user).await), expected, "{length}");
+            let role = pb::AuthRoleAddRequest { name };
+            assert_eq!(refusal(auth.role_add(role).await), expected, "{length}");
+        }
+        let role = pb::AuthRoleAddRequest {
+            name: "n".repeat(32_768),
+        };
+        auth.role_add(role).await.unwrap();
     });
 }

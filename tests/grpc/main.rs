@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod auth;
+mod extremes;
 mod gateway;
 mod http;
 mod kv;
@@ -14,6 +15,7 @@ mod leaderless;
 mod limits;
 mod locks;
 mod maintenance;
+mod nesting;
 mod noise;
 mod spans;
 mod streams;
@@ -30,9 +32,11 @@ use quorate::runtime::Env;
 /// How long anything may take on a loaded machine. Nothing depends on it being short.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One runtime for all tests: the environment of a process belongs to one.
+/// One runtime for all tests: the environment of a process belongs to one. Its threads have half the stack that
+/// production's have: see `nesting`.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.thread_stack_size(quorate::base::limits::THREAD_STACK_BYTES / 2);
     builder.enable_all().build().expect("a runtime can be built")
 });
 

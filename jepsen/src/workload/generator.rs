@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::extreme::{self, Extreme};
 use super::intent::{Intent, Knowledge, LISTS, OBJECTS, Put, Read};
 use crate::history::{Answer, Outcome, Request};
 
@@ -59,6 +60,8 @@ pub struct Weights {
     pub lease_keep_alive: u32,
     pub lease_revoke: u32,
     pub leased_put: u32,
+    /// At a limit, or beyond it.
+    pub extreme: u32,
 }
 
 impl Weights {
@@ -107,9 +110,10 @@ impl Weights {
         lease_keep_alive: 0,
         lease_revoke: 0,
         leased_put: 0,
+        extreme: 0,
     };
 
-    fn table(&self) -> [(u32, Draw); 23] {
+    fn table(&self) -> [(u32, Draw); 24] {
         [
             (self.put, Generator::put),
             (self.get, Generator::get),
@@ -134,6 +138,7 @@ impl Weights {
             (self.remove, Generator::remove),
             (self.list, Generator::list_objects),
             (self.compactor, Generator::compactor),
+            (self.extreme, Generator::extreme),
         ]
     }
 }
@@ -546,6 +551,45 @@ impl Generator {
         }
     }
 
+    fn extreme(&mut self) -> Intent {
+        let key = self.key();
+        let rng = &mut self.rng;
+        Intent::Extreme(match rng.random_range(0..16) {
+            0..5 => Extreme::Nested {
+                levels: one_of(rng, &extreme::LEVELS),
+                key,
+            },
+            5..7 => Extreme::Wide {
+                operations: one_of(rng, &extreme::OPERATIONS),
+                key,
+            },
+            7 => {
+                // Large ones take their time on a slow network: few of them.
+                let most = if rng.random_ratio(1, 5) { 8 } else { 4 };
+                Extreme::Large {
+                    bytes: one_of(rng, &extreme::VALUE_BYTES[..most]),
+                    key,
+                }
+            }
+            8 => Extreme::LongKey {
+                bytes: one_of(rng, &extreme::KEY_BYTES),
+            },
+            9..11 => Extreme::Grant {
+                ttl: one_of(rng, &extreme::TTLS),
+            },
+            11..13 => Extreme::Range {
+                limit: one_of(rng, &extreme::NUMBERS),
+                revision: one_of(rng, &extreme::NUMBERS),
+            },
+            13 => Extreme::Compact {
+                revision: one_of(rng, &extreme::NUMBERS),
+            },
+            _ => Extreme::Hollow {
+                operation: rng.random(),
+            },
+        })
+    }
+
     fn leased_put(&mut self) -> Intent {
         let Some(held) = self.held_lease() else {
             return self.put();
@@ -554,6 +598,11 @@ impl Generator {
         let put = self.put_to(key);
         Intent::LeasedPut { put, held }
     }
+}
+
+/// One of some.
+fn one_of<T: Copy>(rng: &mut ChaCha8Rng, some: &[T]) -> T {
+    some[rng.random_range(0..some.len())]
 }
 
 fn get_object(key: String) -> Intent {

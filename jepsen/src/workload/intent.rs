@@ -18,7 +18,7 @@ use quorate::proto::etcdserverpb::request_op::Request as Op;
 use quorate::proto::etcdserverpb::response_op::Response as Re;
 use serde::{Deserialize, Serialize};
 
-use super::Shape;
+use super::{Extreme, Shape};
 use crate::history::{Answer, Outcome, Request};
 
 /// Prefix of the keys whose values are lists that grow.
@@ -136,6 +136,8 @@ pub enum Intent {
     LeaseRevoke {
         held: usize,
     },
+    /// At a limit, or beyond it.
+    Extreme(Extreme),
 }
 
 impl Intent {
@@ -386,6 +388,10 @@ impl Knowledge {
                 Some(id) => pb::LeaseRevokeRequest { id }.into(),
                 None => self.grant(),
             },
+            Intent::Extreme(extreme) => {
+                let value = self.element().into();
+                extreme.request(value, self.lease_id())
+            }
         }
     }
 
@@ -530,12 +536,17 @@ impl Knowledge {
             // Abandoned: it will run out, and take its keys along.
             self.leases_held.remove(0);
         }
-        self.leases += 1;
         pb::LeaseGrantRequest {
             ttl: self.lease_ttl_seconds,
-            id: (i64::from(self.client) + 1) * 1_000_000 + self.leases,
+            id: self.lease_id(),
         }
         .into()
+    }
+
+    /// One that nobody else grants.
+    fn lease_id(&mut self) -> i64 {
+        self.leases += 1;
+        (i64::from(self.client) + 1) * 1_000_000 + self.leases
     }
 
     fn held(&self, which: usize) -> Option<i64> {
@@ -610,7 +621,7 @@ fn without_compare(steps: impl IntoIterator<Item = Op>) -> pb::TxnRequest {
     }
 }
 
-fn ops(steps: impl IntoIterator<Item = Op>) -> Vec<pb::RequestOp> {
+pub(super) fn ops(steps: impl IntoIterator<Item = Op>) -> Vec<pb::RequestOp> {
     let wrap = |request| pb::RequestOp {
         request: Some(request),
     };

@@ -160,7 +160,18 @@ fn disks(dice: &mut Dice) -> disk::Settings {
 
 #[cfg(test)]
 mod tests {
+    use quorate::base::limits;
+    use quorate_jepsen::workload::extreme;
+
     use super::*;
+
+    #[test]
+    fn the_extremes_are_at_the_products_limits() {
+        assert_eq!(extreme::TXN_OPS, limits::TXN_OPS_MAX);
+        assert_eq!(extreme::TXN_LEVELS, limits::TXN_LEVELS_MAX);
+        assert_eq!(extreme::REQUEST_BYTES, limits::REQUEST_BYTES_MAX);
+        assert_eq!(extreme::LEASE_TTL_SECONDS, limits::LEASE_TTL_SECONDS_MAX);
+    }
 
     #[test]
     fn a_plan_is_a_function_of_its_seed() {

@@ -4,12 +4,19 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use prost::Message;
+use prost::encoding::{DecodeContext, decode_key};
+use prost::{DecodeError, Message, decode_length_delimiter};
 use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
+    DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor,
+    SerializeOptions, Value,
 };
 use serde_json::json;
 use tonic::{Code, Status};
+
+use crate::base::limits;
+
+/// Objects and arrays in each other: three for each transaction, and a few for what is in the innermost.
+const JSON_LEVELS_MAX: usize = 3 * limits::TXN_LEVELS_MAX + 8;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let descriptors = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -30,7 +37,12 @@ pub fn method(service: &str, method: &str) -> Option<MethodDescriptor> {
 /// The first JSON value in a text, as an encoded message, and how many bytes it took. `None`: the text ends before
 /// the value does.
 pub fn parse(kind: &MessageDescriptor, text: &[u8]) -> Result<Option<(Bytes, usize)>, Status> {
-    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<serde_json::Value>();
+    if !nests_at_most(text, JSON_LEVELS_MAX) {
+        return Err(Status::invalid_argument("proto: exceeded max recursion depth"));
+    }
+    let mut json = serde_json::Deserializer::from_slice(text);
+    json.disable_recursion_limit();
+    let mut values = json.into_iter::<serde_json::Value>();
     let value = match values.next() {
         None => return Ok(None),
         Some(Err(error)) if error.is_eof() => return Ok(None),
@@ -44,9 +56,52 @@ pub fn parse(kind: &MessageDescriptor, text: &[u8]) -> Result<Option<(Bytes, usi
     Ok(Some((message.encode_to_vec().into(), taken)))
 }
 
+/// Whether objects and arrays are at most so deep in each other.
+fn nests_at_most(text: &[u8], levels_max: usize) -> bool {
+    let (mut levels, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => levels += 1,
+            b'}' | b']' if !in_string => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+        if levels > levels_max {
+            return false;
+        }
+    }
+    true
+}
+
+/// An answer of ours. prost stops at a hundred messages in each other, nested transactions do not: each message is
+/// decoded by itself.
+fn decode(kind: &MessageDescriptor, mut rest: Bytes) -> Result<DynamicMessage, DecodeError> {
+    let mut message = DynamicMessage::new(kind.clone());
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest)?;
+        let field = kind.get_field(tag).filter(|field| !field.is_map());
+        let Some((field, Kind::Message(inner))) = field.map(|field| (field.clone(), field.kind())) else {
+            message.merge_field(tag, wire_type, &mut rest, DecodeContext::default())?;
+            continue;
+        };
+        let length = decode_length_delimiter(&mut rest)?;
+        let inner = Value::Message(decode(&inner, rest.split_to(length.min(rest.len())))?);
+        if field.is_list()
+            && let Value::List(list) = message.get_field_mut(&field)
+        {
+            list.push(inner);
+        } else {
+            message.set_field(&field, inner);
+        }
+    }
+    Ok(message)
+}
+
 /// A message as JSON.
 pub fn print(kind: &MessageDescriptor, message: Bytes) -> Result<Vec<u8>, Status> {
-    let message = DynamicMessage::decode(kind.clone(), message)
+    let message = decode(kind, message)
         .map_err(|error| Status::internal(format!("an answer cannot be read: {error}")))?;
     let options = SerializeOptions::new().use_proto_field_name(true);
     let mut text = Vec::new();

@@ -29,7 +29,7 @@ use prost::Message;
 use super::digest::Kind;
 use super::{Answer, Pending, Position, State};
 use crate::base::kv::{Read, Space, Visit};
-use crate::base::{Broken, Denied};
+use crate::base::{Broken, Denied, limits};
 use crate::proto::authpb::{Permission, Role, User, permission};
 use crate::proto::command::{AuthMeta, AuthenticateCommand, command::Request};
 use crate::proto::etcdserverpb as pb;
@@ -149,6 +149,7 @@ impl Auth {
         if request.name.is_empty() {
             return Err(Denied::USER_EMPTY);
         }
+        check_stored_as(&user_key(&request.name))?;
         if self.users.contains_key(&request.name) {
             return Err(Denied::USER_ALREADY_EXISTS);
         }
@@ -216,6 +217,7 @@ impl Auth {
         if name.is_empty() {
             return Err(Denied::ROLE_EMPTY);
         }
+        check_stored_as(&role_key(name))?;
         if self.roles.contains_key(name) {
             return Err(Denied::ROLE_ALREADY_EXISTS);
         }
@@ -317,6 +319,14 @@ impl Auth {
             range_end: Bytes::from_static(&[0]),
         }]
     }
+}
+
+/// The front refuses shorter names already; this is what an older log may hold, and what no engine takes.
+fn check_stored_as(key: &[u8]) -> Result<(), Denied> {
+    if key.len() > limits::ENGINE_KEY_BYTES_MAX {
+        return Err(Denied::NAME_TOO_LONG);
+    }
+    Ok(())
 }
 
 /// The users and roles that a change touched. Nothing: no change, and the auth revision stays.

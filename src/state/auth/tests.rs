@@ -482,3 +482,23 @@ fn users_and_roles_survive_a_restart() {
         Some(Denied::PERMISSION_DENIED)
     );
 }
+
+/// A log of an older version may hold such a command; the front refuses even shorter names.
+#[test]
+fn a_name_that_no_engine_keeps_is_refused_when_it_is_applied() {
+    let mut machine = Machine::new();
+    let longest = limits::ENGINE_KEY_BYTES_MAX - user_key("").len().max(role_key("").len());
+    for add in [user_add, role_add] {
+        machine.ok(add(&"n".repeat(longest)));
+        let refused = machine.apply(add(&"n".repeat(limits::ENGINE_KEY_BYTES_MAX)));
+        assert_eq!(refused.answer, Err(Denied::NAME_TOO_LONG));
+    }
+    assert!(
+        machine
+            .reopened()
+            .state
+            .auth()
+            .users()
+            .eq(machine.state.auth().users())
+    );
+}

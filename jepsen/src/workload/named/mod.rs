@@ -15,6 +15,7 @@
 mod append;
 mod auth;
 mod compaction;
+mod extremes;
 mod kubernetes;
 mod leases;
 mod locks;
@@ -36,7 +37,7 @@ use crate::property::Property;
 pub const MIXED: &str = mixed::WORKLOAD.name;
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 11] = [
+pub const WORKLOADS: [Workload; 12] = [
     mixed::WORKLOAD,
     register::WORKLOAD,
     transactions::WORKLOAD,
@@ -48,6 +49,7 @@ pub const WORKLOADS: [Workload; 11] = [
     compaction::WORKLOAD,
     membership::WORKLOAD,
     kubernetes::WORKLOAD,
+    extremes::WORKLOAD,
 ];
 
 /// See the module's text.

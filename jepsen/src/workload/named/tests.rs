@@ -9,6 +9,7 @@ use quorate::proto::etcdserverpb::request_op::Request as Op;
 use super::{Load, MIXED, WORKLOADS, Workload};
 use crate::history::{Outcome, Request};
 use crate::model::Model;
+use crate::workload::extreme::{KEY_BYTES, LEVELS, OPERATIONS, TTLS, VALUE_BYTES};
 use crate::workload::{Generator, WatchPlan, Watching};
 
 const SEEDS: u64 = 20;
@@ -209,6 +210,64 @@ fn watches_have_all_options_and_some_readers_are_slow() {
     let is_slow = |load: &Load| load.watching.slow_readers > 0 && load.watching.rests_ms > 0;
     assert!(loads.iter().any(is_slow) && !loads.iter().all(is_slow));
     assert!(kinds("watch").is_superset(&BTreeSet::from(["put", "delete", "txn", "compact", "put-leased"])));
+}
+
+#[test]
+fn extremes_are_at_every_limit_and_beyond() {
+    let requests = requests("extremes");
+    fn levels(txn: &pb::TxnRequest) -> usize {
+        let inner = |op: &pb::RequestOp| match &op.request {
+            Some(Op::RequestTxn(txn)) => levels(txn),
+            _ => 0,
+        };
+        1 + txn
+            .success
+            .iter()
+            .chain(&txn.failure)
+            .map(inner)
+            .max()
+            .unwrap_or(0)
+    }
+    let drawn = |of: fn(&Request) -> Option<i64>| requests.iter().filter_map(of).collect::<BTreeSet<i64>>();
+    let depths = drawn(|request| match request {
+        Request::Txn(r) => Some(levels(r) as i64),
+        _ => None,
+    });
+    assert!(
+        LEVELS.iter().all(|levels| depths.contains(&(*levels as i64))),
+        "{depths:?}"
+    );
+    let widths = drawn(|request| match request {
+        Request::Txn(r) => Some(r.success.len() as i64),
+        _ => None,
+    });
+    assert!(
+        OPERATIONS.iter().all(|wide| widths.contains(&(*wide as i64))),
+        "{widths:?}"
+    );
+    let ttls = drawn(|request| match request {
+        Request::LeaseGrant(r) => Some(r.ttl),
+        _ => None,
+    });
+    assert!(TTLS.iter().all(|ttl| ttls.contains(ttl)), "{ttls:?}");
+    let keys = drawn(|request| match request {
+        Request::Put(r) => Some(r.key.len() as i64),
+        _ => None,
+    });
+    assert!(
+        KEY_BYTES.iter().all(|bytes| keys.contains(&(*bytes as i64))),
+        "{keys:?}"
+    );
+    let values = drawn(|request| match request {
+        Request::Put(r) => Some(r.value.len() as i64),
+        _ => None,
+    });
+    assert!(
+        VALUE_BYTES[1..]
+            .iter()
+            .all(|bytes| values.contains(&(*bytes as i64))),
+        "{values:?}"
+    );
 }
 
 #[test]

@@ -1,0 +1,136 @@
+use super::*;
+use crate::proto::etcdserverpb as pb;
+use crate::proto::etcdserverpb::request_op::Request as Op;
+
+/// So many transactions in each other.
+fn nested(levels: usize) -> Request {
+    let mut txn = pb::TxnRequest::default();
+    for _ in 1..levels {
+        let inner = pb::RequestOp {
+            request: Some(Op::RequestTxn(txn)),
+        };
+        txn = pb::TxnRequest {
+            success: vec![inner],
+            ..Default::default()
+        };
+    }
+    Request::Txn(txn)
+}
+
+fn header() -> Header {
+    Header {
+        user: "root".into(),
+        auth_revision: 1,
+    }
+}
+
+#[test]
+fn what_is_to_be_proposed_is_what_apply_will_read() {
+    for levels in [1, 49, 50, 51, 129, limits::TXN_LEVELS_MAX] {
+        let request = nested(levels);
+        let encoded = EncodedCommand::new(Some(header()), request.clone()).unwrap();
+        assert_eq!(decode(encoded.bytes()), Ok((Some(header()), request)), "{levels}");
+    }
+}
+
+#[test]
+fn what_apply_could_not_read_is_not_proposed() {
+    let deeper = nested(limits::TXN_LEVELS_MAX + 1);
+    let refused = EncodedCommand::new(None, deeper).unwrap_err();
+    assert_eq!(refused, Denied::UNREADABLE_COMMAND);
+    let put = pb::PutRequest {
+        key: "k".into(),
+        value: vec![0; limits::COMMAND_BYTES_MAX].into(),
+        ..Default::default()
+    };
+    let refused = EncodedCommand::new(None, Request::Put(put)).unwrap_err();
+    assert_eq!(refused, Denied::REQUEST_TOO_LARGE);
+}
+
+#[test]
+fn the_first_unreadable_command_of_a_batch_is_named() {
+    let put = EncodedCommand::new(None, Request::Put(Default::default())).unwrap();
+    let put = put.bytes().clone();
+    assert_eq!(first_unreadable(&[put.clone(), put.clone()]), None);
+    // A field that this version does not know is no request.
+    let newer = Bytes::from_static(&[0xfa, 0x7f, 0]);
+    let found = first_unreadable(&[put.clone(), newer, Bytes::from_static(b"\xff")]);
+    assert_eq!(found, Some((1, Unreadable::Unknown)));
+    let command = Command {
+        header: None,
+        request: Some(nested(limits::TXN_LEVELS_MAX + 1)),
+    };
+    let deep = command.encode_to_vec().into();
+    assert_eq!(first_unreadable(&[put, deep]), Some((1, Unreadable::TooDeep)));
+}
+
+/// The largest command, alone in a batch, fits into what peers send each other and the log reads back.
+#[test]
+fn the_largest_command_can_be_sent_and_read_back() {
+    use crate::consensus::types::{AppendRequest, Batch, Entry, Payload, Vote, log_id};
+    use crate::transport::{decode, encode};
+    let batch = Batch {
+        origin: u64::MAX,
+        life: u64::MAX,
+        sequence: u64::MAX,
+        commands: vec![vec![7; limits::COMMAND_BYTES_MAX].into()],
+    };
+    let last = log_id(crate::state::Position {
+        term: u64::MAX,
+        index: u64::MAX,
+    });
+    let request = AppendRequest {
+        vote: Vote::new(u64::MAX, u64::MAX),
+        prev_log_id: Some(last),
+        entries: vec![Entry {
+            log_id: last,
+            payload: Payload::Normal(batch),
+        }],
+        leader_commit: Some(last),
+    };
+    let frame = encode(&request);
+    assert!(frame.len() <= limits::PEER_FRAME_BYTES_MAX, "{}", frame.len());
+    let back: AppendRequest = decode(&frame).unwrap();
+    assert_eq!(back.entries, request.entries);
+}
+
+/// A leader of another version may not know a command: the others of its batch go on, and the offers come to an end.
+#[test]
+fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
+    use crate::consensus::propose::{Proposal, Proposals};
+    use crate::runtime::Instant;
+    use tokio::sync::oneshot;
+    let (proposals, _woken) = Proposals::new(1, 1);
+    let mut answers = Vec::new();
+    let now = Instant::from_nanos(0);
+    for key in ["a", "b", "c"] {
+        let put = pb::PutRequest {
+            key: key.into(),
+            ..Default::default()
+        };
+        let (answer, answered) = oneshot::channel();
+        answers.push(answered);
+        proposals.push(Proposal {
+            command: EncodedCommand::new(None, Request::Put(put)).unwrap(),
+            deadline: Instant::from_nanos(1_000),
+            only_in_term: None,
+            _charge: proposals.charge(1).unwrap(),
+            answer,
+        });
+    }
+    let whole = proposals.next_batch(1, now).unwrap();
+    proposals.refused_one(whole.sequence, 1, Denied::UNREADABLE_COMMAND);
+    let rest = proposals.next_batch(1, now).unwrap();
+    assert_eq!(
+        rest.commands,
+        [whole.commands[0].clone(), whole.commands[2].clone()]
+    );
+    assert_eq!(answers[1].try_recv().unwrap(), Err(Denied::UNREADABLE_COMMAND));
+    assert!(answers[0].try_recv().is_err() && answers[2].try_recv().is_err());
+    // Whatever place is named.
+    proposals.refused_one(rest.sequence, usize::MAX, Denied::UNREADABLE_COMMAND);
+    let last = proposals.next_batch(1, now).unwrap();
+    assert_eq!(last.commands, [whole.commands[0].clone()]);
+    proposals.refused_one(last.sequence, 0, Denied::UNREADABLE_COMMAND);
+    assert!(proposals.next_batch(1, now).is_none());
+}
