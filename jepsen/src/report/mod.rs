@@ -17,7 +17,7 @@ use crate::history::{Answer, History, Nanos, OpId, Outcome, Request, WatchEvent}
 use crate::lease::{self, LeaseTimes};
 use crate::linearizability::{self, Author, partition};
 use crate::property::{Property, Violation};
-use crate::{alarm, claim, compaction, durability, identity, permission, watch};
+use crate::{alarm, claim, compaction, durability, identity, once, permission, watch};
 
 /// What the tester knows beside the history.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +83,9 @@ pub struct Counts {
     pub members_at_end: u64,
     pub keys_checked_alone: u64,
     pub keys_undecided_alone: u64,
+    /// Keys that were to be written once, and those of them that have another version than 1 at the end.
+    pub once: u64,
+    pub once_other_versions: u64,
     /// Calls of limited users that were carried out, and refused.
     pub permitted: u64,
     pub not_permitted: u64,
@@ -115,6 +118,9 @@ pub fn judge(history: &History, options: &JudgeOptions) -> Report {
     violations.extend(durability::check_convergence(history));
     violations.extend(permission::check(history));
     violations.extend(alarm::check(history));
+    let (once, twice) = once::check(history);
+    (counts.once, counts.once_other_versions) = (once.keys, once.other_versions);
+    violations.extend(twice);
     let claims = claim::check(history);
     violations.extend(claims.violations);
     undecided.extend(claims.undecided);
@@ -429,6 +435,13 @@ impl Report {
             "at the end   {} members compared, {} keys judged alone ({} undecided), {} faults and remarks",
             c.members_at_end, c.keys_checked_alone, c.keys_undecided_alone, c.notes
         )?;
+        if c.once > 0 {
+            let (all, other) = (c.once, c.once_other_versions);
+            writeln!(
+                out,
+                "written once {all} keys, {other} of them with a version other than 1"
+            )?;
+        }
         writeln!(out, "properties")?;
         for property in Property::ALL {
             let count = self

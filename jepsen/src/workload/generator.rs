@@ -53,6 +53,10 @@ pub struct Weights {
     pub remove: u32,
     /// A list of all objects, page by page at one revision.
     pub list: u32,
+    /// A put of a key that is never written again.
+    pub put_once: u32,
+    /// The same, if the key does not exist.
+    pub create_once: u32,
     pub compactor: u32,
     pub compact: u32,
     pub lease_grant: u32,
@@ -101,6 +105,8 @@ impl Weights {
         update: 0,
         remove: 0,
         list: 0,
+        put_once: 0,
+        create_once: 0,
         compactor: 0,
         compact: 0,
         lease_grant: 0,
@@ -109,7 +115,7 @@ impl Weights {
         leased_put: 0,
     };
 
-    fn table(&self) -> [(u32, Draw); 23] {
+    fn table(&self) -> [(u32, Draw); 25] {
         [
             (self.put, Generator::put),
             (self.get, Generator::get),
@@ -134,6 +140,8 @@ impl Weights {
             (self.remove, Generator::remove),
             (self.list, Generator::list_objects),
             (self.compactor, Generator::compactor),
+            (self.put_once, Generator::put_once),
+            (self.create_once, Generator::create_once),
         ]
     }
 }
@@ -477,6 +485,14 @@ impl Generator {
 
     fn compactor(&mut self) -> Intent {
         Intent::Compactor
+    }
+
+    fn put_once(&mut self) -> Intent {
+        Intent::PutOnce { guarded: false }
+    }
+
+    fn create_once(&mut self) -> Intent {
+        Intent::PutOnce { guarded: true }
     }
 
     fn read_lists(&mut self) -> Intent {

@@ -38,7 +38,7 @@ pub use client::{ClientOptions, Desk, run_client, run_script};
 pub use connection::{Calls, Connection, Token, User, is_stranger};
 pub use contender::{ContenderOptions, run_contender};
 pub use generator::{Generator, Shape, Weights};
-pub use intent::{Intent, Knowledge, Put, Read, is_default};
+pub use intent::{Intent, Knowledge, ONCE, Put, Read, is_default};
 pub use named::{Load, MIXED, WORKLOADS, Workload};
 pub use operator::{OperatorOptions, run_operator};
 pub use script::{ScriptedCall, ScriptedClient, Scripts, Visit};

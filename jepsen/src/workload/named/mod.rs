@@ -20,6 +20,7 @@ mod leases;
 mod locks;
 mod membership;
 mod mixed;
+mod once;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,7 @@ use crate::property::Property;
 pub const MIXED: &str = mixed::WORKLOAD.name;
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 11] = [
+pub const WORKLOADS: [Workload; 12] = [
     mixed::WORKLOAD,
     register::WORKLOAD,
     transactions::WORKLOAD,
@@ -48,6 +49,7 @@ pub const WORKLOADS: [Workload; 11] = [
     compaction::WORKLOAD,
     membership::WORKLOAD,
     kubernetes::WORKLOAD,
+    once::WORKLOAD,
 ];
 
 /// See the module's text.
