@@ -70,6 +70,8 @@ pub struct Counts {
     pub denied: u64,
     pub unknown: u64,
     pub by_kind: BTreeMap<String, Outcomes>,
+    /// Attempts that clients sent again by themselves, by how they had ended.
+    pub again: BTreeMap<String, u64>,
     pub revisions: u64,
     /// Revisions made by operations with unknown result.
     pub revisions_of_unknown: u64,
@@ -255,6 +257,9 @@ fn count(history: &History) -> Counts {
         ..Default::default()
     };
     for operation in &history.operations {
+        for code in &operation.again {
+            *counts.again.entry(format!("{code:?}")).or_default() += 1;
+        }
         counts.refused_for_space += u64::from(alarm::is_refused(operation));
         if history.limited.contains(&operation.client) {
             counts.permitted += u64::from(operation.outcome.answer().is_some());
@@ -441,6 +446,9 @@ impl Report {
                 out,
                 "written once {all} keys, {other} of them with a version other than 1"
             )?;
+        }
+        if !c.again.is_empty() {
+            writeln!(out, "sent again   {:?}", c.again)?;
         }
         writeln!(out, "properties")?;
         for property in Property::ALL {

@@ -20,6 +20,7 @@ mod generator;
 mod intent;
 pub mod named;
 mod operator;
+mod retry;
 mod script;
 mod settle;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use generator::{Generator, Shape, Weights};
 pub use intent::{Intent, Knowledge, ONCE, Put, Read, is_default};
 pub use named::{Load, MIXED, WORKLOADS, Workload};
 pub use operator::{OperatorOptions, run_operator};
+pub use retry::{Retry, clientv3_sends_again};
 pub use script::{ScriptedCall, ScriptedClient, Scripts, Visit};
 pub use settle::{SettleOptions, settle};
 pub use users::{UsersOptions, found_users, run_administrator, run_limited};
