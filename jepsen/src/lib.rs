@@ -25,6 +25,7 @@ pub mod identity;
 pub mod lease;
 pub mod linearizability;
 pub mod model;
+pub mod once;
 pub mod permission;
 pub mod property;
 pub mod report;

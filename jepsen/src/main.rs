@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use quorate_jepsen::report::Verdict;
-use quorate_jepsen::workload::{Consistency, Workload};
+use quorate_jepsen::workload::{Consistency, Retry, Workload};
 use runner::{Fault, RunOptions};
 
 /// Runs a cluster of real processes under load and faults, and judges what its clients saw.
@@ -47,6 +47,9 @@ struct Arguments {
     /// `stale` sends linearizable reads as serializable ones and lets the history claim otherwise.
     #[arg(long, value_enum, default_value_t = Claim::Linearizable)]
     consistency: Claim,
+    /// Clients send again what clientv3 does, and their users see one call.
+    #[arg(long)]
+    clientv3: bool,
     /// Seed of workload and nemesis.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -79,6 +82,10 @@ fn main() -> ExitCode {
         consistency: match arguments.consistency {
             Claim::Linearizable => Consistency::Linearizable,
             Claim::Stale => Consistency::Stale,
+        },
+        retry: match arguments.clientv3 {
+            true => Retry::Clientv3,
+            false => Retry::Never,
         },
         seed: arguments.seed,
         out: arguments.out,

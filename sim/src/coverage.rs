@@ -6,6 +6,7 @@
 //! | `fault/` | class of fault | faults that somebody noticed |
 //! | `operation/` | kind of call and its outcome | calls of all clients |
 //! | `workload/` | workload | runs that had it |
+//! | `client/` | foreign client whose rule the clients follow, and end of a call that it sends again | runs; attempts |
 //! | `buggify/` | site in the product | times that it took the rarer way |
 //! | `status/` | what a member has to notice of itself | times that one did |
 //!
@@ -22,6 +23,10 @@ use crate::world::buggify;
 /// How a call ends: with an answer, or without one, so that it may have taken effect. (Refusals are counted too, but a
 /// healthy cluster owes nobody one.)
 const OUTCOMES: [&str; 2] = ["ok", "unknown"];
+/// Runs whose clients send calls again as clientv3 does.
+pub const CLIENTV3: &str = "client/clientv3";
+/// How attempts end that it sends again.
+const SENT_AGAIN: [&str; 2] = ["DeadlineExceeded", "Unavailable"];
 
 /// A member that names no leader any more, though it knows of no newer term than that one's.
 pub const LEADER_MISSED: &str = "status/leader missed";
@@ -32,8 +37,11 @@ pub fn known() -> Vec<String> {
     let of_kind = |kind: &str| OUTCOMES.map(|outcome| format!("operation/{kind}/{outcome}"));
     let operations = KINDS.into_iter().flat_map(of_kind);
     let workloads = WORKLOADS.into_iter().map(|workload| of_workload(workload.name));
+    let again = SENT_AGAIN.into_iter().map(of_sent_again);
     faults
         .chain(operations)
+        .chain(again)
+        .chain([CLIENTV3.to_owned()])
         .chain(workloads)
         .chain(buggify::names())
         .chain([LEADER_MISSED.to_owned()])
@@ -43,6 +51,11 @@ pub fn known() -> Vec<String> {
 /// The counter of a workload.
 pub fn of_workload(name: &str) -> String {
     format!("workload/{name}")
+}
+
+/// The counter of attempts that clients sent again, which had ended so.
+pub fn of_sent_again(code: &str) -> String {
+    format!("client/sent again after {code}")
 }
 
 /// The known counters that are zero.

@@ -6,6 +6,7 @@ use quorate_jepsen::history::History;
 use quorate_jepsen::property;
 use quorate_jepsen::report::{self, Counts, JudgeOptions, Outcomes};
 
+use crate::coverage;
 use crate::report::Violation;
 
 /// Longest text of one violation.
@@ -60,7 +61,9 @@ fn counters(counts: &Counts) -> BTreeMap<String, u64> {
     let named = exercised
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count));
-    named.chain(kinds).collect()
+    let again = counts.again.iter();
+    let again = again.map(|(code, count)| (coverage::of_sent_again(code), *count));
+    named.chain(kinds).chain(again).collect()
 }
 
 /// As this crate's report says it.
@@ -72,4 +75,29 @@ pub fn convert(found: &property::Violation) -> Violation {
         text.push('…');
     }
     Violation::new(found.property.name(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate::base::Denied;
+    use quorate_jepsen::history::is_definite_refusal;
+
+    /// The judge has a rule of its own, for it judges other stores, too; but it must not be laxer than this one's promise, or
+    /// a write that was called refused and happened would not be seen.
+    #[test]
+    fn the_judge_holds_members_to_what_they_say_of_a_write() {
+        // Said before anything is proposed, with codes of which the judge does not know that.
+        let also_refused = [Denied::NO_LEADER, Denied::UNHEALTHY];
+        for denied in Denied::ALL {
+            let code = tonic::Code::from_i32(denied.code as i32);
+            let definite = is_definite_refusal(code, denied.text);
+            let promised = !denied.may_have_happened();
+            assert!(promised || !definite, "the judge is too strict: {denied}");
+            let coded = code != tonic::Code::Unknown && denied.text.starts_with("etcdserver: ");
+            let known = coded || *denied == Denied::CONTEXT_DEADLINE_EXCEEDED;
+            if promised && known && !also_refused.contains(denied) {
+                assert!(definite, "the judge is too lax: {denied}");
+            }
+        }
+    }
 }

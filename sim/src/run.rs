@@ -23,9 +23,9 @@ use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::JudgeOptions;
 use quorate_jepsen::timeline::Timeline;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, OperatorOptions, ScriptedClient,
-    Scripts, SettleOptions, Stop, UsersOptions, WatcherOptions, found_users, run_administrator, run_client,
-    run_contender, run_limited, run_operator, run_script, run_watches, settle,
+    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, OperatorOptions, Retry,
+    ScriptedClient, Scripts, SettleOptions, Stop, UsersOptions, WatcherOptions, found_users,
+    run_administrator, run_client, run_contender, run_limited, run_operator, run_script, run_watches, settle,
 };
 use tracing::Level;
 
@@ -108,6 +108,9 @@ fn report(
     let mut violations = cluster.violations();
     let mut counters = cluster.all_counters();
     counters.insert(coverage::of_workload(&plan.workload), 1);
+    if plan.clients.retry == Retry::Clientv3 {
+        counters.insert(coverage::CLIENTV3.to_owned(), 1);
+    }
     let mut judged = Judged::default();
     add_counters(&mut counters, &buggify::counters());
     if let Some(payload) = panicked {
@@ -431,6 +434,7 @@ impl Run {
             addresses: self.cluster.addresses(),
             call_timeout: plan.clients.call_timeout,
             connect_timeout: Duration::from_secs(1),
+            retry: plan.clients.retry,
             pause: plan.clients.pause,
             consistency: Consistency::Linearizable,
             calls_per_member: plan.clients.calls_per_member,

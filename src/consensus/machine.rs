@@ -346,20 +346,14 @@ impl Core {
             inner.standing.applied
         };
         self.tell_if_slow(begun, count);
+        let outcomes = |effects: Vec<Effect>| effects.into_iter().map(|effect| effect.outcome);
+        let batches = batches
+            .into_iter()
+            .map(|(batch, effects)| (batch, outcomes(effects)));
+        // Before the position is published: nobody is to take for open what it covers.
+        self.proposals.applied(term(&last), batches);
         self.applied.send(last);
-        for (batch, effects) in batches {
-            self.proposals
-                .applied(&batch, effects.into_iter().map(|effect| effect.outcome));
-        }
-        self.settle();
         Ok(())
-    }
-
-    /// Offers again what was offered in terms that are over.
-    pub fn settle(&self) {
-        if let Some(applied) = self.applied() {
-            self.proposals.settled(applied.leader_id.term);
-        }
     }
 
     /// Tells watches, the lessor and the tokens what a command did.
@@ -431,9 +425,9 @@ impl Core {
             self.follow_members(&inner);
             self.observer.installed(inner.state.revision());
         }
+        // Before the position is published, as in `apply`.
+        self.proposals.installed(term(&applied));
         self.applied.send(applied);
-        self.proposals
-            .lost(applied.map_or(0, |applied| applied.leader_id.term));
         Ok(())
     }
 
@@ -475,6 +469,10 @@ impl Inner {
         };
         self.state.leases().map(term).collect()
     }
+}
+
+fn term(applied: &Option<LogId>) -> u64 {
+    applied.map_or(0, |applied| applied.leader_id.term)
 }
 
 fn stored(log_id: LogId, membership: Membership<u64, super::types::Peer>) -> StoredMembership {

@@ -6,13 +6,40 @@
 //!       └──────────────── outcome, computed here by this member's own state ◄──────────┘
 //! ```
 //!
-//! A batch is offered to the leader of one term only, and that leader appends it in that term or never.
-//! Raft orders entries by term, so once an entry of a later term is applied, a batch of an earlier term that
-//! is not applied yet never will be: it may be offered again, without the risk of applying it twice. This
-//! is how a write survives the death of a leader without its client noticing more than the election.
+//! This is how a write survives the death of a leader without its client noticing more than the election.
+//!
+//! # Why nothing is applied twice
+//!
+//! A command is in line, or in exactly one flight, or its caller has its answer; only what is in
+//! line is offered. So a command could be applied twice only if it came back into line while a
+//! batch that holds it can still be applied. There are two ways back into line:
+//!
+//! * **Refused**: whoever was offered the batch says that it did not append it, or it was never
+//!   sent. Each batch is offered once, so nobody else has it.
+//! * **Settled**: an entry of a later term was applied. A batch is offered to the leader of one
+//!   term, which appends it in that term or never, and terms never decrease along the log (Raft,
+//!   5.3). So a flight of an earlier term whose batch is not among what was applied up to that
+//!   entry never will be. This needs the two facts together: [`Proposals::applied`] takes the
+//!   batches out *and* moves the settled term on under one lock, so no other thread sees one
+//!   without the other. Nothing here reads the applied position from elsewhere.
+//!
+//! A snapshot that takes the place of the state is none: what was under way may be in it, so
+//! [`Proposals::installed`] ends every flight as unknown, in the same step in which the term moves
+//! on.
+//!
+//! The settled term can also move on just before a flight is registered in an earlier one: such a
+//! flight would wait for a later entry still. [`Proposals::next_batch`] refuses a term below the
+//! settled one, under that lock. Whatever answers late ([`refused`](Proposals::refused),
+//! [`abandon`](Proposals::abandon)) names its flight by a sequence number that is never used again,
+//! and finds nothing once the flight has ended.
+//!
+//! # What a caller that waited in vain is told
+//!
+//! Clients send a write again if they are told that it was never handed over, so that is said only
+//! of a command that was never in a flight ([`Offered`]).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +57,7 @@ pub struct Proposal {
     pub deadline: Instant,
     /// Set for what only the present leader may propose (lease expiry): its term. Never offered twice.
     pub only_in_term: Option<u64>,
+    pub offered: Offered,
     pub _charge: Charge,
     pub answer: oneshot::Sender<Result<Outcome, Denied>>,
 }
@@ -46,6 +74,11 @@ impl Drop for Charge {
     }
 }
 
+/// Whether a command was ever offered to a leader: from then on it may be in a log. Never taken back, not even
+/// when the offer was refused for sure: etcd, too, answers what raft has taken in with a timeout.
+#[derive(Clone, Default)]
+pub struct Offered(Arc<AtomicBool>);
+
 /// Batches that were offered to a leader.
 struct Flight {
     term: u64,
@@ -56,6 +89,8 @@ struct Flight {
 struct Inner {
     next_sequence: u64,
     flights: BTreeMap<u64, Flight>,
+    /// The term of the last entry that was applied: what was offered in an earlier one is not under way any more.
+    settled_term: u64,
     /// To be offered (again), oldest first.
     again: VecDeque<Proposal>,
 }
@@ -133,19 +168,25 @@ impl Proposals {
         self.wake();
     }
 
-    /// Takes the next batch and registers it as offered in `term`; `None` if nothing waits.
+    /// Takes the next batch and registers it as offered in `term`; `None` if nothing waits, or if that term is
+    /// over: raft may have told less of itself than is applied. When it has told, the proposer is woken.
     pub fn next_batch(&self, term: u64, now: Instant) -> Option<Batch> {
         let mut inner = self.lock();
+        if term < inner.settled_term {
+            return None;
+        }
         let commands_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_COMMANDS_MAX, 3);
         let mut proposals = Vec::new();
         let mut bytes = 0;
         while let Some(proposal) = inner.again.front() {
             // A proposal that came back keeps its place; one whose caller is gone is not offered again.
-            let dead = proposal.answer.is_closed()
-                || proposal.deadline <= now
-                || proposal.only_in_term.is_some_and(|only| only != term);
-            if dead {
-                inner.again.pop_front();
+            let is_late = proposal.answer.is_closed() || proposal.deadline <= now;
+            let is_over = proposal.only_in_term.is_some_and(|only| only != term);
+            if is_late || is_over {
+                let proposal = inner.again.pop_front().expect("it was looked at");
+                if is_over {
+                    let _ = proposal.answer.send(Err(Denied::NOT_LEADER));
+                }
                 continue;
             }
             bytes += proposal.command.bytes().len();
@@ -157,6 +198,9 @@ impl Proposals {
         }
         if proposals.is_empty() {
             return None;
+        }
+        for proposal in &proposals {
+            proposal.offered.0.store(true, Ordering::Relaxed);
         }
         inner.next_sequence += 1;
         let sequence = inner.next_sequence;
@@ -207,80 +251,83 @@ impl Proposals {
         self.wake();
     }
 
-    /// A batch was applied here: answers those who wait, if it is one of ours.
-    pub fn applied(&self, batch: &Batch, outcomes: impl Iterator<Item = Outcome>) {
-        if batch.origin != self.member || batch.life != self.life {
-            return;
-        }
-        let Some(flight) = self.lock().flights.remove(&batch.sequence) else {
-            return;
-        };
-        for (proposal, outcome) in flight.proposals.into_iter().zip(outcomes) {
-            // The caller may have stopped waiting.
-            let _ = proposal.answer.send(Ok(outcome));
-        }
-        self.wake();
-    }
-
-    /// An entry of `term` was applied: what was offered in earlier terms and is not applied never will be.
-    pub fn settled(&self, term: u64) {
+    /// Entries were applied here, the last of them in `term`. Batches of ours are not under way any more; what is
+    /// left of earlier terms never will be applied, and is in line again. Then those who wait are answered.
+    pub fn applied<O>(&self, term: u64, batches: impl IntoIterator<Item = (Batch, O)>)
+    where
+        O: IntoIterator<Item = Outcome>,
+    {
+        let mut landed = Vec::new();
         let mut inner = self.lock();
-        if inner
-            .flights
-            .first_key_value()
-            .is_none_or(|(_, flight)| flight.term >= term)
-        {
+        for (batch, outcomes) in batches {
+            if batch.origin == self.member
+                && batch.life == self.life
+                && let Some(flight) = inner.flights.remove(&batch.sequence)
+            {
+                landed.push((flight, outcomes));
+            }
+        }
+        let requeued = settle(&mut inner, term);
+        drop(inner);
+        if landed.is_empty() && !requeued {
             return;
         }
-        // Newest first, so that the oldest ends up at the head of the line.
-        let stale: Vec<u64> = inner
-            .flights
-            .iter()
-            .filter(|(_, flight)| flight.term < term)
-            .map(|(&s, _)| s)
-            .collect();
-        for sequence in stale.into_iter().rev() {
-            let flight = inner.flights.remove(&sequence).expect("listed above");
-            requeue(&mut inner, flight);
+        for (flight, outcomes) in landed {
+            for (proposal, outcome) in flight.proposals.into_iter().zip(outcomes) {
+                // The caller may have stopped waiting.
+                let _ = proposal.answer.send(Ok(outcome));
+            }
         }
-        drop(inner);
         self.wake();
     }
 
-    /// The state was replaced by a snapshot of `term`: what was under way may or may not be in it.
-    pub fn lost(&self, _term: u64) {
-        let flights = std::mem::take(&mut self.lock().flights);
+    /// The state was replaced by a snapshot that ends in `term`: what was under way may or may not be in it.
+    pub fn installed(&self, term: u64) {
+        let mut inner = self.lock();
+        let flights = std::mem::take(&mut inner.flights);
+        settle(&mut inner, term);
+        drop(inner);
         for proposal in flights.into_values().flat_map(|flight| flight.proposals) {
             let _ = proposal.answer.send(Err(Denied::TIMEOUT_LEADER_FAILURE));
         }
         self.wake();
     }
+
+    /// Whether a command was ever offered. Asked by a caller that has closed its end: the lock decides between
+    /// it and the proposer, who leaves out what is closed.
+    pub fn was_offered(&self, offered: &Offered) -> bool {
+        let _inner = self.lock();
+        offered.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Moves the settled term on; whether something that was offered before is in line again.
+fn settle(inner: &mut Inner, term: u64) -> bool {
+    inner.settled_term = inner.settled_term.max(term);
+    let settled = inner.settled_term;
+    let stale = |flight: &Flight| flight.term < settled;
+    if !inner.flights.values().any(stale) {
+        return false;
+    }
+    let flights = std::mem::take(&mut inner.flights);
+    let (over, under_way): (Vec<_>, Vec<_>) = flights.into_iter().partition(|(_, flight)| stale(flight));
+    inner.flights.extend(under_way);
+    // Newest first, so that the oldest ends up at the head of the line.
+    for (_, flight) in over.into_iter().rev() {
+        requeue(inner, flight);
+    }
+    true
 }
 
 fn requeue(inner: &mut Inner, flight: Flight) {
     for proposal in flight.proposals.into_iter().rev() {
-        // A leader-only proposal dies with its term; its caller sees the channel closed.
-        if proposal.only_in_term.is_none() {
-            inner.again.push_front(proposal);
+        match proposal.only_in_term {
+            None => inner.again.push_front(proposal),
+            // It was not appended, and dies with its term.
+            Some(_) => drop(proposal.answer.send(Err(Denied::NOT_LEADER))),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_that_wait_are_bounded_in_bytes() {
-        let (proposals, _woken) = Proposals::new(1, 1);
-        let large = limits::PROPOSALS_QUEUED_BYTES_MAX;
-        let alone = proposals.charge(2 * large).expect("whatever is alone fits");
-        assert!(proposals.charge(1).is_none());
-        drop(alone);
-        let half = proposals.charge(large / 2).expect("there is room");
-        assert!(proposals.charge(large / 2 + 1).is_none());
-        let other = proposals.charge(large / 2).expect("a refusal costs nothing");
-        drop((half, other));
-        assert_eq!(proposals.bytes.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

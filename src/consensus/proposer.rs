@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Consensus;
 use super::command::EncodedCommand;
 use super::message::{PeerRequest, PeerResponse};
-use super::propose::Proposal;
+use super::propose::{Offered, Proposal};
 use super::types::{Batch, Reply};
 use crate::base::{Denied, MemberId, limits};
 use crate::proto::command::{Header, command::Request};
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(20);
 impl Consensus {
     /// Replicates a command and waits until this member has applied it. Works on every member.
     ///
-    /// `TIMEOUT…` errors leave open whether the command will be applied; any other refusal is final.
+    /// Whether the command may be applied all the same: see [`Denied::may_have_happened`].
     ///
     /// The member itself asks: nobody's rights are checked.
     pub async fn propose(&self, request: Request) -> Result<Outcome, Denied> {
@@ -59,31 +59,34 @@ impl Consensus {
         let term_then = self.term_seen();
         let deadline = self.env().now() + self.request_timeout();
         let (answer, outcome) = oneshot::channel();
+        let offered = Offered::default();
         proposals.push(Proposal {
             command,
             deadline,
             only_in_term,
+            offered: offered.clone(),
             _charge: charge,
             answer,
         });
-        match self.env().timeout_at(deadline, outcome).await {
+        // This end of the channel is closed from here on: see `was_offered`.
+        let ended = self.env().timeout_at(deadline, outcome).await;
+        match ended {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(if only_in_term.is_some() {
-                Denied::NOT_LEADER
-            } else {
-                Denied::STOPPED
-            }),
-            Err(_) => Err(self.why_late(term_then)),
+            // The proposer leaves out what is late, perhaps before the timer here fires.
+            Ok(Err(_)) if self.env().now() < deadline => Err(Denied::STOPPED),
+            _ => Err(self.why_late(&offered, term_then)),
         }
     }
 
-    /// etcd's text for a proposal that ran out of time.
-    fn why_late(&self, term_then: u64) -> Denied {
-        let status = self.status();
-        match status.leader {
-            None => Denied::CONTEXT_DEADLINE_EXCEEDED,
-            Some(_) if status.term != term_then => Denied::TIMEOUT_LEADER_FAILURE,
-            Some(_) => Denied::TIMEOUT,
+    /// etcd's text for a proposal that ran out of time. Clients take `DEADLINE_EXCEEDED` for their own deadline and
+    /// send the write again, so that is for what was surely never handed to raft. See docs/write-errors.md.
+    fn why_late(&self, offered: &Offered, term_then: u64) -> Denied {
+        if !self.core().proposals.was_offered(offered) {
+            return Denied::CONTEXT_DEADLINE_EXCEEDED;
+        }
+        match self.status().term == term_then {
+            true => Denied::TIMEOUT,
+            false => Denied::TIMEOUT_LEADER_FAILURE,
         }
     }
 
@@ -94,18 +97,10 @@ impl Consensus {
             while self.core().proposals.flights() < flights_max {
                 let status = self.status();
                 let Some(leader) = status.leader else { break };
-                // What is applied may be ahead of what raft has told of itself. An offer in a term that is over would
-                // come back at once, without end; when raft has told, this is woken.
-                let settled = self.core().applied().map_or(0, |last| last.leader_id.term);
-                if status.term < settled {
-                    break;
-                }
                 let Some(batch) = self.core().proposals.next_batch(status.term, self.env().now()) else {
                     break;
                 };
                 self.offer(leader, status.term, batch).await;
-                // A term may have been settled just before the batch was registered in an earlier one.
-                self.core().settle();
             }
         }
     }

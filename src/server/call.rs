@@ -97,7 +97,7 @@ impl Api {
                 ..
             }) => {
                 let call = self.env.timeout(timeout, call(request));
-                call.await.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED))
+                call.await.unwrap_or(Err(late(rpc)))
             }
         };
         match result {
@@ -199,6 +199,15 @@ impl Api {
             needs_leader,
             timeout,
         })
+    }
+}
+
+/// What a call ends with whose client's deadline has come. A client whose own clock is not there yet sends the call
+/// again if it reads `DEADLINE_EXCEEDED`, so a write, which may be under way, ends as etcd's does.
+fn late(rpc: Rpc) -> Denied {
+    match rpc.is_repeatable() {
+        true => Denied::CONTEXT_DEADLINE_EXCEEDED,
+        false => Denied::TIMEOUT,
     }
 }
 

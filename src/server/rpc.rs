@@ -59,6 +59,35 @@ macro_rules! rpcs {
     };
 }
 
+impl Rpc {
+    /// Whether a second call changes nothing that the first has not. A method that is not listed writes: clients
+    /// that take its end for the end of their own deadline would write twice.
+    pub fn is_repeatable(self) -> bool {
+        let (service, ..) = self.describe();
+        // What these write is named after the caller's lease.
+        let names_its_caller = matches!(service, "v3lockpb.Lock" | "v3electionpb.Election");
+        names_its_caller
+            || matches!(
+                self,
+                Rpc::Range
+                    | Rpc::LeaseTimeToLive
+                    | Rpc::LeaseLeases
+                    | Rpc::MemberList
+                    | Rpc::Status
+                    | Rpc::Defragment
+                    | Rpc::Hash
+                    | Rpc::HashKv
+                    | Rpc::AuthStatus
+                    | Rpc::Authenticate
+                    | Rpc::AuthUserGet
+                    | Rpc::AuthUserList
+                    | Rpc::AuthRoleGet
+                    | Rpc::AuthRoleList
+                    | Rpc::HealthCheck
+            )
+    }
+}
+
 rpcs! {
     Range = "etcdserverpb.KV" "Range" Unary Checked;
     RangeStream = "etcdserverpb.KV" "RangeStream" ServerStream Checked;

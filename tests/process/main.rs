@@ -6,6 +6,7 @@
 //! * `relay`: members behind relays that do not know half-closed connections;
 //! * `limits`: descriptors that run out, strangers that say nothing;
 //! * `kills`: `kill -9` of one member after the other under load;
+//! * `once`: keys that are written once, while leaders move or members are killed; how a write may end;
 //! * `damage`: data that must not be served, disks that are full (`small_disk`), and processes that must not start;
 //! * `snapshot`: the way in and out, offline commands;
 //! * `discovery`: members that find one another through a service, or through DNS;
@@ -35,6 +36,7 @@ mod limits;
 mod local_address;
 mod members;
 mod metrics;
+mod once;
 mod relay;
 mod session;
 mod single;

@@ -222,6 +222,10 @@ impl Display for Operation {
             seconds(self.invoked.nanos),
             self.request,
             self.outcome
-        )
+        )?;
+        match self.again.is_empty() {
+            true => Ok(()),
+            false => write!(f, " (sent again after {:?})", self.again),
+        }
     }
 }

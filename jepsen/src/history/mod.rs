@@ -134,8 +134,10 @@ pub struct Operation {
     pub id: OpId,
     /// The client: it has at most one call under way at a time.
     pub client: u32,
-    /// The member that the call was sent to, counted from 0.
+    /// The member that the call was sent to, the last time, counted from 0.
     pub member: u32,
+    /// How earlier attempts ended that the client sent again by itself: to whoever made the call it is one.
+    pub again: Vec<Code>,
     pub invoked: Moment,
     /// `None`: no answer before the end of the history.
     pub returned: Option<Moment>,

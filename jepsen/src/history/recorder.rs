@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate::proto::etcdserverpb as pb;
+use tonic::Code;
 
 use super::{
     Alarm, Claim, FinalState, History, Moment, Nanos, Note, OpId, Operation, Outcome, Permission, Request,
@@ -50,12 +51,25 @@ impl Recorder {
             id,
             client,
             member,
+            again: Vec::new(),
             invoked,
             returned: None,
             request,
             outcome: Outcome::unknown("no answer before the end"),
         });
         id
+    }
+
+    /// A call whose attempt ended so is sent again, to another member, and is the same call.
+    pub fn again(&self, id: OpId, ended: Code, member: u32) {
+        let mut inner = self.lock();
+        let operation = inner
+            .history
+            .operations
+            .get_mut(id)
+            .expect("ids come from invoke()");
+        operation.again.push(ended);
+        operation.member = member;
     }
 
     /// A call has ended. A second completion of the same call is a defect of the tester.

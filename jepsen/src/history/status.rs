@@ -8,7 +8,7 @@
 //! called unknown only costs sharpness; an unknown wrongly called definite would be a false alarm.
 
 use quorate::proto::etcdserverpb as pb;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 
 use super::{Answer, Outcome};
 
@@ -29,6 +29,8 @@ pub fn is_definite_refusal(code: Code, text: &str) -> bool {
         // Refused before it was proposed, or at the apply step. (etcd carries out the write that crosses the quota, and
         // refuses it all the same; Quorate does one or the other.)
         Code::ResourceExhausted => text == "etcdserver: mvcc: database space exceeded",
+        // Never handed to raft: clientv3 sends such a write again. What may be in a log ends with `request timed out`.
+        Code::DeadlineExceeded => text == "context deadline exceeded",
         // Refused before it was proposed; etcd sends this one without a code of its own.
         Code::Unknown => text == "etcdserver: too many requests",
         _ => false,
@@ -43,15 +45,6 @@ impl From<Status> for Outcome {
             return Outcome::Denied { code, text };
         }
         Outcome::unknown(format!("{code:?}: {text}"))
-    }
-}
-
-impl<T: Into<Answer>> From<Result<Response<T>, Status>> for Outcome {
-    fn from(result: Result<Response<T>, Status>) -> Self {
-        match result {
-            Ok(response) => Outcome::Ok(response.into_inner().into()),
-            Err(status) => status.into(),
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::history::{Answer, History, Nanos, OpId, Outcome, Request, WatchEvent}
 use crate::lease::{self, LeaseTimes};
 use crate::linearizability::{self, Author, partition};
 use crate::property::{Property, Violation};
-use crate::{alarm, claim, compaction, durability, identity, permission, watch};
+use crate::{alarm, claim, compaction, durability, identity, once, permission, watch};
 
 /// What the tester knows beside the history.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,8 @@ pub struct Counts {
     pub denied: u64,
     pub unknown: u64,
     pub by_kind: BTreeMap<String, Outcomes>,
+    /// Attempts that clients sent again by themselves, by how they had ended.
+    pub again: BTreeMap<String, u64>,
     pub revisions: u64,
     /// Revisions made by operations with unknown result.
     pub revisions_of_unknown: u64,
@@ -83,6 +85,9 @@ pub struct Counts {
     pub members_at_end: u64,
     pub keys_checked_alone: u64,
     pub keys_undecided_alone: u64,
+    /// Keys that were to be written once, and those of them that have another version than 1 at the end.
+    pub once: u64,
+    pub once_other_versions: u64,
     /// Calls of limited users that were carried out, and refused.
     pub permitted: u64,
     pub not_permitted: u64,
@@ -115,6 +120,9 @@ pub fn judge(history: &History, options: &JudgeOptions) -> Report {
     violations.extend(durability::check_convergence(history));
     violations.extend(permission::check(history));
     violations.extend(alarm::check(history));
+    let (once, twice) = once::check(history);
+    (counts.once, counts.once_other_versions) = (once.keys, once.other_versions);
+    violations.extend(twice);
     let claims = claim::check(history);
     violations.extend(claims.violations);
     undecided.extend(claims.undecided);
@@ -249,6 +257,9 @@ fn count(history: &History) -> Counts {
         ..Default::default()
     };
     for operation in &history.operations {
+        for code in &operation.again {
+            *counts.again.entry(format!("{code:?}")).or_default() += 1;
+        }
         counts.refused_for_space += u64::from(alarm::is_refused(operation));
         if history.limited.contains(&operation.client) {
             counts.permitted += u64::from(operation.outcome.answer().is_some());
@@ -429,6 +440,16 @@ impl Report {
             "at the end   {} members compared, {} keys judged alone ({} undecided), {} faults and remarks",
             c.members_at_end, c.keys_checked_alone, c.keys_undecided_alone, c.notes
         )?;
+        if c.once > 0 {
+            let (all, other) = (c.once, c.once_other_versions);
+            writeln!(
+                out,
+                "written once {all} keys, {other} of them with a version other than 1"
+            )?;
+        }
+        if !c.again.is_empty() {
+            writeln!(out, "sent again   {:?}", c.again)?;
+        }
         writeln!(out, "properties")?;
         for property in Property::ALL {
             let count = self

@@ -27,9 +27,9 @@ use quorate_jepsen::property::Violation;
 use quorate_jepsen::report::{JudgeOptions, Report, Verdict, judge};
 use quorate_jepsen::timeline::Node;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, Load, Scripts, SettleOptions, Stop,
-    User, UsersOptions, WatcherOptions, Workload, found_users, run_administrator, run_client, run_contender,
-    run_limited, run_watches, settle,
+    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, Load, Retry, Scripts,
+    SettleOptions, Stop, User, UsersOptions, WatcherOptions, Workload, found_users, run_administrator,
+    run_client, run_contender, run_limited, run_watches, settle,
 };
 
 use cluster::Cluster;
@@ -39,7 +39,9 @@ use probes::Probes;
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(40);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// What all keys of a long run may take.
+const SETTLE_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const WATCHES_TIMEOUT: Duration = Duration::from_secs(20);
 /// Client numbers from here on are watchers; the one below settles.
 const FIRST_WATCHER: u32 = 1_000;
@@ -58,6 +60,7 @@ pub struct RunOptions {
     pub workload: Option<Workload>,
     pub faults: Vec<Fault>,
     pub consistency: Consistency,
+    pub retry: Retry,
     pub seed: u64,
     pub out: PathBuf,
     pub pause_ms: u64,
@@ -244,6 +247,7 @@ impl<'a> Run<'a> {
             addresses: self.cluster.addresses(),
             call_timeout: CALL_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
+            retry: self.options.retry,
             pause: Duration::from_millis(self.options.pause_ms),
             consistency: self.options.consistency,
             calls_per_member: 200,
@@ -352,7 +356,7 @@ impl<'a> Run<'a> {
             user: self.user(),
             addresses: self.cluster.addresses(),
             timeout: SETTLE_TIMEOUT,
-            call_timeout: CALL_TIMEOUT,
+            call_timeout: SETTLE_CALL_TIMEOUT,
         };
         let settled = settle(&self.env, &self.clock, &self.recorder, &options).await;
         match &settled {

@@ -1,10 +1,12 @@
-//! Faults on real processes: SIGKILL with restart, SIGSTOP with SIGCONT.
+//! Faults on real processes: SIGKILL with restart, SIGSTOP with SIGCONT, leaders that hand over.
 //!
 //! One, a majority or all members at a time: a kill loses no page cache, so every acknowledged write
 //! has to survive all of them. Each fault is noted in the history; at the end all is healed.
 
 use std::time::Duration;
 
+use quorate::client::Channel;
+use quorate::proto::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient};
 use quorate::runtime::{Env, Instant};
 use quorate_jepsen::history::Recorder;
 use quorate_jepsen::workload::Clock;
@@ -14,6 +16,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::cluster::Cluster;
 
+const MOVE_EVERY: Duration = Duration::from_millis(250);
+/// A member that is dead or stopped does not answer.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A class of faults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Fault {
@@ -21,6 +27,8 @@ pub enum Fault {
     Kill,
     /// SIGSTOP, and SIGCONT.
     Pause,
+    /// The leader hands over to another member, four times a second, beside whatever else happens.
+    Move,
     None,
 }
 
@@ -42,10 +50,20 @@ pub async fn run(
     seed: u64,
     end: Instant,
 ) -> Result<u32, String> {
+    let moving = faults.contains(&Fault::Move).then(|| {
+        let (clock, recorder) = (clock.clone(), recorder.clone());
+        env.spawn(move_leaders(
+            env.clone(),
+            clock,
+            recorder,
+            cluster.addresses(),
+            end,
+        ))
+    });
     let faults: Vec<Fault> = faults
         .iter()
         .copied()
-        .filter(|fault| *fault != Fault::None)
+        .filter(|fault| !matches!(fault, Fault::None | Fault::Move))
         .collect();
     let mut nemesis = Nemesis {
         env,
@@ -67,7 +85,68 @@ pub async fn run(
         nemesis.heal()?;
     }
     env.sleep_until(end).await;
-    Ok(injected)
+    match moving {
+        Some(moving) => Ok(injected + moving.await.ok_or("the task that moves leaders panicked")?),
+        None => Ok(injected),
+    }
+}
+
+/// Tells whoever leads to hand over to the next member, until `end`; how often it did.
+async fn move_leaders(
+    env: Env,
+    clock: Clock,
+    recorder: Recorder,
+    addresses: Vec<String>,
+    end: Instant,
+) -> u32 {
+    let mut moved = 0;
+    let mut members = vec![None; addresses.len()];
+    while env.now() < end {
+        env.sleep(MOVE_EVERY).await;
+        for (member, address) in members.iter_mut().zip(&addresses) {
+            if member.is_none() {
+                *member = Channel::connect(&env, address, MOVE_TIMEOUT).await.ok();
+            }
+        }
+        let turn = env.timeout(MOVE_TIMEOUT, move_leader(&mut members));
+        if matches!(turn.await, Ok(true)) {
+            moved += 1;
+        }
+    }
+    recorder.note(clock.now(), format!("the leader handed over {moved} times"));
+    eprintln!("  the leader handed over {moved} times");
+    moved
+}
+
+/// Whether the leader handed over. Connections that are of no use are forgotten.
+async fn move_leader(members: &mut [Option<Channel>]) -> bool {
+    let mut ids = Vec::new();
+    for member in members.iter_mut() {
+        let Some(channel) = member else { continue };
+        match MaintenanceClient::new(channel.clone())
+            .status(pb::StatusRequest {})
+            .await
+        {
+            Ok(status) => {
+                let status = status.into_inner();
+                ids.push((
+                    status.header.unwrap_or_default().member_id,
+                    status.leader,
+                    channel.clone(),
+                ));
+            }
+            Err(_) => *member = None,
+        }
+    }
+    let Some(at) = ids.iter().position(|(id, leader, _)| id == leader) else {
+        return false;
+    };
+    let target_id = ids[(at + 1) % ids.len()].0;
+    let mut leader = MaintenanceClient::new(ids[at].2.clone());
+    leader
+        .move_leader(pb::MoveLeaderRequest { target_id })
+        .await
+        .is_ok()
 }
 
 impl Nemesis<'_> {
@@ -106,7 +185,7 @@ impl Nemesis<'_> {
                 self.note(format!("pause member {victim}"));
                 self.cluster.pause(victim)
             }
-            Fault::None => Ok(()),
+            Fault::Move | Fault::None => Ok(()),
         }
     }
 

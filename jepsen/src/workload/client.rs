@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use quorate::runtime::Env;
 
+use super::retry::call_as_clientv3;
 use super::script::{ScriptedCall, ScriptedClient, Scripts};
 use super::{
-    Clock, Connection, Consistency, Generator, Knowledge, Shape, Stop, Token, User, call, is_stranger,
+    Clock, Connection, Consistency, Generator, Knowledge, Retry, Shape, Stop, Token, User, call, is_stranger,
     wire_form,
 };
 use crate::history::{Nanos, Outcome, Recorder, Request};
@@ -23,6 +24,8 @@ pub struct ClientOptions {
     pub addresses: Vec<String>,
     pub call_timeout: Duration,
     pub connect_timeout: Duration,
+    /// What is sent again without anybody noticing.
+    pub retry: Retry,
     /// Mean pause between two calls.
     pub pause: Duration,
     pub consistency: Consistency,
@@ -196,7 +199,13 @@ impl<'a> Session<'a> {
         let wire = wire_form(request, self.options.consistency);
         let member = self.member as u32;
         let id = recorder.invoke(self.options.client, member, clock.now(), request.clone());
-        let outcome = call(env, &self.connection, &wire, self.options.call_timeout).await;
+        let outcome = match self.options.retry {
+            Retry::Never => call(env, &self.connection, &wire, self.options.call_timeout).await,
+            Retry::Clientv3 => {
+                let first = (&self.connection, self.member);
+                call_as_clientv3(self.desk, self.options, first, id, &wire).await
+            }
+        };
         recorder.complete(id, clock.now(), outcome.clone());
         outcome
     }

@@ -54,6 +54,10 @@ pub struct Weights {
     pub remove: u32,
     /// A list of all objects, page by page at one revision.
     pub list: u32,
+    /// A put of a key that is never written again.
+    pub put_once: u32,
+    /// The same, if the key does not exist.
+    pub create_once: u32,
     pub compactor: u32,
     pub compact: u32,
     pub lease_grant: u32,
@@ -104,6 +108,8 @@ impl Weights {
         update: 0,
         remove: 0,
         list: 0,
+        put_once: 0,
+        create_once: 0,
         compactor: 0,
         compact: 0,
         lease_grant: 0,
@@ -113,7 +119,7 @@ impl Weights {
         extreme: 0,
     };
 
-    fn table(&self) -> [(u32, Draw); 24] {
+    fn table(&self) -> [(u32, Draw); 26] {
         [
             (self.put, Generator::put),
             (self.get, Generator::get),
@@ -139,6 +145,8 @@ impl Weights {
             (self.list, Generator::list_objects),
             (self.compactor, Generator::compactor),
             (self.extreme, Generator::extreme),
+            (self.put_once, Generator::put_once),
+            (self.create_once, Generator::create_once),
         ]
     }
 }
@@ -482,6 +490,14 @@ impl Generator {
 
     fn compactor(&mut self) -> Intent {
         Intent::Compactor
+    }
+
+    fn put_once(&mut self) -> Intent {
+        Intent::PutOnce { guarded: false }
+    }
+
+    fn create_once(&mut self) -> Intent {
+        Intent::PutOnce { guarded: true }
     }
 
     fn read_lists(&mut self) -> Intent {

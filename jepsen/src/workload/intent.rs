@@ -26,6 +26,8 @@ pub(super) const LISTS: &str = "a/";
 /// Prefix of the keys that are objects of Kubernetes, and its end.
 pub(super) const OBJECTS: &str = "registry/";
 pub(super) const OBJECTS_END: &str = "registry0";
+/// Prefix of the keys that are written once in a run.
+pub const ONCE: &str = "once/";
 /// The key by which kube-apiservers agree on who compacts.
 const COMPACT_KEY: &str = "compact_rev_key";
 
@@ -93,6 +95,11 @@ pub enum Intent {
     },
     /// If the key does not exist; otherwise nothing.
     Create(Put),
+    /// A key that nobody has written or will write again; if guarded, only if it does not exist.
+    PutOnce {
+        #[serde(default, skip_serializing_if = "is_default")]
+        guarded: bool,
+    },
     /// The next page of the list of objects that is under way, at the first page's revision; otherwise the first page of a
     /// new one.
     List {
@@ -363,6 +370,7 @@ impl Knowledge {
                 failure: Vec::new(),
             }
             .into(),
+            Intent::PutOnce { guarded } => self.put_once(*guarded),
             Intent::List { limit } => self.next_page(*limit).into(),
             Intent::Compactor => self.compactor_step(),
             Intent::Append { keys, reads } => self.append(keys, reads).into(),
@@ -418,6 +426,25 @@ impl Knowledge {
         }
     }
 
+    fn put_once(&mut self, guarded: bool) -> Request {
+        let value = self.value();
+        let key = format!("{ONCE}{}-{}", self.client, self.values);
+        let put = pb::PutRequest {
+            key: key.clone().into(),
+            value,
+            ..Default::default()
+        };
+        match guarded {
+            false => put.into(),
+            true => pb::TxnRequest {
+                compare: vec![compare_version(&key, 0)],
+                success: ops([Op::RequestPut(put)]),
+                failure: ops([read_one(&key)]),
+            }
+            .into(),
+        }
+    }
+
     fn read(&self, read: &Read) -> pb::RangeRequest {
         pb::RangeRequest {
             key: read.key.clone().into(),
@@ -453,15 +480,8 @@ impl Knowledge {
             value: self.value(),
             ..Default::default()
         };
-        let unmoved = pb::Compare {
-            result: CompareResult::Equal as i32,
-            target: CompareTarget::Version as i32,
-            key: COMPACT_KEY.into(),
-            target_union: Some(TargetUnion::Version(self.compactor.version)),
-            ..Default::default()
-        };
         pb::TxnRequest {
-            compare: vec![unmoved],
+            compare: vec![compare_version(COMPACT_KEY, self.compactor.version)],
             success: ops([Op::RequestPut(put)]),
             failure: ops([read_one(COMPACT_KEY)]),
         }
@@ -587,6 +607,16 @@ pub(super) fn page_end(page: &pb::RangeRequest, answer: &pb::RangeResponse) -> (
     let last = answer.kvs.last().filter(|_| answer.more);
     let behind = |key: &Bytes| [key, b"\0".as_slice()].concat().into();
     (revision, last.map(|last| behind(&last.key)))
+}
+
+fn compare_version(key: &str, version: i64) -> pb::Compare {
+    pb::Compare {
+        result: CompareResult::Equal as i32,
+        target: CompareTarget::Version as i32,
+        key: key.to_owned().into(),
+        target_union: Some(TargetUnion::Version(version)),
+        ..Default::default()
+    }
 }
 
 fn compare_revision(key: &str, revision: i64) -> pb::Compare {

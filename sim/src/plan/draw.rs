@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use quorate_jepsen::workload::{MIXED, Shape, WORKLOADS, Workload};
+use quorate_jepsen::workload::{MIXED, Retry, Shape, WORKLOADS, Workload};
 
 use super::{CALM, Clients, MemberOptions, Plan};
 use crate::nemesis::{Class, Schedule};
@@ -18,6 +18,8 @@ const OTHER_KEYS_MAX: u32 = 20;
 
 /// How often a seed has a workload other than the mixed one.
 const NAMED_SHARE: f64 = 0.35;
+/// How often the clients send calls again as clientv3 does.
+const CLIENTV3_SHARE: f64 = 0.4;
 /// What makes a workload of changes of the members, and how many classes of faults come beside.
 const CHANGES: [Class; 4] = [
     Class::Replace,
@@ -71,6 +73,13 @@ impl Plan {
         let contend = load.contend || is_mixed && contend;
         let mut options = seed.dice("options");
         let seconds = Duration::from_secs;
+        let mut client = seed.dice("client");
+        // Who sends calls again waits for longer than a member does.
+        let patience = *client.pick(&[millis(8_000), millis(15_000)]);
+        let (retry, patience) = match client.chance(CLIENTV3_SHARE) {
+            true => (Retry::Clientv3, Some(patience)),
+            false => (Retry::Never, None),
+        };
         Plan {
             seed,
             workload: workload.name.to_owned(),
@@ -86,7 +95,11 @@ impl Plan {
                 per_host: dice.range(1..4) as u32,
                 watchers: dice.range(1..4) as u32,
                 pause: *dice.pick(&[millis(20), millis(60), millis(150)]),
-                call_timeout: *dice.pick(&[millis(1_000), millis(3_000), millis(8_000)]),
+                call_timeout: {
+                    let drawn = *dice.pick(&[millis(1_000), millis(3_000), millis(8_000)]);
+                    patience.unwrap_or(drawn)
+                },
+                retry,
                 calls_per_member: *dice.pick(&[0, 3, 20]),
                 script: None,
                 unscripted_from: Duration::ZERO,

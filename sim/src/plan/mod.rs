@@ -19,7 +19,7 @@ pub mod readable;
 use std::fmt;
 use std::time::Duration;
 
-use quorate_jepsen::workload::{MIXED, ScriptedClient, Shape, User, Watching, Workload, is_default};
+use quorate_jepsen::workload::{MIXED, Retry, ScriptedClient, Shape, User, Watching, Workload, is_default};
 use serde::{Deserialize, Serialize};
 
 use crate::nemesis::Schedule;
@@ -120,6 +120,9 @@ pub struct Clients {
     pub pause: Duration,
     #[serde(with = "readable")]
     pub call_timeout: Duration,
+    /// Whether the clients send calls again by themselves, as a client library does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retry: Retry,
     /// Calls after which a client goes to another member; 0: never by itself.
     pub calls_per_member: u32,
     /// What the clients do, call by call, in place of what they would draw.
@@ -225,6 +228,7 @@ impl Default for Clients {
             contend: false,
             pause: Duration::from_millis(60),
             call_timeout: Duration::from_millis(3_000),
+            retry: Retry::Never,
             calls_per_member: 0,
             script: None,
             unscripted_from: Duration::ZERO,

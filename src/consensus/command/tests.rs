@@ -114,6 +114,7 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
             command: EncodedCommand::new(None, Request::Put(put)).unwrap(),
             deadline: Instant::from_nanos(1_000),
             only_in_term: None,
+            offered: Default::default(),
             _charge: proposals.charge(1).unwrap(),
             answer,
         });

@@ -21,6 +21,7 @@ mod leases;
 mod locks;
 mod membership;
 mod mixed;
+mod once;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,7 @@ use crate::property::Property;
 pub const MIXED: &str = mixed::WORKLOAD.name;
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 12] = [
+pub const WORKLOADS: [Workload; 13] = [
     mixed::WORKLOAD,
     register::WORKLOAD,
     transactions::WORKLOAD,
@@ -50,6 +51,7 @@ pub const WORKLOADS: [Workload; 12] = [
     membership::WORKLOAD,
     kubernetes::WORKLOAD,
     extremes::WORKLOAD,
+    once::WORKLOAD,
 ];
 
 /// See the module's text.

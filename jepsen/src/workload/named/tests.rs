@@ -278,3 +278,28 @@ fn who_else_works_is_said_by_the_load() {
     assert!(kinds("auth").contains("put") && kinds("membership").contains("put"));
     assert_eq!(loads(MIXED)[0].watching, Watching::default());
 }
+
+#[test]
+fn every_key_is_put_once() {
+    let mut keys = BTreeSet::new();
+    for (load, seed) in loads("once").into_iter().zip(0..) {
+        keys.clear();
+        for client in 0..3 {
+            let mut generator = Generator::new(seed, client, load.shape);
+            for _ in 0..CALLS {
+                let put = match generator.next_request() {
+                    Request::Put(put) => put,
+                    Request::Txn(txn) => match txn.success[0].request.clone() {
+                        Some(Op::RequestPut(put)) => put,
+                        other => panic!("{other:?}"),
+                    },
+                    Request::Range(_) => continue,
+                    other => panic!("{other}"),
+                };
+                assert!(put.key.starts_with(b"once/"));
+                assert!(keys.insert(put.key.clone()), "{:?} is put twice", put.key);
+            }
+        }
+    }
+    assert!(kinds("once").is_superset(&BTreeSet::from(["put", "txn"])));
+}
