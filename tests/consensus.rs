@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use quorate::base::{Denied, ids};
-use quorate::consensus::{Consensus, Door, Options, Peer, Status};
+use quorate::consensus::{Consensus, Door, Options, Peer, Renewal, Status};
 use quorate::proto::command::{Command, command::Request};
 use quorate::proto::etcdserverpb::{self as pb, request_op};
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
@@ -363,8 +363,8 @@ async fn a_lease_ends_on_the_leaders_clock_and_takes_its_keys_along() {
         }))
         .await
         .unwrap();
-    assert_eq!(follower.lease_keep_alive(7).await, Ok(1));
-    assert_eq!(follower.lease_keep_alive(8).await, Ok(0));
+    let renewals = vec![Renewal::Renewed(1), Renewal::Unknown];
+    assert_eq!(follower.renew_leases(vec![7, 8]).await, Ok(renewals));
     let ttl = follower.lease_time_to_live(7, true).await.unwrap().unwrap();
     assert_eq!((ttl.granted, ttl.keys), (1, vec![key]));
     for _ in 0..500 {

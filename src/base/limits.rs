@@ -109,6 +109,23 @@ pub const RANGE_FIRST_KEYS: usize = 64;
 pub const RANGE_PIECE_KEYS: usize = 1_000;
 /// Bytes of a large range that are read at a time (one pair may be larger).
 pub const RANGE_PIECE_BYTES: usize = 1024 * 1024;
+/// Leases that are renewed under one confirmation of leadership (a keep-alive stream asks for no more at once).
+pub const RENEWALS_PER_ROUND_MAX: usize = 2048;
+/// Keep-alive requests of a stream that are taken together.
+pub const KEEP_ALIVES_PER_ROUND_MAX: usize = 1024;
+/// Rounds of one keep-alive stream that may be under way. What arrives beyond stays unread.
+pub const KEEP_ALIVE_ROUNDS_MAX: usize = 16;
+/// Keep-alive requests of a stream that are renewed while one before them waits for the end of its lease.
+pub const KEEP_ALIVES_UNANSWERED_MAX: usize = 2048;
+/// Leases that are over and are revoked together.
+pub const REVOKES_PER_ROUND_MAX: usize = 256;
+/// Bytes a client may send on one stream before we read them.
+pub const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+/// Bytes a client may send on one connection before we read them. Half of it is the *budget* that h2 allows for small
+/// frames that nobody has read: each costs 256 bytes less what it holds, and beyond the budget h2 ends the connection.
+/// A gRPC message has five bytes at least, so a stream whose requests wait, whatever they are, is far from that.
+pub const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
+const _: () = assert!(STREAM_WINDOW_BYTES / 5 * 251 < CONNECTION_WINDOW_BYTES / 2);
 /// Bytes of events that wait for a slow watch stream (one revision may be larger).
 pub const WATCH_BUFFERED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of events that a catching-up watch stream reads in a round (one revision may be larger).

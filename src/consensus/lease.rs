@@ -1,4 +1,5 @@
-//! Leases as clients see them: renewals and remaining times come from the leader's clock.
+//! Leases as clients see them: remaining times come from the leader's clock, and so do their ends. Renewals: see
+//! [`super::renewals`].
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Consensus;
 use super::message::{PeerRequest, PeerResponse};
-use crate::base::{Denied, LeaseId};
+use crate::base::{Denied, LeaseId, limits};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::buggify::{Site, buggify, pause};
@@ -15,8 +16,6 @@ use crate::state::Outcome;
 
 /// How often the leader looks for leases that are over.
 const SCAN: Duration = Duration::from_millis(500);
-/// Revokes under way at a time.
-const REVOKES_UNDER_WAY: usize = 16;
 /// Pause before the leader is asked again.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -35,17 +34,6 @@ impl Consensus {
             self.0.options.election_timeout.as_millis() / self.0.options.heartbeat_interval.as_millis();
         let millis = 3 * ticks / 2 * self.0.options.heartbeat_interval.as_millis();
         i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
-    }
-
-    /// Renews a lease on the leader; the TTL, 0 if the lease is unknown.
-    pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, Denied> {
-        let local = || self.renew_as_leader(id);
-        let answer = |response| match response {
-            PeerResponse::LeaseKeepAlive(ttl) => Some(ttl),
-            _ => None,
-        };
-        self.ask_leader(local, PeerRequest::LeaseKeepAlive(id), answer)
-            .await
     }
 
     /// Remaining and granted TTL, and the keys if wanted, from the leader's clock; `None` if unknown.
@@ -101,23 +89,6 @@ impl Consensus {
     }
 
     /// `None`: this member is not surely the leader.
-    pub(super) async fn renew_as_leader(&self, id: LeaseId) -> Option<i64> {
-        // A deposed leader must not promise time that the new one will not give; and a lease that was
-        // granted before the question must be known here.
-        let index = self.read_index_as_leader().await.ok()?;
-        self.wait_applied(index).await.ok()?;
-        if self.core().lessor.has_checkpoint(id) {
-            // A leader after this one must not go on from before the renewal.
-            let checkpoint = pb::LeaseCheckpoint { id, remaining_ttl: 0 };
-            let term = self.status().term;
-            self.propose_checkpoints(vec![checkpoint], term).await.ok()?;
-        }
-        let renewed = self.core().lessor.renew(id).map(|ttl| ttl.unwrap_or(0));
-        pause(self.env(), Site::LeaseRenewedLate, self.election_timeout()).await;
-        renewed
-    }
-
-    /// `None`: this member is not surely the leader.
     pub(super) async fn time_to_live_as_leader(&self, id: LeaseId, keys: bool) -> Option<Option<LeaseTtl>> {
         let index = self.read_index_as_leader().await.ok()?;
         self.wait_applied(index).await.ok()?;
@@ -139,11 +110,14 @@ impl Consensus {
         }))
     }
 
-    async fn propose_checkpoints(
+    /// Writes down what is left of leases, in seconds; 0: their whole time.
+    pub(super) async fn propose_checkpoints(
         &self,
-        checkpoints: Vec<pb::LeaseCheckpoint>,
+        remaining: Vec<(LeaseId, i64)>,
         term: u64,
     ) -> Result<(), Denied> {
+        let checkpoint = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
+        let checkpoints = remaining.into_iter().map(checkpoint).collect();
         let request = Request::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints });
         self.propose_in_term(request, term).await?.answer.map(drop)
     }
@@ -157,31 +131,35 @@ impl Consensus {
             if status.leader != Some(self.member_id()) {
                 continue;
             }
-            let due = self.core().lessor.due_checkpoints();
+            let due = self.core().lessor.due_checkpoints(status.term);
             if !due.is_empty() {
-                let checkpoint = |(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl };
-                let checkpoints = due.into_iter().map(checkpoint).collect();
                 // One that is lost costs a client nothing: its lease is longer.
-                let _ = self.propose_checkpoints(checkpoints, status.term).await;
+                let _ = self.propose_checkpoints(due, status.term).await;
             }
-            let expired = self.core().lessor.expired();
-            for group in expired.chunks(REVOKES_UNDER_WAY) {
-                let revokes = group.iter().map(|&id| {
-                    tracing::info!(lease = format!("{id:x}"), "lease expired");
-                    let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id });
-                    self.propose_in_term(request, status.term)
-                });
-                // One that fails is handed out again later.
-                let revoked = futures_util::future::join_all(revokes.clone()).await;
-                let done = |outcome: &&Result<Outcome, Denied>| {
-                    outcome.as_ref().is_ok_and(|outcome| outcome.answer.is_ok())
-                };
-                let expired = revoked.iter().filter(done).count() as u64;
-                self.env().figures().leases.expired.add(expired);
-                if buggify(Site::LeaseExpiredTwice) {
-                    futures_util::future::join_all(revokes).await;
-                }
-            }
+            while self.revoke_expired(status.term).await {}
         }
+    }
+
+    /// Revokes some of the leases that are over, together in one raft entry if it is not needed for others. Whether
+    /// there may be more to do now: one that could not be revoked is handed out again later.
+    async fn revoke_expired(&self, term: u64) -> bool {
+        let ids = self.core().lessor.expired(term, limits::REVOKES_PER_ROUND_MAX);
+        let revokes = ids.iter().map(|&id| {
+            tracing::debug!(lease = format!("{id:x}"), "lease expired");
+            let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id });
+            self.propose_in_term(request, term)
+        });
+        let revoked = futures_util::future::join_all(revokes.clone()).await;
+        let done =
+            |outcome: &&Result<Outcome, Denied>| outcome.as_ref().is_ok_and(|outcome| outcome.answer.is_ok());
+        let expired = revoked.iter().filter(done).count();
+        self.env().figures().leases.expired.add(expired as u64);
+        if let Some(id) = ids.first() {
+            tracing::info!(count = expired, first = format!("{id:x}"), "leases expired");
+        }
+        if buggify(Site::LeaseExpiredTwice) {
+            futures_util::future::join_all(revokes).await;
+        }
+        !ids.is_empty() && expired == ids.len()
     }
 }

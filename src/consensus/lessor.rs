@@ -9,12 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::renewals::Renewal;
 use crate::base::LeaseId;
 use crate::runtime::buggify::{Site, buggify};
 use crate::runtime::{Env, Instant};
 
-/// Expired leases that one scan hands out.
-pub const EXPIRED_PER_SCAN_MAX: usize = 500;
 /// When an expired lease is handed out again, if its revoke did not go through.
 const RETRY: Duration = Duration::from_secs(3);
 /// What is left of a lease is written down so often; etcd's intervals and batches.
@@ -27,6 +26,9 @@ struct Inner {
     terms: BTreeMap<LeaseId, Term>,
     /// Set while this member leads.
     deadlines: Option<BTreeMap<LeaseId, Deadline>>,
+    /// The term that the deadlines are of. A member that has been deposed and elected again would else revoke by
+    /// deadlines from before, when somebody else renewed leases.
+    led_term: u64,
     /// When to look at each lease: at its deadline, and then whenever its revoke should be through.
     by_time: BTreeSet<(Instant, LeaseId)>,
     /// When to write down what is left of a lease; empty without checkpoints.
@@ -103,6 +105,19 @@ impl Inner {
     fn deadline(&self, id: LeaseId) -> Option<Deadline> {
         self.deadlines.as_ref()?.get(&id).copied()
     }
+
+    fn leads_in(&self, term: u64) -> bool {
+        self.deadlines.is_some() && self.led_term == term
+    }
+
+    /// Whether there is a checkpoint, or one is under way, which the next renewal has to undo.
+    fn has_checkpoint(&self, id: LeaseId) -> bool {
+        self.proposed.contains(&id) || self.terms.get(&id).is_some_and(|term| term.remaining > 0)
+    }
+
+    fn is_over(&self, id: LeaseId, now: Instant) -> bool {
+        self.deadline(id).is_none_or(|deadline| deadline.over <= now)
+    }
 }
 
 impl Lessor {
@@ -159,16 +174,13 @@ impl Lessor {
         }
     }
 
-    /// Whether there is a checkpoint, or one is under way, which the next renewal has to undo.
-    pub fn has_checkpoint(&self, id: LeaseId) -> bool {
-        let inner = self.lock();
-        inner.proposed.contains(&id) || inner.terms.get(&id).is_some_and(|term| term.remaining > 0)
-    }
-
     /// What is left, in seconds, of leases whose checkpoint is due.
-    pub fn due_checkpoints(&self) -> Vec<(LeaseId, i64)> {
+    pub fn due_checkpoints(&self, term: u64) -> Vec<(LeaseId, i64)> {
         let now = self.env.now();
         let mut inner = self.lock();
+        if !inner.leads_in(term) {
+            return Vec::new();
+        }
         let due = |&&(at, _): &&(Instant, LeaseId)| at <= now;
         let ids: Vec<_> = inner
             .checkpoints
@@ -218,16 +230,19 @@ impl Lessor {
 
     /// The state was replaced; these are its leases.
     pub fn replaced(&self, terms: BTreeMap<LeaseId, Term>) {
-        let leading = self.lock().deadlines.is_some();
-        self.lock().terms = terms;
-        if leading {
-            self.promote(Duration::ZERO);
+        let mut inner = self.lock();
+        inner.terms = terms;
+        let led_term = inner.deadlines.is_some().then_some(inner.led_term);
+        drop(inner);
+        if let Some(term) = led_term {
+            self.promote(term, Duration::ZERO);
         }
     }
 
-    /// This member leads from now on: every lease starts again, `extension` longer.
-    pub fn promote(&self, extension: Duration) {
+    /// This member leads in `term` from now on: every lease starts again, `extension` longer.
+    pub fn promote(&self, term: u64, extension: Duration) {
         let mut inner = self.lock();
+        inner.led_term = term;
         inner.deadlines = Some(BTreeMap::new());
         inner.by_time.clear();
         inner.checkpoints.clear();
@@ -255,18 +270,29 @@ impl Lessor {
         inner.checkpoints.clear();
     }
 
-    /// Starts a lease's time again. `None`: not the leader. `Some(None)`: no such lease, or it is over.
-    pub fn renew(&self, id: LeaseId) -> Option<Option<i64>> {
+    /// Starts the time of leases again. `None`: not the leader. `Err`: these have a checkpoint, which has to be
+    /// undone before; nothing is renewed.
+    pub fn renew(&self, ids: &[LeaseId]) -> Option<Result<Vec<Renewal>, Vec<LeaseId>>> {
         let now = self.env.now();
         let mut inner = self.lock();
         inner.deadlines.as_ref()?;
-        let alive = inner.deadline(id).is_some_and(|deadline| deadline.over > now);
-        let Some(term) = inner.terms.get(&id).copied().filter(|_| alive) else {
-            return Some(None);
+        let is_checkpointed = |id: &&LeaseId| !inner.is_over(**id, now) && inner.has_checkpoint(**id);
+        let checkpointed: Vec<LeaseId> = ids.iter().filter(is_checkpointed).copied().collect();
+        if !checkpointed.is_empty() {
+            return Some(Err(checkpointed));
+        }
+        let renew = |&id: &LeaseId| {
+            let Some(term) = inner.terms.get(&id).copied() else {
+                return Renewal::Unknown;
+            };
+            if inner.is_over(id, now) {
+                return Renewal::Ending;
+            }
+            self.start(&mut inner, id, seconds(term.granted));
+            self.env.figures().leases.renewed.inc();
+            Renewal::Renewed(term.granted)
         };
-        self.start(&mut inner, id, seconds(term.granted));
-        self.env.figures().leases.renewed.inc();
-        Some(Some(term.granted))
+        Some(Ok(ids.iter().map(renew).collect()))
     }
 
     /// Whole seconds left. `None`: not the leader. `Some(None)`: no such lease.
@@ -287,16 +313,19 @@ impl Lessor {
         }
     }
 
-    /// Leases whose time is over; each is handed out again only after a while.
-    pub fn expired(&self) -> Vec<LeaseId> {
+    /// Up to `max` leases whose time is over; each is handed out again only after a while.
+    pub fn expired(&self, term: u64, max: usize) -> Vec<LeaseId> {
         let now = self.env.now();
         let mut inner = self.lock();
+        if !inner.leads_in(term) {
+            return Vec::new();
+        }
         let over = |&&(deadline, _): &&(Instant, LeaseId)| deadline <= now;
         let ids: Vec<_> = inner
             .by_time
             .iter()
             .take_while(over)
-            .take(EXPIRED_PER_SCAN_MAX)
+            .take(max)
             .map(|&(_, id)| id)
             .collect();
         for &id in &ids {
@@ -314,6 +343,7 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 3600;
+    const TERM: u64 = 5;
 
     /// Time jumps when everybody sleeps.
     async fn pass(time: i64) {
@@ -328,35 +358,65 @@ mod tests {
             lessor.granted(1, HOUR);
             lessor.granted(2, 200);
         }
-        old.promote(Duration::ZERO);
+        old.promote(TERM, Duration::ZERO);
         pass(299).await;
-        assert_eq!(old.due_checkpoints(), []);
+        assert_eq!(old.due_checkpoints(TERM), []);
         pass(1).await;
         // The short lease is over before anybody would write down what is left of it.
-        assert_eq!(old.due_checkpoints(), [(1, HOUR - 300)]);
+        assert_eq!(old.due_checkpoints(TERM), [(1, HOUR - 300)]);
         // It may be applied behind a renewal that does not know of it.
-        assert!(old.has_checkpoint(1) && !old.has_checkpoint(2));
-        assert_eq!(old.due_checkpoints(), []);
+        assert_eq!(old.renew(&[1, 2]), Some(Err(vec![1])));
+        assert_eq!(old.due_checkpoints(TERM), []);
         new.checkpointed(1, HOUR - 300);
         pass(300).await;
-        assert_eq!(old.due_checkpoints(), [(1, HOUR - 600)]);
-        new.promote(Duration::ZERO);
+        assert_eq!(old.due_checkpoints(TERM), [(1, HOUR - 600)]);
+        new.promote(TERM, Duration::ZERO);
         assert_eq!(new.remaining(1), Some(Some(HOUR - 300)));
-        assert!(new.has_checkpoint(1) && !new.has_checkpoint(2));
+        assert_eq!(new.renew(&[1, 2]), Some(Err(vec![1])));
         new.checkpointed(1, 0);
-        assert_eq!(new.renew(1), Some(Some(HOUR)));
+        assert_eq!(new.renew(&[1]), Some(Ok(vec![Renewal::Renewed(HOUR)])));
         assert_eq!(new.remaining(1), Some(Some(HOUR)));
         new.revoked(1);
         pass(300).await;
-        assert_eq!(new.due_checkpoints(), []);
+        assert_eq!(new.due_checkpoints(TERM), []);
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_checkpoints_none_is_due() {
         let lessor = Lessor::new(crate::runtime::tokio::env(), false);
         lessor.granted(1, HOUR);
-        lessor.promote(Duration::ZERO);
+        lessor.promote(TERM, Duration::ZERO);
         pass(2 * 300).await;
-        assert_eq!(lessor.due_checkpoints(), []);
+        assert_eq!(lessor.due_checkpoints(TERM), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_over_is_neither_renewed_nor_unknown_until_it_is_revoked() {
+        let lessor = Lessor::new(crate::runtime::tokio::env(), false);
+        lessor.granted(1, 2);
+        lessor.granted(2, HOUR);
+        assert_eq!(lessor.renew(&[1]), None, "not the leader");
+        lessor.promote(TERM, Duration::ZERO);
+        pass(2).await;
+        let renewed = [Renewal::Renewed(HOUR), Renewal::Ending, Renewal::Unknown];
+        assert_eq!(lessor.renew(&[2, 1, 3]), Some(Ok(renewed.to_vec())));
+        assert_eq!(lessor.expired(TERM, 10), [1]);
+        assert_eq!(lessor.renew(&[1]), Some(Ok(vec![Renewal::Ending])));
+        lessor.revoked(1);
+        assert_eq!(lessor.renew(&[1]), Some(Ok(vec![Renewal::Unknown])));
+    }
+
+    /// Deposed and elected again before anybody looked: meanwhile another leader has renewed what looks over here.
+    #[tokio::test(start_paused = true)]
+    async fn deadlines_of_an_earlier_term_end_nothing() {
+        let lessor = Lessor::new(crate::runtime::tokio::env(), false);
+        lessor.granted(1, 2);
+        lessor.promote(TERM, Duration::ZERO);
+        pass(2).await;
+        assert!(lessor.expired(TERM + 2, 10).is_empty());
+        lessor.promote(TERM + 2, Duration::ZERO);
+        assert!(lessor.expired(TERM + 2, 10).is_empty());
+        pass(2).await;
+        assert_eq!(lessor.expired(TERM + 2, 10), [1]);
     }
 }

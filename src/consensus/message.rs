@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LeaseTtl;
 use super::members::{Change, Objection};
+use super::renewals::Renewal;
 use super::types::{
     AppendRequest, AppendResponse, LogId, SnapshotResponse, TransferRequest, TransferResponse, VoteRequest,
     VoteResponse,
@@ -25,7 +26,8 @@ pub enum PeerRequest {
     },
     /// The log id up to which a read must wait to be linearizable.
     ReadIndex,
-    LeaseKeepAlive(LeaseId),
+    /// Renew these leases, if you lead.
+    LeaseKeepAlive(Vec<LeaseId>),
     LeaseTimeToLive {
         id: LeaseId,
         keys: bool,
@@ -50,8 +52,8 @@ pub enum PeerResponse {
         taken: bool,
     },
     ReadIndex(Option<LogId>),
-    /// The new TTL, 0 for an unknown lease.
-    LeaseKeepAlive(i64),
+    /// What became of each.
+    LeaseKeepAlive(Vec<Renewal>),
     LeaseTimeToLive(Option<LeaseTtl>),
     MayChange(Option<Objection>),
     HashKv(PeerHash),

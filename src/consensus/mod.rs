@@ -29,6 +29,7 @@ mod propose;
 mod proposer;
 mod purge;
 mod read;
+mod renewals;
 mod restore;
 mod runtime;
 mod status;
@@ -50,6 +51,7 @@ pub use members::Change;
 pub use message::PeerHash;
 pub use network::url_address;
 pub use peer::Door;
+pub use renewals::Renewal;
 pub use restore::{begin_log, fill};
 pub use status::{REMOVED, Status};
 pub use tokens::simple_token;
@@ -71,6 +73,7 @@ use message::{PeerRequest, PeerResponse};
 use network::Network;
 use propose::Proposals;
 use read::ReadQueue;
+use renewals::RenewalQueue;
 use types::Raft;
 
 /// Told of everything that is applied, in order, while the state is locked: must be quick, must not call
@@ -129,6 +132,7 @@ struct Shared {
     /// Held shared by entries on their way to raft, and alone while a snapshot takes the place of the log.
     appends: Arc<RwLock<()>>,
     reads: Arc<ReadQueue>,
+    renewals: Arc<RenewalQueue>,
     network: Network,
     status: signal::Sender<Status>,
     contact: LeaderContact,
@@ -198,6 +202,7 @@ impl Consensus {
         .await
         .map_err(|fatal| Broken::new(format!("raft cannot start: {fatal}")))?;
         let (reads, reader_woken) = ReadQueue::new();
+        let (renewals, renewer_woken) = RenewalQueue::new();
         let (status, _) = signal::channel(Status::default());
         let contact = LeaderContact::new(env.now(), options.election_timeout);
         let consensus = Consensus(Arc::new(Shared {
@@ -208,6 +213,7 @@ impl Consensus {
             core,
             appends: Arc::default(),
             reads,
+            renewals,
             network,
             status,
             contact,
@@ -218,7 +224,7 @@ impl Consensus {
             tasks: Mutex::default(),
         }));
         consensus.bootstrap().await?;
-        consensus.run(door, proposer_woken, reader_woken, compacted);
+        consensus.run(door, proposer_woken, reader_woken, renewer_woken, compacted);
         Ok(consensus)
     }
 
@@ -240,12 +246,14 @@ impl Consensus {
         door: Door,
         proposer_woken: mpsc::Receiver<()>,
         reader_woken: mpsc::Receiver<()>,
+        renewer_woken: mpsc::Receiver<()>,
         compacted: mpsc::Receiver<hash::Compacted>,
     ) {
         let env = &self.0.env;
         let mut tasks = vec![
             env.spawn(self.clone().run_proposals(proposer_woken)),
             env.spawn(self.clone().run_reads(reader_woken)),
+            env.spawn(self.clone().run_renewals(renewer_woken)),
             env.spawn(self.clone().run_heartbeats()),
             env.spawn(self.clone().run_status()),
             env.spawn(self.clone().run_purge()),

@@ -183,8 +183,8 @@ impl Consensus {
                 }
                 Err(why) => PeerResponse::Refused(why),
             },
-            PeerRequest::LeaseKeepAlive(id) => match self.renew_as_leader(id).await {
-                Some(ttl) => PeerResponse::LeaseKeepAlive(ttl),
+            PeerRequest::LeaseKeepAlive(ids) => match self.renew_here(ids).await {
+                Some(renewals) => PeerResponse::LeaseKeepAlive(renewals),
                 None => PeerResponse::Refused("not the leader".into()),
             },
             PeerRequest::LeaseTimeToLive { id, keys } => match self.time_to_live_as_leader(id, keys).await {

@@ -153,7 +153,8 @@ impl Consensus {
                 .store(behind > limits::APPLY_LAG_ENTRIES_MAX, Ordering::Relaxed);
             let leads = status.leader == Some(self.member_id());
             if leads && led_term != Some(status.term) {
-                self.0.core.lessor.promote(self.0.options.election_timeout);
+                let extension = self.0.options.election_timeout;
+                self.0.core.lessor.promote(status.term, extension);
                 led_term = Some(status.term);
             } else if !leads && led_term.take().is_some() {
                 self.0.core.lessor.demote();

@@ -148,6 +148,8 @@ sites! {
     LeaseExpiredTwice, "lease/expired twice", 25;
     /// What is left of a lease is written down long before its time.
     LeaseCheckpointEarly, "lease/checkpoint early", 25;
+    /// Few renewals share a round.
+    LeaseRenewedFew, "lease/renewed few", 25;
     /// A renewal is confirmed late.
     LeaseRenewedLate, "lease/renewed late", 25;
 

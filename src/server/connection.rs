@@ -25,10 +25,6 @@ use crate::runtime::timer::EnvTimer;
 use crate::runtime::tls::{Refused, Security};
 use crate::runtime::{BoxFuture, Env, Listener, Stream, signal};
 
-/// Bytes a client may send on one stream before we read them.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Bytes a client may send on one connection before we read them.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Unsent bytes of one stream that hyper keeps.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// All headers of a request together.
@@ -123,8 +119,8 @@ impl Connections {
             .auto_date_header(false);
         http.http2()
             .timer(timer)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX)
             .max_concurrent_streams(max_concurrent_streams)

@@ -1,8 +1,9 @@
 //! The Lease service. Time is the leader's: renewals and remaining times are asked of it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::auth::Caller;
@@ -11,7 +12,8 @@ use super::rpc::Rpc;
 use super::status::{of_request, status};
 use super::streams::Guarded;
 use super::{Api, mismatch, quota};
-use crate::base::{Denied, LeaseId};
+use crate::base::{Denied, LeaseId, limits};
+use crate::consensus::Renewal;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, lease_server::Lease};
 use crate::state::Answer;
@@ -156,16 +158,69 @@ impl Api {
         Ok(response)
     }
 
-    async fn keep_alive(&self, id: LeaseId, who: &Caller) -> Result<pb::LeaseKeepAliveResponse, Denied> {
-        let permit = self
-            .permit(who, |state, who| state.permit_lease_renewal(who, id))
-            .await?;
-        self.confirm(&permit)?;
+    /// Renews what was asked for together. What cannot be asked, or is refused, ends the answers.
+    async fn renew_leases(
+        &self,
+        asked: Vec<Result<LeaseId, Status>>,
+        who: &Caller,
+    ) -> Vec<Result<Renewed, Status>> {
+        let (mut ids, mut last) = (Vec::with_capacity(asked.len()), None);
+        for id in asked {
+            match id {
+                Ok(id) if last.is_none() => ids.push(id),
+                Ok(_) => {}
+                Err(error) => last = last.or(Some(error)),
+            }
+        }
+        let mut permitted = 0;
+        let permit = self.permit(who, |state, who| {
+            ids.iter().try_for_each(|&id| {
+                state.permit_lease_renewal(who, id)?;
+                permitted += 1;
+                Ok(())
+            })
+        });
+        let refused = match permit.await {
+            Ok(permit) => self.confirm(&permit).map_err(|denied| (0, denied)),
+            Err(denied) => Err((permitted, denied)),
+        };
+        if let Err((permitted, denied)) = refused {
+            ids.truncate(permitted);
+            last = Some(status(denied));
+        }
         // Before the renewal: a client must not take this revision for one that saw the lease alive.
         let header = Some(self.header_now());
-        let ttl = self.consensus.lease_keep_alive(id).await?;
+        let renewals = match ids.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.consensus.renew_leases(ids.clone()).await,
+        };
+        match renewals {
+            Ok(renewals) => {
+                let renewed = ids.into_iter().zip(renewals);
+                let renewed = renewed.map(|(id, renewal)| Ok(Renewed { header, id, renewal }));
+                renewed.chain(last.map(Err)).collect()
+            }
+            Err(denied) => vec![Err(status(denied))],
+        }
+    }
+
+    /// The answer to a renewal, when it can be given.
+    async fn keep_alive(&self, renewed: Renewed) -> Result<pb::LeaseKeepAliveResponse, Status> {
+        let Renewed { header, id, renewal } = renewed;
+        let ttl = match renewal {
+            Renewal::Renewed(ttl) => ttl,
+            Renewal::Unknown => 0,
+            Renewal::Ending => self.consensus.lease_ended(id).await.map_err(status)?,
+        };
         Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
     }
+}
+
+/// A renewal that was made, or was not possible.
+struct Renewed {
+    header: Option<pb::ResponseHeader>,
+    id: LeaseId,
+    renewal: Renewal,
 }
 
 /// A positive number, and not one that JavaScript or a sign could spoil: etcd too clears the top bit.
@@ -174,23 +229,38 @@ fn random_id(random: u64) -> LeaseId {
 }
 
 /// One answer per request, in order; a refusal ends the stream.
+///
+/// What has arrived is renewed together, while answers to earlier requests are still awaited: a lease that is about to
+/// end holds up the answers behind its own, but not the renewals.
 fn keep_alives(
     api: Shared,
     requests: Streaming<pb::LeaseKeepAliveRequest>,
     who: Caller,
 ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send {
-    stream::unfold((api, requests, who), |(api, mut requests, who)| async move {
-        let answer = match requests.message().await {
-            Ok(None) => return None,
-            Err(error) => {
-                api.metrics.request_failed("lease-keepalive", error.code());
-                Err(of_request(error))
-            }
-            Ok(Some(request)) => {
-                api.metrics.rpc(Rpc::LeaseKeepAlive).msg_received.inc();
-                api.keep_alive(request.id, &who).await.map_err(status)
-            }
-        };
-        Some((answer, (api, requests, who)))
-    })
+    let (renewing, answering, who) = (api.clone(), api.clone(), Arc::new(who));
+    let asked = requests.map(move |request| match request {
+        Ok(request) => {
+            api.metrics.rpc(Rpc::LeaseKeepAlive).msg_received.inc();
+            Ok(request.id)
+        }
+        Err(error) => {
+            api.metrics.request_failed("lease-keepalive", error.code());
+            Err(of_request(error))
+        }
+    });
+    let renew = move |asked| {
+        let (api, who) = (renewing.clone(), who.clone());
+        async move { api.renew_leases(asked, &who).await }
+    };
+    let answer = move |renewed: Result<Renewed, Status>| {
+        let api = answering.clone();
+        async move { api.keep_alive(renewed?).await }
+    };
+    asked
+        .ready_chunks(limits::KEEP_ALIVES_PER_ROUND_MAX)
+        .map(renew)
+        .buffered(limits::KEEP_ALIVE_ROUNDS_MAX)
+        .flat_map(stream::iter)
+        .map(answer)
+        .buffered(limits::KEEP_ALIVES_UNANSWERED_MAX)
 }

@@ -12,6 +12,7 @@ mod gateway;
 mod http;
 mod kv;
 mod leaderless;
+mod leases;
 mod limits;
 mod locks;
 mod maintenance;
