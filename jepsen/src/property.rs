@@ -108,6 +108,9 @@ properties! {
     LeaseExpires "lease-expires"
         "A key whose lease was revoked, or ran out long ago, is gone."
         "etcd API reference: LeaseRevoke: all keys attached are deleted";
+    LeaseEndedAnswer "lease-ended-answer"
+        "Who is told that a lease is gone finds none of its keys."
+        "etcd's lessor: a renewal of a lease that has run out waits for its revocation";
     OldestHolds "oldest-holds"
         "Whoever is told that it holds a lock, or who leads, has the oldest key below the name at the answer's revision."
         "etcd's v3lock and v3election; etcd#11456; Jepsen's etcd 3.4.3 report: locks";

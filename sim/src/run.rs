@@ -23,9 +23,10 @@ use quorate_jepsen::lease::LeaseTimes;
 use quorate_jepsen::report::JudgeOptions;
 use quorate_jepsen::timeline::Timeline;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, OperatorOptions, Retry,
-    ScriptedClient, Scripts, SettleOptions, Stop, UsersOptions, WatcherOptions, found_users,
-    run_administrator, run_client, run_contender, run_limited, run_operator, run_script, run_watches, settle,
+    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, KEPT_LEASES, KeeperOptions,
+    OperatorOptions, Retry, ScriptedClient, Scripts, SettleOptions, Stop, UsersOptions, WatcherOptions,
+    found_users, run_administrator, run_client, run_contender, run_keeper, run_limited, run_operator,
+    run_script, run_watches, settle,
 };
 use tracing::Level;
 
@@ -59,6 +60,7 @@ pub(crate) const FIRST_WATCHER: u32 = 100;
 pub(crate) const ADMINISTRATOR: u32 = 200;
 pub(crate) const LIMITED: std::ops::Range<u32> = 201..203;
 pub(crate) const OPERATOR: u32 = 300;
+pub(crate) const KEEPERS: u32 = 400;
 pub(crate) const SETTLING_CLIENT: u32 = 1_000;
 pub(crate) const FIRST_STRIKE: u32 = 10_000;
 
@@ -376,6 +378,9 @@ impl Run {
             let host = (script.client / clients.max(1)) as usize % envs.len();
             tasks.push(self.start_client(&envs[host], script.client, Some(script)));
         }
+        for (number, env) in (0..self.plan.clients.keepers).zip(envs.iter().cycle()) {
+            tasks.push(self.start_keeper(env, KEEPERS + number * KEPT_LEASES));
+        }
         if self.plan.clients.auth {
             let round = Arc::default();
             let (clock, stop) = (self.clock(), self.unscripted.clone());
@@ -464,6 +469,21 @@ impl Run {
         let (recorder, stop) = (self.recorder.clone(), self.unscripted.clone());
         let contender = run_contender(env.clone(), self.clock(), recorder, options, stop);
         self.spawn_unscripted(env, contender)
+    }
+
+    fn start_keeper(&self, env: &Env, client: u32) -> Task<()> {
+        let plan = &self.plan;
+        let options = KeeperOptions {
+            seed: plan.seed.0,
+            client,
+            user: plan.clients.user(),
+            addresses: self.cluster.addresses(),
+            call_timeout: plan.clients.call_timeout,
+            lease_ttl_seconds: plan.clients.shape.lease_ttl_seconds,
+        };
+        let (recorder, stop) = (self.recorder.clone(), self.unscripted.clone());
+        let keeper = run_keeper(env.clone(), self.clock(), recorder, options, stop);
+        self.spawn_unscripted(env, keeper)
     }
 
     /// Somebody has to make space where that can run out. Works to the end of the run.

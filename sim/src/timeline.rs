@@ -147,5 +147,8 @@ fn facts(plan: &Plan) -> Vec<Fact> {
     if plan.clients.contend {
         facts.push(fact("clients", "contend for locks and elections".into()));
     }
+    if plan.clients.keepers > 0 {
+        facts.push(fact("keepers of leases", plan.clients.keepers.to_string()));
+    }
     facts
 }

@@ -37,6 +37,8 @@ struct Lease<'a> {
     /// Acknowledged grants and renewals.
     renewals: Vec<&'a Operation>,
     revoked: Vec<&'a Operation>,
+    /// Renewals that were answered with no time: the lease is gone.
+    ended: Vec<&'a Operation>,
     /// The last moment at which it may have been granted or renewed.
     renewable_until: Nanos,
 }
@@ -71,6 +73,7 @@ fn collect(history: &History) -> BTreeMap<i64, Lease<'_>> {
                     ttl_seconds: answer.ttl,
                     renewals: vec![operation],
                     revoked: Vec::new(),
+                    ended: Vec::new(),
                     renewable_until: over_by(operation),
                 },
             );
@@ -87,7 +90,9 @@ fn collect(history: &History) -> BTreeMap<i64, Lease<'_>> {
         };
         match (&operation.request, &operation.outcome) {
             (Request::LeaseRevoke(_), _) => lease.revoked.push(operation),
-            (_, Outcome::Ok(Answer::LeaseKeepAlive(answer))) if answer.ttl <= 0 => {}
+            (_, Outcome::Ok(Answer::LeaseKeepAlive(answer))) if answer.ttl <= 0 => {
+                lease.ended.push(operation)
+            }
             (_, outcome) => {
                 lease.renewable_until = lease.renewable_until.max(over_by(operation));
                 if outcome.answer().is_some() {
@@ -162,7 +167,7 @@ fn too_early(lease: &Lease<'_>, revision: i64, seen: Nanos, times: &LeaseTimes) 
     Some(violation.at_revision(revision).seen_at(seen))
 }
 
-/// A linearizable read that shows a key whose lease was revoked before, or is long over.
+/// A linearizable read that shows a key whose lease was revoked or said to be gone before, or is long over.
 fn outlived(
     history: &History,
     leases: &BTreeMap<i64, Lease<'_>>,
@@ -182,20 +187,24 @@ fn outlived(
         let Some(lease) = leases.get(&kv.lease) else {
             continue;
         };
-        let fail = |other: OpId, what: &str| {
+        let fail = |property, other: OpId, what: &str| {
             let message = format!(
                 "{} is still there although {what}:\n  {}\n  {operation}",
                 show_kv(kv),
                 history.operations[other]
             );
-            Violation::of_operations(Property::LeaseExpires, [other, operation.id], message)
+            Violation::of_operations(property, [other, operation.id], message)
                 .on_key(&kv.key)
                 .at_revision(kv.mod_revision)
         };
         let acknowledged =
             |revoke: &&&Operation| revoke.outcome.answer().is_some() && revoke.precedes(operation);
         if let Some(revoke) = lease.revoked.iter().find(acknowledged) {
-            return Some(fail(revoke.id, "its lease was revoked"));
+            return Some(fail(Property::LeaseExpires, revoke.id, "its lease was revoked"));
+        }
+        if let Some(ended) = lease.ended.iter().find(|ended| ended.precedes(operation)) {
+            let what = "its lease was said to be gone";
+            return Some(fail(Property::LeaseEndedAnswer, ended.id, what));
         }
         let ttl = Nanos::try_from(lease.ttl_seconds)
             .unwrap_or(0)
@@ -206,7 +215,11 @@ fn outlived(
             .saturating_add(ttl)
             .saturating_add(times.grace);
         if invoked > gone_by {
-            return Some(fail(lease.grant.id, "its lease is long over"));
+            return Some(fail(
+                Property::LeaseExpires,
+                lease.grant.id,
+                "its lease is long over",
+            ));
         }
     }
     None

@@ -54,10 +54,14 @@ impl Script {
     }
 
     fn renew(&self, second: Nanos) {
+        self.keep_alive(second, 5);
+    }
+
+    fn keep_alive(&self, second: Nanos, ttl: i64) {
         let answer = pb::LeaseKeepAliveResponse {
             header: header(2),
             id: LEASE,
-            ttl: 5,
+            ttl,
         };
         self.call(second, pb::LeaseKeepAliveRequest { id: LEASE }, answer);
     }
@@ -136,6 +140,19 @@ fn a_revoked_lease_takes_its_keys_at_once() {
     s.revoke(2, 2);
     s.read(2, 2, true);
     assert_eq!(s.judge(), [Property::LeaseExpires]);
+}
+
+#[test]
+fn a_lease_that_is_called_gone_has_no_keys() {
+    let s = Script::new();
+    s.read(6, 2, true);
+    s.keep_alive(7, 0);
+    s.read(7, 3, false);
+    assert_eq!(s.judge(), []);
+    let s = Script::new();
+    s.keep_alive(7, 0);
+    s.read(7, 2, true);
+    assert_eq!(s.judge(), [Property::LeaseEndedAnswer]);
 }
 
 #[test]

@@ -27,9 +27,9 @@ use quorate_jepsen::property::Violation;
 use quorate_jepsen::report::{JudgeOptions, Report, Verdict, judge};
 use quorate_jepsen::timeline::Node;
 use quorate_jepsen::workload::{
-    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, Load, Retry, Scripts,
-    SettleOptions, Stop, User, UsersOptions, WatcherOptions, Workload, found_users, run_administrator,
-    run_client, run_contender, run_limited, run_watches, settle,
+    ClientOptions, Clock, Consistency, ContenderOptions, Desk, Generator, KEPT_LEASES, KeeperOptions, Load,
+    Retry, Scripts, SettleOptions, Stop, User, UsersOptions, WatcherOptions, Workload, found_users,
+    run_administrator, run_client, run_contender, run_keeper, run_limited, run_watches, settle,
 };
 
 use cluster::Cluster;
@@ -48,6 +48,7 @@ const FIRST_WATCHER: u32 = 1_000;
 /// Client numbers of those who work with users, if there are any.
 const ADMINISTRATOR: u32 = 2_000;
 const LIMITED: std::ops::Range<u32> = 2_001..2_003;
+const KEEPERS: u32 = 3_000;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -206,6 +207,9 @@ impl<'a> Run<'a> {
                 false => self.spawn_client(client),
             }
         }
+        for number in 0..self.load.keepers {
+            self.spawn_keeper(KEEPERS + number * KEPT_LEASES);
+        }
         if !self.load.auth {
             return;
         }
@@ -237,6 +241,21 @@ impl<'a> Run<'a> {
         let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
         let contender = run_contender(env, clock, recorder, options, stop);
         self.clients.push(self.env.spawn(contender));
+    }
+
+    fn spawn_keeper(&mut self, client: u32) {
+        let options = KeeperOptions {
+            seed: self.options.seed,
+            client,
+            user: self.user(),
+            addresses: self.cluster.addresses(),
+            call_timeout: CALL_TIMEOUT,
+            lease_ttl_seconds: self.load.shape.lease_ttl_seconds,
+        };
+        let (env, clock) = (self.env.clone(), self.clock.clone());
+        let (recorder, stop) = (self.recorder.clone(), self.stop.clone());
+        let keeper = run_keeper(env, clock, recorder, options, stop);
+        self.clients.push(self.env.spawn(keeper));
     }
 
     fn spawn_client(&mut self, client: u32) {

@@ -89,6 +89,7 @@ impl Plan {
             clients: Clients {
                 auth: load.auth || auth,
                 contend,
+                keepers: load.keepers,
                 shape: load.shape,
                 watching: load.watching,
                 hosts: dice.range(1..4) as usize,
@@ -221,6 +222,7 @@ mod tests {
             other.clients.shape = mixed.clients.shape;
             other.clients.watching = mixed.clients.watching.clone();
             (other.clients.auth, other.clients.contend) = (mixed.clients.auth, mixed.clients.contend);
+            other.clients.keepers = mixed.clients.keepers;
             assert_eq!(other, mixed);
         }
     }

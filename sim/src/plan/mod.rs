@@ -115,6 +115,9 @@ pub struct Clients {
     pub auth: bool,
     /// Clients contend for locks and elections, instead of working on keys.
     pub contend: bool,
+    /// Clients that keep many leases alive over one stream each, beside those that work on keys.
+    #[serde(skip_serializing_if = "is_default")]
+    pub keepers: u32,
     /// Mean time between two calls of a client.
     #[serde(with = "readable")]
     pub pause: Duration,
@@ -128,7 +131,7 @@ pub struct Clients {
     /// What the clients do, call by call, in place of what they would draw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<Vec<ScriptedClient>>,
-    /// When those begin for whom there is no script: contenders, limited users, and clients that draw.
+    /// When those begin for whom there is no script: contenders, keepers of leases, limited users, and clients that draw.
     #[serde(with = "readable")]
     pub unscripted_from: Duration,
     /// When they end, if before the chaos does: what strikes then strikes an idle cluster.
@@ -226,6 +229,7 @@ impl Default for Clients {
             watching: Watching::default(),
             auth: false,
             contend: false,
+            keepers: 0,
             pause: Duration::from_millis(60),
             call_timeout: Duration::from_millis(3_000),
             retry: Retry::Never,

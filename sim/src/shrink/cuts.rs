@@ -96,13 +96,22 @@ fn ending_at(plan: &Plan, end: Duration) -> Plan {
     plan
 }
 
+/// Fewer watchers, and fewer keepers of leases.
 pub fn fewer_watchers(plan: &Plan) -> Vec<Plan> {
     let with = |watchers| {
         let mut plan = plan.clone();
         plan.clients.watchers = watchers;
         plan
     };
-    (0..plan.clients.watchers.min(2)).map(with).collect()
+    let with_keepers = |keepers| {
+        let mut plan = plan.clone();
+        plan.clients.keepers = keepers;
+        plan
+    };
+    let watchers = (0..plan.clients.watchers.min(2)).map(with);
+    watchers
+        .chain((0..plan.clients.keepers).map(with_keepers))
+        .collect()
 }
 
 pub fn fewer_members(plan: &Plan) -> Vec<Plan> {
@@ -123,7 +132,9 @@ pub fn fewer_members(plan: &Plan) -> Vec<Plan> {
 
 /// Less time for the clients that have no script.
 pub fn narrower(plan: &Plan) -> Vec<Plan> {
-    if plan.clients.script.is_some() && !plan.clients.auth && !plan.clients.contend {
+    let clients = &plan.clients;
+    let unscripted = clients.auth || clients.contend || clients.keepers > 0;
+    if clients.script.is_some() && !unscripted {
         return Vec::new();
     }
     let from = plan.clients.unscripted_from;

@@ -17,6 +17,7 @@ mod auth;
 mod compaction;
 mod extremes;
 mod kubernetes;
+mod lease_flood;
 mod leases;
 mod locks;
 mod membership;
@@ -38,13 +39,14 @@ use crate::property::Property;
 pub const MIXED: &str = mixed::WORKLOAD.name;
 
 /// All workloads.
-pub const WORKLOADS: [Workload; 13] = [
+pub const WORKLOADS: [Workload; 14] = [
     mixed::WORKLOAD,
     register::WORKLOAD,
     transactions::WORKLOAD,
     append::WORKLOAD,
     watch::WORKLOAD,
     leases::WORKLOAD,
+    lease_flood::WORKLOAD,
     locks::WORKLOAD,
     auth::WORKLOAD,
     compaction::WORKLOAD,
@@ -77,6 +79,8 @@ pub struct Load {
     pub auth: bool,
     /// Clients contend for locks and elections, instead of working on keys.
     pub contend: bool,
+    /// Clients that keep many leases alive, beside those that work on keys.
+    pub keepers: u32,
     /// Members are removed and added while clients work: whoever runs the cluster has to do that.
     pub membership: bool,
 }

@@ -273,6 +273,7 @@ fn extremes_are_at_every_limit_and_beyond() {
 #[test]
 fn who_else_works_is_said_by_the_load() {
     assert!(loads("locks").iter().all(|load| load.contend));
+    assert!(loads("lease-flood").iter().all(|load| load.keepers > 0));
     assert!(loads("auth").iter().all(|load| load.auth));
     assert!(loads("membership").iter().all(|load| load.membership));
     assert!(kinds("auth").contains("put") && kinds("membership").contains("put"));
