@@ -4,18 +4,22 @@
 //! then one of the other; both have the same flags, the same disk and the same clients. etcd is whatever
 //! `etcd` is on the PATH; without one only Quorate is measured, and the program says so.
 //!
+//! `--leases` measures leases instead: see [`leases`].
+//!
 //! What is printed per row: operations per second, the median and the 99th percentile of the time that one
 //! client waits, CPU time of all servers together per operation (from /proc, so the load generator does not
 //! count), and their resident memory. Then the ratios. The load generator shares the machine with the
 //! servers: trust ratios, not absolute figures.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod leases;
 mod load;
 mod options;
 mod report;
 mod servers;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use options::Options;
 use report::Row;
@@ -48,11 +52,15 @@ fn main() -> ExitCode {
 async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, String> {
     let env = quorate::runtime::tokio::env();
     let mut rows = Vec::new();
+    if options.leases {
+        leases::measure(&env, systems).await?;
+        return Ok(rows);
+    }
     report::print_head();
     for &nodes in &options.nodes {
         for &operation in &options.operations {
             for system in systems {
-                let servers = Servers::start(&env, system, nodes).await?;
+                let servers = Servers::start(&env, system, nodes, Duration::ZERO).await?;
                 load::prepare(&env, &servers, operation).await?;
                 for &clients in &options.clients {
                     let measured = load::run(&env, &servers, operation, clients, options.seconds).await?;

@@ -12,7 +12,8 @@ cargo bench --bench side_by_side -- [options]
   --nodes 1,3          sizes of the cluster
   --clients 1,64,1000  numbers of clients, spread over at most 16 connections
   --operations LIST    put,get,get-serializable,txn,watch
-  --systems LIST       quorate,etcd";
+  --systems LIST       quorate,etcd
+  --leases             many leases, near and far, instead of the rows";
 
 pub struct Options {
     pub seconds: Duration,
@@ -20,6 +21,7 @@ pub struct Options {
     pub clients: Vec<usize>,
     pub operations: Vec<Operation>,
     pub systems: Vec<String>,
+    pub leases: bool,
 }
 
 impl Options {
@@ -30,6 +32,7 @@ impl Options {
             clients: vec![1, 64, 1000],
             operations: Operation::ALL.to_vec(),
             systems: vec!["quorate".into(), "etcd".into()],
+            leases: false,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| USAGE.to_owned());
@@ -40,6 +43,7 @@ impl Options {
                     options.seconds = Duration::from_secs(1);
                     options.clients = vec![64];
                 }
+                "--leases" => options.leases = true,
                 "--seconds" => options.seconds = Duration::from_secs(list(&value()?)?[0]),
                 "--nodes" => options.nodes = list(&value()?)?,
                 "--clients" => options.clients = list(&value()?)?,

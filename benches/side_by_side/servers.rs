@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use quorate::client::Channel;
 use quorate::proto::etcdserverpb as pb;
-use quorate::runtime::Env;
+use quorate::runtime::{Env, Listener, Stream, Task};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
 
 /// How long a cluster may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -56,6 +58,7 @@ pub struct Servers {
     /// "host:port" of each member, for clients.
     pub addresses: Vec<String>,
     processes: Vec<Child>,
+    relays: Vec<Task<()>>,
     _dir: TempDir,
 }
 
@@ -67,18 +70,30 @@ pub struct Usage {
 }
 
 impl Servers {
-    pub async fn start(env: &Env, system: &System, nodes: usize) -> Result<Servers, String> {
+    /// `delay`: how far away the members are from each other, one way.
+    pub async fn start(env: &Env, system: &System, nodes: usize, delay: Duration) -> Result<Servers, String> {
         // Below the build's folder, so on a disk rather than in a file system of memory.
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
         let ports: Vec<(u16, u16)> = free_ports(2 * nodes)
             .chunks(2)
             .map(|pair| (pair[0], pair[1]))
             .collect();
-        let members: Vec<String> = ports
-            .iter()
-            .enumerate()
-            .map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}"))
-            .collect();
+        let mut relays = Vec::new();
+        let mut peers = Vec::new();
+        for (_, peer) in &ports {
+            let mut address = format!("127.0.0.1:{peer}");
+            if !delay.is_zero() {
+                let listener = env
+                    .listen("127.0.0.1:0")
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let near = std::mem::replace(&mut address, listener.local_address());
+                relays.push(env.spawn(relay(env.clone(), listener, near, delay)));
+            }
+            peers.push(address);
+        }
+        let members = peers.iter().enumerate();
+        let members: Vec<String> = members.map(|(n, peer)| format!("m{n}=http://{peer}")).collect();
         let mut processes = Vec::new();
         for (n, (client, peer)) in ports.iter().enumerate() {
             let log =
@@ -92,7 +107,7 @@ impl Servers {
                 .arg(format!("--listen-client-urls=http://127.0.0.1:{client}"))
                 .arg(format!("--advertise-client-urls=http://127.0.0.1:{client}"))
                 .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"))
-                .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"))
+                .arg(format!("--initial-advertise-peer-urls=http://{}", peers[n]))
                 .arg(format!("--initial-cluster={}", members.join(",")))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -106,6 +121,7 @@ impl Servers {
                 .map(|(client, _)| format!("127.0.0.1:{client}"))
                 .collect(),
             processes,
+            relays,
             _dir: dir,
         };
         for address in &servers.addresses {
@@ -151,11 +167,46 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
+        self.relays.iter().for_each(Task::abort);
         for process in &mut self.processes {
             let _ = process.kill();
             let _ = process.wait();
         }
     }
+}
+
+/// Passes on what comes, `delay` later.
+async fn relay(env: Env, listener: Box<dyn Listener>, to: String, delay: Duration) {
+    while let Ok(near) = listener.accept().await {
+        let Ok(far) = env.connect(&to).await else { continue };
+        let (near, far) = (tokio::io::split(near), tokio::io::split(far));
+        pass_on(&env, near.0, far.1, delay);
+        pass_on(&env, far.0, near.1, delay);
+    }
+}
+
+fn pass_on(env: &Env, mut from: ReadHalf<Stream>, mut to: WriteHalf<Stream>, delay: Duration) {
+    let (sender, mut pieces) = mpsc::unbounded_channel();
+    let (reading, writing) = (env.clone(), env.clone());
+    env.spawn_detached(async move {
+        loop {
+            let mut piece = Vec::with_capacity(64 * 1024);
+            let read = from.read_buf(&mut piece).await;
+            let over = !matches!(read, Ok(bytes) if bytes > 0);
+            if over || sender.send((reading.now() + delay, piece)).is_err() {
+                return;
+            }
+        }
+    });
+    env.spawn_detached(async move {
+        while let Some((due, piece)) = pieces.recv().await {
+            writing.sleep_until(due).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown().await;
+    });
 }
 
 /// Waits until a member answers a linearizable read.
