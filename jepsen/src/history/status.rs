@@ -29,6 +29,8 @@ pub fn is_definite_refusal(code: Code, text: &str) -> bool {
         // Refused before it was proposed, or at the apply step. (etcd carries out the write that crosses the quota, and
         // refuses it all the same; Quorate does one or the other.)
         Code::ResourceExhausted => text == "etcdserver: mvcc: database space exceeded",
+        // Quorate's own: not proposed, as no member could have applied it.
+        Code::Internal => text == "etcdserver: request cannot be applied",
         // Never handed to raft: clientv3 sends such a write again. What may be in a log ends with `request timed out`.
         Code::DeadlineExceeded => text == "context deadline exceeded",
         // Refused before it was proposed; etcd sends this one without a code of its own.
