@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_leader_that_is_silent_for_an_election_timeout_is_none() {
         let contact = LeaderContact::new(at(0), TIMEOUT);
-        assert!(!names_leader(&contact, 0, 0), "nobody was heard yet");
+        assert!(!names_leader(&contact, 3, 0), "nobody was heard yet");
         contact.hear(&vote(3), at(0));
         pass(&contact, 0, 750);
         assert_eq!(contact.time_left(3, at(999)), Some(Duration::from_millis(1)));

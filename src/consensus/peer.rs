@@ -261,6 +261,16 @@ impl Consensus {
     }
 }
 
+/// A frame, and whether it was waited for: what lay unread while the log was busy, or a snapshot was installed, does not
+/// tell that the leader is there now.
+async fn next_frame(reader: &mut FrameReader) -> (io::Result<Option<Bytes>>, bool) {
+    let mut next = pin!(reader.next());
+    match next.as_mut().now_or_never() {
+        Some(frame) => (frame, false),
+        None => (next.await, true),
+    }
+}
+
 /// Feeds a leader's entries to raft and answers in order, until either side has enough.
 async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: FrameWriter) -> io::Result<()> {
     let requests = unfold(
@@ -268,14 +278,7 @@ async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: Fr
         |(mut reader, consensus, passed)| async move {
             // Who asks for the next request has handed the last one to raft.
             drop::<Option<OwnedRwLockReadGuard<()>>>(passed);
-            // What lay unread while the log was busy, or a snapshot was installed, does not tell that the leader is there now.
-            let (frame, is_fresh) = {
-                let mut next = pin!(reader.next());
-                match next.as_mut().now_or_never() {
-                    Some(frame) => (frame, false),
-                    None => (next.await, true),
-                }
-            };
+            let (frame, is_fresh) = next_frame(&mut reader).await;
             let request: AppendRequest = decode(&frame.ok()??).ok()?;
             if is_fresh {
                 consensus.hear_leader(&request.vote);
@@ -340,8 +343,11 @@ async fn receive_snapshot(
     let install = consensus.core().begin_install().await?;
     let mut decoder = SnapshotDecoder::new();
     while decoder.finish().is_err() {
-        let chunk = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        consensus.hear_leader(&vote);
+        let (chunk, is_fresh) = next_frame(&mut reader).await;
+        let chunk = chunk?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if is_fresh {
+            consensus.hear_leader(&vote);
+        }
         install.write(decoder.next_chunk(chunk).map_err(io::Error::other)?)?;
     }
     pause(
