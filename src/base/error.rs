@@ -130,6 +130,11 @@ denials! {
     INVALID_AUTH_MANAGEMENT = InvalidArgument "etcdserver: invalid auth management";
     AUTH_OLD_REVISION = InvalidArgument "etcdserver: revision of auth store is old";
     AUTH_NOT_ENABLED = FailedPrecondition "etcdserver: authentication is not enabled";
+    // Not etcd's, which serves what these do not. The latter two are in no client's list of what may be sent again.
+    ANSWER_TOO_LARGE = ResourceExhausted
+        "etcdserver: the transaction would read more than an answer may hold";
+    ANSWER_CUT = Unknown "the transaction was applied, but its answer is too large to be sent";
+    ANSWER_LOST = Unknown "the transaction was applied, but what it read was compacted meanwhile";
     CORRUPT = DataLoss "etcdserver: corrupt cluster";
     BAD_LEADER_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
     TRANSFER_TIMEOUT = Unknown "etcdserver: request timed out, leader transfer took too long";

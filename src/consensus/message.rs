@@ -62,6 +62,8 @@ pub enum PeerResponse {
     Unreadable {
         command: usize,
     },
+    /// The batch does not fit into the leader's quota, and will never be appended.
+    NoSpace,
 }
 
 /// A member's hash.
