@@ -4,12 +4,16 @@
 //! then one of the other; both have the same flags, the same disk and the same clients. etcd is whatever
 //! `etcd` is on the PATH; without one only Quorate is measured, and the program says so.
 //!
+//! With `--beside hash,sorted-list` each row is measured again while clients ask for what is expensive: how much others wait for
+//! them is what `disturbed` shows.
+//!
 //! What is printed per row: operations per second, the median and the 99th percentile of the time that one
 //! client waits, CPU time of all servers together per operation (from /proc, so the load generator does not
 //! count), and their resident memory. Then the ratios. The load generator shares the machine with the
 //! servers: trust ratios, not absolute figures.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod beside;
 mod load;
 mod options;
 mod report;
@@ -54,6 +58,9 @@ async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, Stri
             for system in systems {
                 let servers = Servers::start(&env, system, nodes).await?;
                 load::prepare(&env, &servers, operation).await?;
+                if !options.beside.is_empty() {
+                    beside::prepare(&env, &servers).await?;
+                }
                 for &clients in &options.clients {
                     let measured = load::run(&env, &servers, operation, clients, options.seconds).await?;
                     let row = Row {
@@ -64,6 +71,13 @@ async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, Stri
                         measured,
                     };
                     row.print();
+                    if !options.beside.is_empty() {
+                        let asking = beside::start(&env, &servers, &options.beside).await?;
+                        let disturbed =
+                            load::run(&env, &servers, operation, clients, options.seconds).await?;
+                        let asked = asking.iter().map(beside::Asking::stop).collect::<Vec<_>>();
+                        report::print_disturbed(&row, &disturbed, &asked);
+                    }
                     rows.push(row);
                 }
             }

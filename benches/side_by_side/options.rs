@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::beside::Beside;
 use crate::load::Operation;
 
 const USAGE: &str = "\
@@ -12,7 +13,9 @@ cargo bench --bench side_by_side -- [options]
   --nodes 1,3          sizes of the cluster
   --clients 1,64,1000  numbers of clients, spread over at most 16 connections
   --operations LIST    put,get,get-serializable,txn,watch
-  --systems LIST       quorate,etcd";
+  --systems LIST       quorate,etcd
+  --beside LIST        hash,sorted-list: measure each row again while one client of each kind asks
+                       without a pause, over 300,000 keys";
 
 pub struct Options {
     pub seconds: Duration,
@@ -20,6 +23,7 @@ pub struct Options {
     pub clients: Vec<usize>,
     pub operations: Vec<Operation>,
     pub systems: Vec<String>,
+    pub beside: Vec<Beside>,
 }
 
 impl Options {
@@ -30,6 +34,7 @@ impl Options {
             clients: vec![1, 64, 1000],
             operations: Operation::ALL.to_vec(),
             systems: vec!["quorate".into(), "etcd".into()],
+            beside: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| USAGE.to_owned());
@@ -45,6 +50,7 @@ impl Options {
                 "--clients" => options.clients = list(&value()?)?,
                 "--operations" => options.operations = list(&value()?)?,
                 "--systems" => options.systems = list(&value()?)?,
+                "--beside" => options.beside = list(&value()?)?,
                 _ => return Err(USAGE.to_owned()),
             }
         }
