@@ -131,7 +131,7 @@ impl Machine {
         for request in requests {
             let outcome = self
                 .state
-                .apply(at, None, request, &mut pending)
+                .apply(at, None, request, &mut pending, true)
                 .expect("a sound store");
             assert!(outcome.answer.is_ok());
             black_box(outcome);

@@ -339,6 +339,7 @@ impl Node {
         );
         let hub = WatchHub::new(env.figures().clone());
         let options = consensus::Options {
+            quota: crate::server::quota_bound(config.quota_bytes),
             identity,
             initial_members: founding.initial_members,
             known_peers: founding.known_peers,

@@ -40,6 +40,10 @@ async fn listen(env: &Env, address: &str) -> Box<dyn Listener> {
 
 impl Cluster {
     async fn start(size: usize, snapshot_count: u64) -> Cluster {
+        Cluster::start_within(size, snapshot_count, None).await
+    }
+
+    async fn start_within(size: usize, snapshot_count: u64, quota: Option<u64>) -> Cluster {
         let env = env();
         let mut listeners = Vec::new();
         for _ in 0..size {
@@ -62,6 +66,7 @@ impl Cluster {
         let initial_members: BTreeMap<u64, Peer> = addresses.iter().enumerate().map(peer).collect();
         let cluster = ids::cluster_id(initial_members.keys().copied());
         let options = addresses.iter().map(|address| Options {
+            quota,
             identity: Identity {
                 cluster,
                 member: ids::member_id(&[format!("http://{address}")], "test", None),
@@ -376,4 +381,48 @@ async fn a_lease_ends_on_the_leaders_clock_and_takes_its_keys_along() {
         cluster.env.sleep(Duration::from_millis(20)).await;
     }
     panic!("the lease never ended");
+}
+
+/// Puts without a pause until there is no space; bytes that were acknowledged.
+async fn fill(member: &Consensus, writer: &str) -> usize {
+    const VALUE_BYTES: usize = 16 << 10;
+    let value = "x".repeat(VALUE_BYTES);
+    for number in 0.. {
+        match member.propose(put(&format!("{writer}-{number}"), &value)).await {
+            Ok(outcome) => outcome.answer.map(drop).unwrap(),
+            Err(Denied::NO_SPACE) => return number * VALUE_BYTES,
+            Err(Denied::TOO_MANY_REQUESTS) => {}
+            Err(denied) => panic!("{denied}"),
+        }
+    }
+    unreachable!("the quota is never reached")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_together_do_not_pass_the_quota() {
+    const QUOTA: u64 = 4 << 20;
+    const WRITERS: usize = 16;
+    let cluster = Cluster::start_within(3, 1000, Some(QUOTA)).await;
+    cluster.leader().await;
+    let names: Vec<String> = (0..3 * WRITERS).map(|writer| format!("w{writer:02}")).collect();
+    let filling = names.iter().enumerate();
+    let filling = filling.map(|(at, name)| fill(cluster.member(at % 3), name));
+    let acknowledged: usize = futures_util::future::join_all(filling).await.into_iter().sum();
+    let used = |at| cluster.member(at).read(|state, _| state.logical_bytes().0);
+    cluster.digests_agree().await;
+    assert!(
+        acknowledged as u64 <= QUOTA && used(0) <= QUOTA,
+        "{acknowledged} of {QUOTA}"
+    );
+    assert!(acknowledged as u64 > QUOTA / 2, "only {acknowledged} of {QUOTA}");
+    // What needs no space is served on, and makes some.
+    let delete = Request::DeleteRange(pb::DeleteRangeRequest {
+        key: "w".into(),
+        range_end: "x".into(),
+        ..pb::DeleteRangeRequest::default()
+    });
+    for at in 0..3 {
+        let deleted = cluster.member(at).propose(delete.clone()).await.unwrap();
+        deleted.answer.unwrap();
+    }
 }

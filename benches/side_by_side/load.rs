@@ -116,7 +116,7 @@ fn key(number: u64) -> Bytes {
     format!("bench/key-{number:012}").into()
 }
 
-fn put(key: Bytes, value: Bytes) -> pb::PutRequest {
+pub fn put(key: Bytes, value: Bytes) -> pb::PutRequest {
     pb::PutRequest {
         key,
         value,

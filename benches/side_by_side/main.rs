@@ -5,6 +5,8 @@
 //! `etcd` is on the PATH; without one only Quorate is measured, and the program says so.
 //!
 //! `--leases` measures leases instead: see [`leases`].
+//! With `--beside hash,sorted-list` each row is measured again while clients ask for what is expensive: how much others wait for
+//! them is what `disturbed` shows.
 //!
 //! What is printed per row: operations per second, the median and the 99th percentile of the time that one
 //! client waits, CPU time of all servers together per operation (from /proc, so the load generator does not
@@ -12,6 +14,7 @@
 //! servers: trust ratios, not absolute figures.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod beside;
 mod leases;
 mod load;
 mod options;
@@ -62,6 +65,9 @@ async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, Stri
             for system in systems {
                 let servers = Servers::start(&env, system, nodes, Duration::ZERO).await?;
                 load::prepare(&env, &servers, operation).await?;
+                if !options.beside.is_empty() {
+                    beside::prepare(&env, &servers).await?;
+                }
                 for &clients in &options.clients {
                     let measured = load::run(&env, &servers, operation, clients, options.seconds).await?;
                     let row = Row {
@@ -72,6 +78,13 @@ async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, Stri
                         measured,
                     };
                     row.print();
+                    if !options.beside.is_empty() {
+                        let asking = beside::start(&env, &servers, &options.beside).await?;
+                        let disturbed =
+                            load::run(&env, &servers, operation, clients, options.seconds).await?;
+                        let asked = asking.iter().map(beside::Asking::stop).collect::<Vec<_>>();
+                        report::print_disturbed(&row, &disturbed, &asked);
+                    }
                     rows.push(row);
                 }
             }

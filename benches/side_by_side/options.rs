@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::beside::Beside;
 use crate::load::Operation;
 
 const USAGE: &str = "\
@@ -13,7 +14,9 @@ cargo bench --bench side_by_side -- [options]
   --clients 1,64,1000  numbers of clients, spread over at most 16 connections
   --operations LIST    put,get,get-serializable,txn,watch
   --systems LIST       quorate,etcd
-  --leases             many leases, near and far, instead of the rows";
+  --leases             many leases, near and far, instead of the rows
+  --beside LIST        hash,sorted-list: measure each row again while one client of each kind asks
+                       without a pause, over 300,000 keys";
 
 pub struct Options {
     pub seconds: Duration,
@@ -22,6 +25,7 @@ pub struct Options {
     pub operations: Vec<Operation>,
     pub systems: Vec<String>,
     pub leases: bool,
+    pub beside: Vec<Beside>,
 }
 
 impl Options {
@@ -33,6 +37,7 @@ impl Options {
             operations: Operation::ALL.to_vec(),
             systems: vec!["quorate".into(), "etcd".into()],
             leases: false,
+            beside: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| USAGE.to_owned());
@@ -49,6 +54,7 @@ impl Options {
                 "--clients" => options.clients = list(&value()?)?,
                 "--operations" => options.operations = list(&value()?)?,
                 "--systems" => options.systems = list(&value()?)?,
+                "--beside" => options.beside = list(&value()?)?,
                 _ => return Err(USAGE.to_owned()),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::beside::Beside;
 use crate::load::{Measured, Operation};
 
 /// One measurement.
@@ -47,6 +48,25 @@ impl Row {
             resident_bytes >> 20,
         );
     }
+}
+
+/// What a row is like while others ask for what is expensive: below it, with the ratios to the undisturbed one.
+pub fn print_disturbed(row: &Row, disturbed: &Measured, asked: &[(Beside, u64)]) {
+    let ratio = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();
+    println!(
+        "| {} | {} disturbed | {} | {} | {:.0} ({:.2} times) | {:.2} ({:.1} times) | {:.2} ({:.1} times) | answered beside: {asked:?} | {} |",
+        row.nodes,
+        row.operation.name(),
+        row.clients,
+        row.system,
+        disturbed.per_second,
+        disturbed.per_second / row.measured.per_second,
+        milliseconds(disturbed.p50),
+        ratio(disturbed.p50, row.measured.p50),
+        milliseconds(disturbed.p99),
+        ratio(disturbed.p99, row.measured.p99),
+        disturbed.resident_bytes >> 20,
+    );
 }
 
 fn milliseconds(duration: Duration) -> f64 {

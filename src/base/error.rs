@@ -50,8 +50,14 @@ impl Denied {
             Code::DeadlineExceeded => false,
             Code::Canceled => true,
             Code::Internal => *denied != Denied::UNREADABLE_COMMAND,
-            // A lock's key was written before the wait for its turn.
-            _ => [Denied::LOST_WATCHER, Denied::MUTEX_SESSION_EXPIRED].contains(denied),
+            // A lock's key was written before the wait for its turn; a transaction was applied before its answer was made.
+            _ => [
+                Denied::LOST_WATCHER,
+                Denied::MUTEX_SESSION_EXPIRED,
+                Denied::ANSWER_CUT,
+                Denied::ANSWER_LOST,
+            ]
+            .contains(denied),
         }
     }
 }
@@ -130,6 +136,11 @@ denials! {
     INVALID_AUTH_MANAGEMENT = InvalidArgument "etcdserver: invalid auth management";
     AUTH_OLD_REVISION = InvalidArgument "etcdserver: revision of auth store is old";
     AUTH_NOT_ENABLED = FailedPrecondition "etcdserver: authentication is not enabled";
+    // Not etcd's, which serves what these do not. The latter two are in no client's list of what may be sent again.
+    ANSWER_TOO_LARGE = ResourceExhausted
+        "etcdserver: the transaction would read more than an answer may hold";
+    ANSWER_CUT = Unknown "the transaction was applied, but its answer is too large to be sent";
+    ANSWER_LOST = Unknown "the transaction was applied, but what it read was compacted meanwhile";
     CORRUPT = DataLoss "etcdserver: corrupt cluster";
     BAD_LEADER_TRANSFEREE = FailedPrecondition "etcdserver: bad leader transferee";
     TRANSFER_TIMEOUT = Unknown "etcdserver: request timed out, leader transfer took too long";

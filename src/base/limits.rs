@@ -27,8 +27,12 @@ pub const APPLY_LAG_ENTRIES_MAX: u64 = 5_000;
 pub const PROMOTE_LAG_ENTRIES_MAX: u64 = 500;
 /// Time a request may take beyond two election time-outs.
 pub const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
+/// Nearer to the quota than this a leader counts what is under way: more than can be.
+pub const QUOTA_NEAR_BYTES: u64 = 64 * 1024 * 1024;
 /// Commands that share one raft entry.
 pub const BATCH_COMMANDS_MAX: usize = 512;
+/// Commands that are applied while the state is locked once, nearly: those of the last entry may go beyond.
+pub const APPLY_CHUNK_COMMANDS: usize = 512;
 /// Bytes of commands that share one raft entry (one command may be larger).
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Commands one member accepts before it makes new ones wait.
@@ -103,8 +107,14 @@ pub const ENGINE_WRITE_BUFFER_BYTES_MAX: u64 = 96 * 1024 * 1024;
 pub const ENGINE_DISCARDED_MIN: usize = 10_000;
 /// The simulator's engine rewrites its journal when it is this long and four times what is in it.
 pub const JOURNAL_REWRITE_BYTES: u64 = 64 * 1024;
-/// Keys of a range that are read at the first look.
-pub const RANGE_FIRST_KEYS: usize = 64;
+/// Entries of the index that one look at the locked state may take in: about a millisecond.
+pub const LOOK_ENTRIES_MAX: usize = 10_000;
+/// Entries of the index that applying a transaction may look at for the ranges in its answer; the rest is read afterwards.
+pub const TXN_LOOK_ENTRIES: usize = 10_000;
+/// Bytes of pairs in the answer to a transaction that writes.
+pub const TXN_ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Pairs that are sorted where they are; more are sorted off the tasks that serve others.
+pub const RANGE_SORTED_AT_ONCE_MAX: usize = 10_000;
 /// Keys of a large range that are read at a time.
 pub const RANGE_PIECE_KEYS: usize = 1_000;
 /// Bytes of a large range that are read at a time (one pair may be larger).
@@ -128,8 +138,12 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 const _: () = assert!(STREAM_WINDOW_BYTES / 5 * 251 < CONNECTION_WINDOW_BYTES / 2);
 /// Bytes of events that wait for a slow watch stream (one revision may be larger).
 pub const WATCH_BUFFERED_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of events that a catching-up watch stream reads in a round (one revision may be larger).
-pub const WATCH_CATCH_UP_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of events that a catching-up watch stream reads in a round, for one response (one revision may be larger).
+pub const WATCH_CATCH_UP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of them that are read before others are served.
+pub const WATCH_CATCH_UP_PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of the rounds of all streams; beyond, a round is a piece.
+pub const WATCH_CATCH_UP_TOTAL_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Watches of a stream that catch up in one round.
 pub const WATCH_CATCH_UP_WATCHES_MAX: usize = 512;
 /// Bytes of applied events that wait to be handed to watches; beyond, applying waits for it.

@@ -1,5 +1,6 @@
 //! What every layer may know: identifiers, revisions, limits, the three kinds of error, and what is counted.
 
+pub mod effort;
 pub mod error;
 pub mod figures;
 pub mod ids;

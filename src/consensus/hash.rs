@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Consensus;
-use crate::base::{Broken, Denied, Revision, RevisionAt};
+use crate::base::{Broken, Denied, Revision, RevisionAt, limits};
 use crate::runtime::buggify::{self, Site, pause};
-use crate::state::{HashPlan, KvHash};
+use crate::state::{HashPlan, HashPlanner, KvHash, SharedStore, State};
 use crate::storage::View;
 
 /// Hashes of compactions that are remembered, the newest: as many as etcd's.
 const REMEMBERED: usize = 10;
+/// How often a hash is planned anew behind a compaction.
+const PLANS_MAX: usize = 3;
 /// The longest pause before a hash is taken, in a simulation.
 const HASH_PAUSE: Duration = Duration::from_secs(2);
 
@@ -88,13 +90,39 @@ impl Consensus {
     pub async fn hash_now(&self, revision: Revision) -> Result<KvHash, Denied> {
         let begun = self.env().now();
         let consensus = self.clone();
-        let plan = move || consensus.core().plan_hash(revision);
+        let plan = move || consensus.plan_hash(revision);
         let (plan, view) = self.env().run_blocking(plan).await?;
         pause(self.env(), Site::HashedLate, HASH_PAUSE).await;
         let hash = self.env().run_blocking(move || plan.run(&*view)).await;
         let took = self.env().now() - begun;
         self.env().figures().store.hash_at_revision.observe(took);
-        hash.map_err(|broken| self.met_damage(broken))
+        self.checked(hash)
+    }
+
+    /// How to hash the records up to a revision, and the store as it was then. Looks at all keys, in bounded looks. A compaction in
+    /// between is rare, and begins the plan anew; whoever compacts without a pause has it made on a copy of the state.
+    fn plan_hash(&self, revision: Revision) -> Result<(HashPlan, SharedStore), Denied> {
+        for _ in 0..PLANS_MAX {
+            let (planner, view) = self.look(|state, view| (state.plan_hash(revision), view()));
+            let mut planner = planner?;
+            let look = |planner: &mut HashPlanner| {
+                let entries = buggify::limit(Site::HashTinyLooks, limits::LOOK_ENTRIES_MAX, 3);
+                self.read(|state, _| state.plan_on(planner, entries))
+            };
+            while look(&mut planner).is_ok() {
+                match planner.finish() {
+                    Ok(plan) => return Ok((plan, view)),
+                    Err(unfinished) => planner = unfinished,
+                }
+            }
+        }
+        let view = self.look(|_, view| view());
+        let state = self.checked(State::open_with_cache(&*view, 0))?;
+        let mut planner = state.plan_hash(revision)?;
+        let planned = state.plan_on(&mut planner, usize::MAX);
+        planned.expect("a copy is not compacted");
+        let plan = planner.finish().ok().expect("all was looked at");
+        Ok((plan, view))
     }
 
     pub(super) async fn run_compaction_hashes(self, mut compactions: mpsc::Receiver<Compacted>) {

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,15 +29,17 @@ use super::hash::{Compacted, Compactions};
 use super::lessor::{Lessor, Term};
 use super::network::addresses;
 use super::propose::Proposals;
+use super::quota_gate::{self, QuotaGate};
+use super::state_lock::StateLock;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::figures::Figures;
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, limits};
+use crate::base::{Broken, LeaseId, MemberId, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{Env, Instant, signal};
-use crate::state::{Answer, HashPlan, Lease, Outcome, Pending, State};
+use crate::state::{Answer, Lease, Outcome, Pending, SharedStore, State};
 use crate::storage::{Engine, Install, Store, View};
 use crate::transport::{AddressBook, decode, encode};
 
@@ -75,7 +77,7 @@ struct Inner {
 /// The replicated state of this member, shared by raft (which writes) and the server (which reads).
 pub struct Core {
     env: Env,
-    inner: RwLock<Inner>,
+    inner: StateLock<Inner>,
     store: Store,
     /// The log id up to which reads see everything.
     applied: signal::Sender<Option<LogId>>,
@@ -83,6 +85,7 @@ pub struct Core {
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
     pub(super) compactions: Compactions,
+    pub(super) quota_gate: QuotaGate,
     /// An apply that takes longer is told of.
     slow_apply: Duration,
     /// The highest index up to which the engine is known to be durable.
@@ -107,6 +110,7 @@ pub struct Followers {
     pub tokens: Tokens,
     pub compactions: Compactions,
     pub slow_apply: Duration,
+    pub quota: Option<u64>,
 }
 
 /// An outcome with the request that led to it, for those who follow what is applied.
@@ -131,6 +135,7 @@ impl Core {
             tokens,
             compactions,
             slow_apply,
+            quota,
         } = followers;
         let inner = Inner::open(store.engine())?;
         let (applied, _) = signal::channel(inner.standing.applied);
@@ -146,16 +151,17 @@ impl Core {
             members_changed,
             tokens,
             compactions,
-            env,
+            quota_gate: QuotaGate::new(quota, inner.state.logical_bytes().0),
             slow_apply,
-            inner: RwLock::new(inner),
+            inner: StateLock::new(env.clone(), inner),
+            env,
             store,
             applied,
             proposals,
             lessor,
             observer,
         };
-        core.follow_members(&core.lock_read());
+        core.follow_members(&core.inner.read());
         Ok(core)
     }
 
@@ -191,18 +197,15 @@ impl Core {
         self.members_changed.subscribe()
     }
 
-    fn lock_read(&self) -> RwLockReadGuard<'_, Inner> {
-        // A panic under the lock ends the process; nobody lives to see the poison.
-        self.inner.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn read<T>(&self, look: impl FnOnce(&State, &dyn Read) -> T) -> T {
-        let inner = self.lock_read();
+        let inner = self.inner.read();
         look(&inner.state, &*inner.engine)
+    }
+
+    /// A look that may keep the store as it is at this moment.
+    pub fn look<T>(&self, look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T) -> T {
+        let inner = self.inner.read();
+        look(&inner.state, &|| Arc::new(inner.engine.view()))
     }
 
     pub fn applied(&self) -> Option<LogId> {
@@ -215,28 +218,22 @@ impl Core {
 
     /// The store as it is now.
     pub fn view(&self) -> Box<dyn View> {
-        self.lock_read().engine.view()
-    }
-
-    /// How to hash the records up to a revision, and the store as it was then.
-    pub fn plan_hash(&self, revision: Revision) -> Result<(HashPlan, Box<dyn View>), Denied> {
-        let inner = self.lock_read();
-        Ok((inner.state.plan_hash(revision)?, inner.engine.view()))
+        self.inner.read().engine.view()
     }
 
     /// Bytes of the engine on disk: allocated and in use.
     pub fn engine_bytes(&self) -> (u64, u64) {
-        self.lock_read().engine.bytes()
+        self.inner.read().engine.bytes()
     }
 
     pub fn membership(&self) -> StoredMembership {
-        self.lock_read().standing.membership.clone()
+        self.inner.read().standing.membership.clone()
     }
 
     /// Makes everything applied durable; the log id it covers.
     pub async fn sync(&self) -> Result<Option<LogId>, Broken> {
         let (engine, applied) = {
-            let inner = self.lock_read();
+            let inner = self.inner.read();
             (inner.engine.clone(), inner.standing.applied)
         };
         let begun = self.env.now();
@@ -285,7 +282,7 @@ impl Core {
         let (begun, count) = (env.now(), entries.len());
         let mut batches = Vec::new();
         let last = {
-            let mut inner = self.lock_write();
+            let mut inner = self.inner.write();
             let Inner {
                 state,
                 engine,
@@ -307,7 +304,8 @@ impl Core {
                         members_changed = true;
                     }
                     Payload::Normal(batch) => {
-                        let effects = apply_batch(env, state, at, &batch, &mut pending)?;
+                        let asked = self.proposals.awaits(&batch);
+                        let effects = apply_batch(env, state, at, &batch, &mut pending, asked)?;
                         batches.push((batch, effects));
                     }
                 }
@@ -320,6 +318,7 @@ impl Core {
             let wrote = env.now() - writing;
             env.figures().engine.write.observe(wrote);
             env.figures().engine.commit.observe(wrote);
+            keep_store(&mut batches, &**engine);
             let dead = state.dead_records();
             if state.compact_revision() > since {
                 self.compactions.hash(|| Compacted {
@@ -336,6 +335,9 @@ impl Core {
             if state.compact_revision() > since {
                 counted::compacted(env, env.now() - begun, died);
             }
+            let names = batches.iter().map(|(batch, _)| quota_gate::name(batch));
+            self.quota_gate
+                .applied(term(&standing.applied), state.logical_bytes().0, names);
             for effect in batches.iter().flat_map(|(_, effects)| effects) {
                 self.observe(state, effect);
                 members_changed |= is_about_members(&effect.request);
@@ -416,13 +418,15 @@ impl Core {
         let applied = fresh.standing.applied;
         self.note_synced(applied);
         {
-            let mut inner = self.lock_write();
+            let mut inner = self.inner.write();
             *inner = fresh;
             self.compactions.forget_all();
             self.lessor.replaced(inner.leases());
             self.auth_enabled
                 .store(inner.state.auth().is_enabled(), Ordering::SeqCst);
             self.follow_members(&inner);
+            self.quota_gate
+                .applied(term(&applied), inner.state.logical_bytes().0, std::iter::empty());
             self.observer.installed(inner.state.revision());
         }
         // Before the position is published, as in `apply`.
@@ -433,7 +437,7 @@ impl Core {
 
     /// The state as it stands: the membership and log id, and a consistent view of the engine.
     fn snapshot(&self) -> SnapshotOf<TypeConfig, SnapshotData> {
-        let inner = self.lock_read();
+        let inner = self.inner.read();
         let meta = SnapshotMeta {
             last_log_id: inner.standing.applied,
             last_membership: inner.standing.membership.clone(),
@@ -485,16 +489,36 @@ fn apply_batch(
     at: crate::state::Position,
     batch: &Batch,
     pending: &mut Pending<'_>,
+    asked: bool,
 ) -> Result<Vec<Effect>, Broken> {
     let mut stopwatch = Stopwatch::start(env);
     let apply = |encoded: &Bytes| {
         let (header, request) = command::decode(encoded)
             .map_err(|unreadable| Broken::new(format!("entry {} holds {unreadable}", at.index)))?;
-        let outcome = state.apply(at, header.as_ref(), &request, pending)?;
+        let outcome = state.apply(at, header.as_ref(), &request, pending, asked)?;
         counted::applied(env.figures(), &request, &outcome, stopwatch.lap());
         Ok(Effect { request, outcome })
     };
     batch.commands.iter().map(apply).collect()
+}
+
+fn commands_of(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(batch) => batch.commands.len(),
+        Payload::Blank | Payload::Membership(_) => 0,
+    }
+}
+
+/// What answers still lack is read from the store as it is now: before it gives up what died.
+fn keep_store(batches: &mut [(Batch, Vec<Effect>)], engine: &dyn Engine) {
+    let mut view = None;
+    for effect in batches.iter_mut().flat_map(|(_, effects)| effects) {
+        let unread = &mut effect.outcome.unread;
+        if unread.needs_store() {
+            let view = view.get_or_insert_with(|| Arc::new(engine.view()) as SharedStore);
+            unread.store = Some(view.clone());
+        }
+    }
 }
 
 fn is_about_members(request: &Request) -> bool {
@@ -544,7 +568,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let inner = self.0.lock_read();
+        let inner = self.0.inner.read();
         Ok((inner.standing.applied, inner.standing.membership.clone()))
     }
 
@@ -553,16 +577,18 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
     {
         let chunk_max = buggify::limit(Site::ApplyOne, APPLY_CHUNK_ENTRIES, 2);
-        let mut chunk = Vec::new();
+        let (mut chunk, mut commands) = (Vec::new(), 0);
         pause(&self.0.env, Site::ApplyLate, APPLY_PAUSE).await;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            commands += commands_of(&entry);
             chunk.push(entry);
             if let Some(responder) = responder {
                 responder.send(());
             }
-            if chunk.len() == chunk_max {
+            if chunk.len() == chunk_max || commands >= limits::APPLY_CHUNK_COMMANDS {
                 self.0.apply(std::mem::take(&mut chunk))?;
+                commands = 0;
             }
         }
         if !chunk.is_empty() {

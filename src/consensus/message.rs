@@ -64,6 +64,8 @@ pub enum PeerResponse {
     Unreadable {
         command: usize,
     },
+    /// The batch does not fit into the leader's quota, and will never be appended.
+    NoSpace,
 }
 
 /// A member's hash.

@@ -28,10 +28,12 @@ mod probe;
 mod propose;
 mod proposer;
 mod purge;
+mod quota_gate;
 mod read;
 mod renewals;
 mod restore;
 mod runtime;
+mod state_lock;
 mod status;
 mod tokens;
 mod types;
@@ -62,8 +64,8 @@ use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
 use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
 use crate::runtime::{Env, Task, signal};
-use crate::state::State;
 use crate::state::exchange::Export;
+use crate::state::{SharedStore, State};
 use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
 use crate::transport::{self, AddressBook, Identity, Purpose, Way};
@@ -112,6 +114,8 @@ pub struct Options {
     pub lease_checkpoints: bool,
     /// An apply that takes longer is logged.
     pub slow_apply: Duration,
+    /// Bytes that the store may hold; `None`: no bound.
+    pub quota: Option<u64>,
     /// How often the others are asked for a sign of life; zero: never.
     pub probe_interval: Duration,
 }
@@ -173,6 +177,7 @@ impl Consensus {
             tokens: tokens::Tokens::new(env.clone(), options.token_ttl),
             compactions,
             slow_apply: options.slow_apply,
+            quota: options.quota,
         };
         let core = Arc::new(Core::open(
             env.clone(),
@@ -353,7 +358,18 @@ impl Consensus {
         self.read(look).map_err(|broken| self.met_damage(broken))
     }
 
-    fn met_damage(&self, broken: Broken) -> Denied {
+    /// A look that may keep the store as it is at this moment, to be read when the state is free again.
+    pub fn look<T>(&self, look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T) -> T {
+        self.0.core.look(look)
+    }
+
+    /// What was read from a store that was kept: damage is treated as in [`read_store`](Self::read_store).
+    pub fn checked<T>(&self, read: Result<T, Broken>) -> Result<T, Denied> {
+        read.map_err(|broken| self.met_damage(broken))
+    }
+
+    /// Damage is not served and ends this member: see [`Status::fatal`]. What clients hear.
+    pub fn met_damage(&self, broken: Broken) -> Denied {
         tracing::error!(%broken, "a read met damage");
         let broken = self.0.damage.get_or_init(|| broken);
         self.0.status.send_if_modified(|status| {

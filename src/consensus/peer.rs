@@ -17,6 +17,7 @@ use super::join::Found;
 use super::log::place;
 use super::machine::SnapshotData;
 use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
+use super::proposer::Taken;
 use super::types::{AppendRequest, Batch, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
 use crate::base::{Broken, MemberId};
 use crate::runtime::admission::{Newcomers, peer_newcomers_max};
@@ -254,7 +255,11 @@ impl Consensus {
                 }
                 let taken = self.append_in_term(batch, term).await;
                 pause(self.env(), Site::ForwardAnsweredLate, 2 * self.election_timeout()).await;
-                PeerResponse::Forward { taken }
+                match taken {
+                    Taken::Yes => PeerResponse::Forward { taken: true },
+                    Taken::No => PeerResponse::Forward { taken: false },
+                    Taken::NoSpace => PeerResponse::NoSpace,
+                }
             }
             Err(error) => PeerResponse::Refused(error.to_string()),
         }

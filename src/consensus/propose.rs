@@ -57,6 +57,8 @@ pub struct Proposal {
     pub deadline: Instant,
     /// Set for what only the present leader may propose (lease expiry): its term. Never offered twice.
     pub only_in_term: Option<u64>,
+    /// What needs none is not refused for lack of it.
+    pub needs_space: bool,
     pub offered: Offered,
     pub _charge: Charge,
     pub answer: oneshot::Sender<Result<Outcome, Denied>>,
@@ -227,6 +229,21 @@ impl Proposals {
         self.wake();
     }
 
+    /// A batch did not fit into the leader's quota, and was surely not appended: what needs no space is in line again.
+    pub fn no_space(&self, sequence: u64) {
+        let mut inner = self.lock();
+        if let Some(Flight { term, proposals }) = inner.flights.remove(&sequence) {
+            let (refused, proposals): (Vec<_>, Vec<_>) =
+                proposals.into_iter().partition(|proposal| proposal.needs_space);
+            for proposal in refused {
+                let _ = proposal.answer.send(Err(Denied::NO_SPACE));
+            }
+            requeue(&mut inner, Flight { term, proposals });
+        }
+        drop(inner);
+        self.wake();
+    }
+
     /// A batch was surely not appended, since the leader cannot apply the command at `place`: that one is answered,
     /// the others are in line again.
     pub fn refused_one(&self, sequence: u64, place: usize, reason: Denied) {
@@ -249,6 +266,12 @@ impl Proposals {
             let _ = proposal.answer.send(Err(why));
         }
         self.wake();
+    }
+
+    /// Whether somebody waits here for the outcomes of a batch.
+    pub fn awaits(&self, batch: &Batch) -> bool {
+        let ours = batch.origin == self.member && batch.life == self.life;
+        ours && self.lock().flights.contains_key(&batch.sequence)
     }
 
     /// Entries were applied here, the last of them in `term`. Batches of ours are not under way any more; what is

@@ -14,6 +14,7 @@ use crate::base::{Denied, MemberId, limits};
 use crate::proto::command::{Header, command::Request};
 use crate::runtime::buggify::{self, Site, buggify};
 use crate::state::Outcome;
+use crate::state::space::cost;
 use crate::transport::encode;
 
 /// Batches that may be under way: enough that one is logged while another is applied; few, so that
@@ -21,6 +22,15 @@ use crate::transport::encode;
 const FLIGHTS_MAX: usize = 4;
 /// Pause before a leader that would not take a batch is asked again.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// What became of a batch that was handed to the leader.
+pub(super) enum Taken {
+    Yes,
+    /// It was refused, or raft has stopped before: nothing is appended.
+    No,
+    /// It does not fit into the quota: nothing is appended.
+    NoSpace,
+}
 
 impl Consensus {
     /// Replicates a command and waits until this member has applied it. Works on every member.
@@ -48,6 +58,7 @@ impl Consensus {
         request: Request,
         only_in_term: Option<u64>,
     ) -> Result<Outcome, Denied> {
+        let needs_space = cost(&request) > 0;
         let command = EncodedCommand::new(header, request)?;
         let proposals = &self.core().proposals;
         let full = self.is_lagging() || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX;
@@ -64,6 +75,7 @@ impl Consensus {
             command,
             deadline,
             only_in_term,
+            needs_space,
             offered: offered.clone(),
             _charge: charge,
             answer,
@@ -108,10 +120,18 @@ impl Consensus {
     async fn offer(&self, leader: MemberId, term: u64, batch: Batch) {
         let sequence = batch.sequence;
         if leader == self.member_id() {
-            if buggify(Site::ProposeRetried) || !self.append_in_term(batch, term).await {
-                // The answer will be the same for a while: without a pause this would not end.
-                self.env().sleep(RETRY).await;
-                self.core().proposals.refused(sequence);
+            let taken = match buggify(Site::ProposeRetried) {
+                true => Taken::No,
+                false => self.append_in_term(batch, term).await,
+            };
+            match taken {
+                Taken::Yes => {}
+                Taken::No => {
+                    // The answer will be the same for a while: without a pause this would not end.
+                    self.env().sleep(RETRY).await;
+                    self.core().proposals.refused(sequence);
+                }
+                Taken::NoSpace => self.core().proposals.no_space(sequence),
             }
             return;
         }
@@ -132,6 +152,7 @@ impl Consensus {
                     .proposals
                     .refused_one(sequence, command, Denied::UNREADABLE_COMMAND);
             }
+            Ok(PeerResponse::NoSpace) => self.core().proposals.no_space(sequence),
             Err(error) if error.kind() != std::io::ErrorKind::NotConnected => {
                 // The leader may or may not have it. A new leader settles that; if none comes, the clients
                 // learn that nothing is known before etcd's would.
@@ -147,12 +168,24 @@ impl Consensus {
         }
     }
 
-    /// Hands a batch to raft; it is appended if this member leads in `term`, else never. `false`: it was
-    /// refused, or raft has stopped before; nothing is appended.
+    /// Hands a batch to raft; it is appended if this member leads in `term`, else never.
     ///
     /// Raft refuses in the very term, too: while leadership is being transferred, and after a pause that was
     /// longer than the leader's lease. Nothing later would tell that such a batch is lost.
-    pub(super) async fn append_in_term(&self, batch: Batch, term: u64) -> bool {
+    pub(super) async fn append_in_term(&self, batch: Batch, term: u64) -> Taken {
+        if !self.core().quota_gate.admit(&batch, term) {
+            return Taken::NoSpace;
+        }
+        let name = super::quota_gate::name(&batch);
+        let taken = self.append_admitted(batch, term).await;
+        if taken {
+            return Taken::Yes;
+        }
+        self.core().quota_gate.settled(name);
+        Taken::No
+    }
+
+    async fn append_admitted(&self, batch: Batch, term: u64) -> bool {
         let (reply, mut result) = Reply::new();
         let write = self
             .raft()

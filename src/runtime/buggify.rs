@@ -172,6 +172,8 @@ sites! {
     RangeTinyPieces, "range/tiny pieces", 25;
     /// Between two pieces of a range there is time for others.
     RangePieceLate, "range/piece late", 25;
+    /// A read starts again less often behind a compaction, or is made on a copy of the state at once.
+    RangeFromCopy, "range/from copy", 10;
     /// The answer to a client is late.
     AnsweredLate, "server/answered late", 5;
 
@@ -179,6 +181,8 @@ sites! {
     CompactionHashedLate, "hash/compaction late", 25;
     /// A hash is taken late, from the view of the moment at which it was asked for.
     HashedLate, "hash/late", 25;
+    /// A hash is planned in tiny looks at the state.
+    HashTinyLooks, "hash/tiny looks", 25;
     /// A hash that a compaction left is forgotten early.
     HashForgotten, "hash/forgotten", 25;
     /// The check for corruption is made again at once.

@@ -16,7 +16,7 @@ use crate::base::figures::RequestKind;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, kv_server::Kv};
 use crate::runtime::{BoxFuture, Instant};
-use crate::state::{Answer, Tally, check};
+use crate::state::{Answer, Tally, check, space};
 
 pub(super) type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -128,7 +128,7 @@ impl Api {
     }
 
     async fn put(&self, request: pb::PutRequest, who: Caller) -> Result<pb::PutResponse, Denied> {
-        self.reserve(super::quota::put(&request)).await?;
+        self.reserve(space::put(&request)).await?;
         check::put(&request)?;
         match self.propose(&who, Command::Put(request)).await? {
             (Answer::Put(mut response), _) => {
@@ -161,7 +161,7 @@ impl Api {
         who: Caller,
     ) -> BoxFuture<'_, Result<pb::TxnResponse, Denied>> {
         Box::pin(async move {
-            self.reserve(super::quota::txn(&request)).await?;
+            self.reserve(space::txn(&request)).await?;
             check::txn(&request, self.options.max_txn_ops)?;
             let mut response = if check::is_read_only(&request) {
                 let begun = self.env.now();
@@ -169,6 +169,7 @@ impl Api {
                 self.read(RequestKind::ReadonlyTxn, begun, answer.is_ok());
                 answer?
             } else {
+                range::check_answer(self, &request).await?;
                 match self.propose(&who, Command::Txn(request)).await? {
                     (Answer::Txn(response), _) => response,
                     (other, _) => mismatch(&other),
@@ -186,9 +187,7 @@ impl Api {
         let permit = self
             .permit(who, |state, who| state.permit_txn(who, request))
             .await?;
-        let response = self
-            .consensus
-            .read_store(|state, store| state.read_txn(request, store))??;
+        let response = range::local_txn(self, request).await?;
         Tally::of_txn(request, &response).count(&self.figures().store);
         self.confirm(&permit)?;
         Ok(response)

@@ -11,12 +11,12 @@ use super::kv::Shared;
 use super::rpc::Rpc;
 use super::status::{of_request, status};
 use super::streams::Guarded;
-use super::{Api, mismatch, quota};
+use super::{Api, mismatch};
 use crate::base::{Denied, LeaseId, limits};
 use crate::consensus::Renewal;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, lease_server::Lease};
-use crate::state::Answer;
+use crate::state::{Answer, space};
 
 type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
 
@@ -92,7 +92,7 @@ impl Api {
         mut request: pb::LeaseGrantRequest,
         who: Caller,
     ) -> Result<pb::LeaseGrantResponse, Denied> {
-        self.reserve(quota::LEASE_BYTES).await?;
+        self.reserve(space::LEASE_BYTES).await?;
         // Raised silently, as etcd: a lease must outlast an election.
         request.ttl = request.ttl.max(self.consensus.lease_ttl_min());
         while request.id == 0 {

@@ -69,6 +69,7 @@ use front::Front;
 pub use front::Role;
 use metrics::{Metrics, Sample};
 use quota::Allowance;
+pub use quota::bound as quota_bound;
 use spans::Spans;
 pub use spans::TracingOptions;
 use standing::Standing;
@@ -97,7 +98,10 @@ struct Api {
     standing: Standing,
     streams: Arc<Streams>,
     allowance: Allowance,
+    raising_no_space: AtomicBool,
     passwords: Passwords,
+    /// Who reads on a copy of the state, has its only place.
+    copying: tokio::sync::Semaphore,
     /// With `--auth-token=jwt`; else tokens are simple.
     jwt: Option<Jwt>,
     /// With `--enable-distributed-tracing`.
@@ -154,7 +158,9 @@ impl Server {
             standing: Standing::default(),
             streams: Arc::default(),
             allowance: Allowance::default(),
+            raising_no_space: AtomicBool::new(false),
             passwords: Passwords::new(env.clone(), config.bcrypt_cost),
+            copying: tokio::sync::Semaphore::new(1),
             jwt,
             spans,
             stopping: AtomicBool::new(false),
@@ -357,11 +363,15 @@ impl Api {
             None => self.consensus.propose(request).await,
         };
         match proposed {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
                 proposal.end = End::Applied;
+                range::complete(self, &mut outcome).await?;
                 outcome.answer.map(|answer| (answer, outcome.revision))
             }
             Err(denied) => {
+                if denied == Denied::NO_SPACE {
+                    self.told_of_no_space().await;
+                }
                 if denied == Denied::TOO_MANY_REQUESTS || denied == Denied::STOPPED {
                     proposal.end = End::NotMade;
                 }

@@ -3,8 +3,8 @@
 //! Sizes are logical and counted by the state. Looking at them for each write would make writes wait for the
 //! state's lock, so the size is looked at exactly only when little is left.
 //!
-//! The front sees the writes of its own clients alone. What comes by way of other members, whose quota may be greater,
-//! is seen once it is applied: etcd's second check.
+//! The front sees the writes of its own clients alone. What several members have under way together is seen by the leader
+//! (`consensus::quota_gate`), and what comes by way of members whose quota is greater, once it is applied: etcd's second check.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,17 +14,11 @@ use super::Api;
 use super::auth::Caller;
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
-use crate::proto::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmType, PutRequest, RequestOp, TxnRequest, alarm_request::AlarmAction,
-    request_op::Request,
-};
+use crate::proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use crate::runtime::BoxFuture;
 
 /// etcd's quota when none is given.
 const DEFAULT_BYTES: i64 = 2 << 30;
-/// What a key costs besides its bytes.
-const KEY_BYTES: u64 = 256;
-/// What a lease costs.
-pub const LEASE_BYTES: u64 = 64;
 /// The exact size is looked up once this many bytes were accepted since the last look, or may be missing.
 const LOOK_EVERY_BYTES: u64 = 64 << 20;
 /// How long the size of what was applied may be above the quota unseen.
@@ -39,22 +33,9 @@ pub fn effective(configured: i64) -> i64 {
     }
 }
 
-/// What a put adds.
-pub fn put(request: &PutRequest) -> u64 {
-    KEY_BYTES + (request.key.len() + request.value.len()) as u64
-}
-
-/// The greater of the two branches, nested transactions included.
-pub fn txn(request: &TxnRequest) -> u64 {
-    let branch = |ops: &[RequestOp]| -> u64 {
-        let cost = |op: &RequestOp| match &op.request {
-            Some(Request::RequestPut(request)) => put(request),
-            Some(Request::RequestTxn(request)) => txn(request),
-            _ => 0,
-        };
-        ops.iter().map(cost).sum()
-    };
-    branch(&request.success).max(branch(&request.failure))
+/// The quota of a member that is configured so; `None`: no bound.
+pub fn bound(configured: i64) -> Option<u64> {
+    u64::try_from(effective(configured)).ok()
 }
 
 /// Bytes that may still be accepted before the exact size has to be looked up again.
@@ -77,7 +58,7 @@ impl Allowance {
 impl Api {
     /// Refuses what does not fit, and raises the alarm that tells the whole cluster.
     pub(super) async fn reserve(&self, cost: u64) -> Result<(), Denied> {
-        let Ok(quota) = u64::try_from(effective(self.options.quota_bytes)) else {
+        let Some(quota) = bound(self.options.quota_bytes) else {
             return Ok(());
         };
         if cost == 0 || self.allowance.take(cost) {
@@ -91,6 +72,30 @@ impl Api {
         // The refusal stands, whether or not the others can be told.
         self.raise_no_space(used, quota).await;
         Err(Denied::NO_SPACE)
+    }
+
+    /// The leader found that a write does not fit: raises the alarm, unless it is raised or about to be.
+    pub(super) fn told_of_no_space(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let Some(quota) = bound(self.options.quota_bytes) else {
+                return;
+            };
+            let raised = self.raised();
+            let (used, is_raised) = self
+                .consensus
+                .read(|state, _| (state.logical_bytes().0, state.alarms().contains(&raised)));
+            if !is_raised && !self.raising_no_space.swap(true, Relaxed) {
+                self.raise_no_space(used, quota).await;
+                self.raising_no_space.store(false, Relaxed);
+            }
+        })
+    }
+
+    fn raised(&self) -> AlarmMember {
+        AlarmMember {
+            member_id: self.consensus.member_id(),
+            alarm: AlarmType::Nospace.into(),
+        }
     }
 
     async fn raise_no_space(&self, used: u64, quota: u64) {
@@ -109,13 +114,10 @@ impl Api {
 /// Raises the alarm when what was applied goes beyond the quota. A size that does not grow is left alone: the operator
 /// who disarms and then deletes is not to be alarmed again.
 pub async fn watch_applied(api: Arc<Api>) {
-    let Ok(quota) = u64::try_from(effective(api.options.quota_bytes)) else {
+    let Some(quota) = bound(api.options.quota_bytes) else {
         return;
     };
-    let raised = AlarmMember {
-        member_id: api.consensus.member_id(),
-        alarm: AlarmType::Nospace.into(),
-    };
+    let raised = api.raised();
     let look = || {
         api.consensus
             .read(|state, _| (state.logical_bytes().0, state.alarms().contains(&raised)))
@@ -134,34 +136,6 @@ pub async fn watch_applied(api: Arc<Api>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn put_op(value_len: usize) -> RequestOp {
-        let put = PutRequest {
-            key: "k".into(),
-            value: vec![0; value_len].into(),
-            ..PutRequest::default()
-        };
-        RequestOp {
-            request: Some(Request::RequestPut(put)),
-        }
-    }
-
-    #[test]
-    fn a_transaction_costs_its_greater_branch() {
-        let nested = TxnRequest {
-            success: vec![put_op(1000)],
-            ..TxnRequest::default()
-        };
-        let request = TxnRequest {
-            success: vec![put_op(10), put_op(20)],
-            failure: vec![RequestOp {
-                request: Some(Request::RequestTxn(nested)),
-            }],
-            ..TxnRequest::default()
-        };
-        assert_eq!(txn(&request), 256 + 1001);
-        assert_eq!(txn(&TxnRequest::default()), 0);
-    }
 
     #[test]
     fn the_allowance_is_what_was_found_free_and_no_more() {

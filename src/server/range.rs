@@ -1,16 +1,19 @@
-//! Large ranges without holding the state's lock for long: at one revision, a piece at a time.
+//! Reads that never hold the state for long: at one position, a look at a time.
 //!
-//! The first look counts and reads a few keys; most ranges end there. What is left is read in pieces that are
-//! bounded in keys and bytes, each under its own look, so that writes go on in between. A compaction that
-//! passes the revision in the middle cannot hurt a client that asked for "now": the range starts again.
+//! ```text
+//!   look ─► look ─► look        the state, locked: picks pairs from the index, within bounds
+//!     └► read ─► read ─► …      what is not in memory, from the store as it was at the first look
+//!                     └► sort   off the tasks that serve others, if it is much
+//! ```
 //!
-//! Sorted and filtered ranges need everything at once, as in etcd, and are read in one look.
+//! Ranges, transactions of ranges, and what the answers to writes lack are all read so: writes go on in between, and what they
+//! change does not show. A compaction that passes the position in the middle cannot hurt a client that asked for "now": the
+//! read starts again and, if that happens too often, is made on a copy of the state, of which there is one at a time.
 
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Stream, stream};
 use prost::Message;
 use tonic::Status;
@@ -20,59 +23,381 @@ use super::auth::Caller;
 use super::auth::access::Permit;
 use super::kv::Shared;
 use super::status::status;
-use crate::base::{Denied, Revision, limits};
+use crate::base::kv::Read;
+use crate::base::{Broken, Denied, RevisionAt, limits};
 use crate::proto::etcdserverpb::{
-    RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, range_request::SortOrder,
-    range_request::SortTarget,
+    Compare, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse, request_op::Request,
 };
 use crate::proto::mvccpb::KeyValue;
 use crate::runtime::buggify::{self, Site, pause};
-use crate::state::check;
+use crate::state::{
+    Bounds, Filled, Outcome, Overtaken, Part, RangeCursor, SharedStore, State, answer_ranges, taken_ranges,
+};
 
-/// How often a range starts again behind a compaction before it is read in one look.
-const RESTARTS_MAX: usize = 2;
+/// How often a read starts again behind a compaction before it is made on a copy of the state.
+const RESTARTS_MAX: usize = 3;
 /// Keys in the first message of a range stream, as etcd.
 const STREAM_KEYS_FIRST: usize = 10;
-/// The longest pause between two pieces, in a simulation.
+/// The longest pause between two looks, in a simulation.
 const PIECE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The local state's answer. The header carries only the revision.
 pub async fn local(api: &Api, request: RangeRequest) -> Result<RangeResponse, Denied> {
-    if !in_pieces(&request) {
-        return whole(api, &request);
-    }
-    for _ in 0..RESTARTS_MAX {
-        match pieces(api, &request).await {
-            Err(Denied::COMPACTED) if request.revision <= 0 => {}
-            answer => return answer,
+    for _ in 0..restarts_max() {
+        match Reading::new(api).range(&request).await {
+            Err(Failed::Overtaken) => {}
+            Err(Failed::Denied(denied)) => return Err(denied),
+            Ok(answer) => return Ok(answer),
         }
     }
-    whole(api, &request)
+    from_copy(api, None, move |state, store| state.range(&request, store)).await?
 }
 
-fn whole(api: &Api, request: &RangeRequest) -> Result<RangeResponse, Denied> {
-    api.consensus
-        .read_store(|state, store| state.range(request, store))?
-}
-
-/// Whether parts in key order, put together, are the answer.
-fn in_pieces(request: &RangeRequest) -> bool {
-    let natural = request.sort_target() == SortTarget::Key && request.sort_order() != SortOrder::Descend;
-    !request.range_end.is_empty() && !request.count_only && natural && !check::has_revision_filter(request)
-}
-
-async fn pieces(api: &Api, request: &RangeRequest) -> Result<RangeResponse, Denied> {
-    let first_keys = buggify::limit(Site::RangeTinyPieces, limits::RANGE_FIRST_KEYS, 3);
-    let (mut pieces, mut response) = Pieces::open(api, request, first_keys)?;
-    while !pieces.is_done() {
-        let_others_run().await;
-        pause(&api.env, Site::RangePieceLate, PIECE_PAUSE).await;
-        let piece_keys = buggify::limit(Site::RangeTinyPieces, limits::RANGE_PIECE_KEYS, 3);
-        let kvs = pieces.next(api, piece_keys, limits::RANGE_PIECE_BYTES)?;
-        response.kvs.extend(kvs);
+/// The local state's answer to a transaction of ranges alone.
+pub async fn local_txn(api: &Api, request: &TxnRequest) -> Result<TxnResponse, Denied> {
+    for _ in 0..restarts_max() {
+        match Reading::new(api).txn(request).await {
+            Err(Failed::Overtaken) => {}
+            Err(Failed::Denied(denied)) => return Err(denied),
+            Ok(answer) => return Ok(answer),
+        }
     }
-    pieces.close(&mut response);
-    Ok(response)
+    let request = request.clone();
+    from_copy(api, None, move |state, store| state.read_txn(&request, store)).await?
+}
+
+/// Reads what the answer to a write still lacks.
+pub async fn complete(api: &Api, outcome: &mut Outcome) -> Result<(), Denied> {
+    let unread = std::mem::take(&mut outcome.unread);
+    let Ok(answer) = &mut outcome.answer else {
+        return Ok(());
+    };
+    let mut reading = Reading {
+        view: unread.store,
+        bytes_left: limits::TXN_ANSWER_BYTES_MAX,
+        too_large: Denied::ANSWER_CUT,
+        ..Reading::new(api)
+    };
+    let mut filled = Vec::new();
+    for part in unread.parts {
+        filled.push(match part {
+            Part::Range(cursor) => Filled::Range(reading.rest(*cursor).await?),
+            Part::Pairs(pairs) => Filled::Pairs(reading.pairs(pairs).await?),
+        });
+    }
+    answer.fill(filled);
+    Ok(())
+}
+
+/// Refuses a transaction that writes if what one of its ranges reads now would be too much for its answer.
+pub async fn check_answer(api: &Api, request: &TxnRequest) -> Result<(), Denied> {
+    let mut branches = vec![&request.success, &request.failure];
+    while let Some(ops) = branches.pop() {
+        for op in ops {
+            match &op.request {
+                Some(Request::RequestTxn(nested)) => branches.extend([&nested.success, &nested.failure]),
+                Some(Request::RequestRange(range)) if may_be_large(range) => {
+                    let mut reading = Reading::new(api);
+                    // Whatever else is wrong, or changes meanwhile, is found when the transaction is applied.
+                    if let Err(Failed::Denied(Denied::ANSWER_TOO_LARGE)) = reading.weigh(range).await {
+                        return Err(Denied::ANSWER_TOO_LARGE);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a range can have any number of values.
+fn may_be_large(range: &RangeRequest) -> bool {
+    !range.range_end.is_empty() && !range.count_only && !range.keys_only && range.limit <= 0
+}
+
+/// On a copy of the state, made from a view. Expensive, so there is one at a time.
+async fn from_copy<T: Send + 'static>(
+    api: &Api,
+    view: Option<SharedStore>,
+    read: impl FnOnce(&State, &dyn Read) -> Result<T, Broken> + Send + 'static,
+) -> Result<T, Denied> {
+    let turn = api.copying.acquire().await;
+    let _turn = turn.expect("nobody closes it");
+    let view = view.unwrap_or_else(|| api.consensus.look(|_, view| view()));
+    let copied = api.env.run_blocking(move || {
+        let state = State::open_with_cache(&*view, 0)?;
+        read(&state, &*view)
+    });
+    api.consensus.checked(copied.await)
+}
+
+fn restarts_max() -> usize {
+    // 0: at once on a copy.
+    buggify::limit(Site::RangeFromCopy, RESTARTS_MAX + 1, 1) - 1
+}
+
+/// Why a read ended early.
+enum Failed {
+    Denied(Denied),
+    /// A compaction has passed it; it may start again.
+    Overtaken,
+}
+
+impl From<Denied> for Failed {
+    fn from(denied: Denied) -> Self {
+        Failed::Denied(denied)
+    }
+}
+
+/// What one request reads.
+struct Reading<'a> {
+    api: &'a Api,
+    /// The store at the first look after which there was something to read from it.
+    view: Option<SharedStore>,
+    /// Bytes of pairs that the answer may still take.
+    bytes_left: usize,
+    too_large: Denied,
+}
+
+impl<'a> Reading<'a> {
+    fn new(api: &'a Api) -> Self {
+        Reading {
+            api,
+            view: None,
+            bytes_left: usize::MAX,
+            too_large: Denied::ANSWER_TOO_LARGE,
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        let usual = Bounds {
+            entries: limits::LOOK_ENTRIES_MAX,
+            pairs: limits::RANGE_PIECE_KEYS,
+            bytes: limits::RANGE_PIECE_BYTES,
+        };
+        Bounds {
+            entries: buggify::limit(Site::RangeTinyPieces, usual.entries, 3),
+            pairs: buggify::limit(Site::RangeTinyPieces, usual.pairs, 3),
+            ..usual
+        }
+    }
+
+    /// Lets others run between two looks.
+    async fn pause(&self) {
+        let_others_run().await;
+        pause(&self.api.env, Site::RangePieceLate, PIECE_PAUSE).await;
+    }
+
+    /// The first look.
+    fn open(
+        &mut self,
+        open: impl FnOnce(&State) -> Result<RangeCursor, Denied>,
+    ) -> Result<RangeCursor, Failed> {
+        self.open_within(self.bounds(), open)
+    }
+
+    fn open_within(
+        &mut self,
+        bounds: Bounds,
+        open: impl FnOnce(&State) -> Result<RangeCursor, Denied>,
+    ) -> Result<RangeCursor, Failed> {
+        let view = &mut self.view;
+        self.api.consensus.look(|state, store| {
+            let mut cursor = open(state)?;
+            look(state, &mut cursor, bounds, view, store)?;
+            Ok(cursor)
+        })
+    }
+
+    fn look(&mut self, cursor: &mut RangeCursor, bounds: Bounds) -> Result<(), Failed> {
+        let view = &mut self.view;
+        self.api
+            .consensus
+            .look(|state, store| look(state, cursor, bounds, view, store))
+    }
+
+    fn store(&self) -> Option<&dyn Read> {
+        self.view.as_deref().map(|view| view as &dyn Read)
+    }
+
+    async fn range(&mut self, request: &RangeRequest) -> Result<RangeResponse, Failed> {
+        let mut cursor = self.open(|state| state.open_range(request))?;
+        let kvs = self.read(&mut cursor).await?;
+        Ok(cursor.answer(kvs))
+    }
+
+    /// Reads a range to its end.
+    async fn read(&mut self, cursor: &mut RangeCursor) -> Result<Vec<KeyValue>, Failed> {
+        let mut kvs = Vec::new();
+        self.read_into(cursor, &mut kvs).await?;
+        Ok(kvs)
+    }
+
+    async fn read_into(&mut self, cursor: &mut RangeCursor, kvs: &mut Vec<KeyValue>) -> Result<(), Failed> {
+        loop {
+            let digested = cursor.digest(self.store());
+            self.api.consensus.checked(digested)?;
+            if cursor.is_in_key_order() {
+                self.take_all(cursor, kvs).await?;
+            }
+            if cursor.is_read() {
+                break;
+            }
+            self.pause().await;
+            self.look(cursor, self.bounds())?;
+        }
+        if cursor.is_in_key_order() {
+            return Ok(());
+        }
+        if cursor.kept() > limits::RANGE_SORTED_AT_ONCE_MAX {
+            let mut sorting = cursor.clone();
+            *cursor = self
+                .api
+                .env
+                .run_blocking(move || {
+                    sorting.close();
+                    sorting
+                })
+                .await;
+        } else {
+            cursor.close();
+        }
+        self.take_all(cursor, kvs).await
+    }
+
+    async fn take_all(&mut self, cursor: &mut RangeCursor, kvs: &mut Vec<KeyValue>) -> Result<(), Failed> {
+        loop {
+            self.take(cursor, kvs)?;
+            if cursor.kept() == 0 || cursor.limit_left() == 0 {
+                return Ok(());
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Takes the next pairs of the answer.
+    fn take(&mut self, cursor: &mut RangeCursor, kvs: &mut Vec<KeyValue>) -> Result<(), Failed> {
+        let taken = cursor.take(limits::RANGE_PIECE_KEYS, limits::RANGE_PIECE_BYTES, self.store());
+        let taken = self.api.consensus.checked(taken)?;
+        self.spend(&taken)?;
+        kvs.extend(taken);
+        Ok(())
+    }
+
+    fn spend(&mut self, kvs: &[KeyValue]) -> Result<(), Failed> {
+        let bytes: usize = kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.ok_or(Failed::Denied(self.too_large))?;
+        Ok(())
+    }
+
+    /// A range that was begun when its transaction was applied.
+    async fn rest(&mut self, mut cursor: RangeCursor) -> Result<RangeResponse, Denied> {
+        let mut kvs = Vec::new();
+        match self.read_into(&mut cursor, &mut kvs).await {
+            Ok(()) => Ok(cursor.answer(kvs)),
+            Err(Failed::Denied(Denied::COMPACTED) | Failed::Overtaken) => {
+                let view = self.view.clone();
+                let read = from_copy(self.api, view, move |state, store| state.read_rest(cursor, store));
+                let (cursor, rest) = read.await?.ok_or(Denied::ANSWER_LOST)?;
+                kvs.extend(rest);
+                Ok(cursor.answer(kvs))
+            }
+            Err(Failed::Denied(denied)) => Err(denied),
+        }
+    }
+
+    /// Pairs that were picked when their command was applied.
+    async fn pairs(&mut self, picked: Vec<crate::state::Picked>) -> Result<Vec<KeyValue>, Denied> {
+        let mut kvs = Vec::with_capacity(picked.len());
+        for pair in picked {
+            let kv = self.api.consensus.checked(pair.into_pair(self.store()))?;
+            if self.spend(std::slice::from_ref(&kv)).is_err() {
+                return Err(self.too_large);
+            }
+            kvs.push(kv);
+            if kvs.len() % limits::RANGE_PIECE_KEYS == 0 {
+                self.pause().await;
+            }
+        }
+        Ok(kvs)
+    }
+
+    /// Adds up what a range would read.
+    async fn weigh(&mut self, request: &RangeRequest) -> Result<(), Failed> {
+        let unsorted = RangeRequest {
+            sort_order: 0,
+            sort_target: 0,
+            ..request.clone()
+        };
+        let mut left = limits::TXN_ANSWER_BYTES_MAX;
+        let mut cursor = self.open(|state| state.open_range(&unsorted))?;
+        loop {
+            left = left.checked_sub(cursor.kept_bytes()).ok_or(self.too_large)?;
+            cursor.take_picked();
+            if cursor.is_read() {
+                return Ok(());
+            }
+            self.pause().await;
+            self.look(&mut cursor, self.bounds())?;
+        }
+    }
+
+    /// A transaction of ranges alone.
+    async fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Failed> {
+        let (now, before) = self.api.consensus.read(|state, _| state.moment());
+        let mut succeeded = true;
+        for compare in &request.compare {
+            succeeded = succeeded && self.compare(compare, before).await?;
+        }
+        self.api
+            .consensus
+            .read(|state, _| state.check_ranges(request, succeeded))?;
+        let mut ranges = Vec::new();
+        for range in taken_ranges(request, succeeded) {
+            let mut cursor = self.open(|state| state.open_range_at(range, now, before))?;
+            let kvs = self.read(&mut cursor).await?;
+            ranges.push(cursor.answer(kvs));
+        }
+        Ok(answer_ranges(now, succeeded, ranges))
+    }
+
+    /// Whether a compare holds at a position.
+    async fn compare(&mut self, compare: &Compare, before: RevisionAt) -> Result<bool, Failed> {
+        let mut reader = self
+            .api
+            .consensus
+            .read(|state, _| state.open_compare(compare, before));
+        loop {
+            self.look(&mut reader.cursor, self.bounds())?;
+            let judged = reader.judge(self.store());
+            if let Some(holds) = self.api.consensus.checked(judged)? {
+                return Ok(holds);
+            }
+            self.pause().await;
+        }
+    }
+}
+
+/// One look: reads on, and keeps the store if there is more to read, from the index or from itself.
+fn look(
+    state: &State,
+    cursor: &mut RangeCursor,
+    bounds: Bounds,
+    view: &mut Option<SharedStore>,
+    store: &dyn Fn() -> SharedStore,
+) -> Result<(), Failed> {
+    state.read_on(cursor, bounds).map_err(|Overtaken| {
+        // A client's own revision may be compacted at any moment, and it is told so.
+        match cursor.is_of_the_past() {
+            true => Failed::Denied(Denied::COMPACTED),
+            false => Failed::Overtaken,
+        }
+    })?;
+    if view.is_none() && (!cursor.is_read() || cursor.needs_store()) {
+        *view = Some(store());
+    }
+    Ok(())
 }
 
 /// Lets other tasks of this thread run between two pieces.
@@ -88,94 +413,13 @@ async fn let_others_run() {
     .await;
 }
 
-/// A range in key order that is read piece by piece at one revision.
-struct Pieces {
-    request: RangeRequest,
-    revision: Revision,
-    /// Where the next piece begins; `None`: all is read.
-    next: Option<Bytes>,
-    /// Keys read so far.
-    taken: usize,
-    header: Option<ResponseHeader>,
-    count: i64,
-}
-
-impl Pieces {
-    /// Takes the first look: at most `keys` keys, the count, and the revision that every piece will show.
-    fn open(api: &Api, request: &RangeRequest, keys: usize) -> Result<(Pieces, RangeResponse), Denied> {
-        let limit = usize::try_from(request.limit).unwrap_or(0);
-        let keys = if limit == 0 { keys } else { keys.min(limit) };
-        let first = RangeRequest {
-            limit: keys as i64,
-            ..request.clone()
-        };
-        let mut response = whole(api, &first)?;
-        let now = response.header.as_ref().map_or(0, |header| header.revision);
-        let pieces = Pieces {
-            revision: if request.revision > 0 {
-                request.revision
-            } else {
-                now
-            },
-            next: if response.more {
-                response.kvs.last().map(|kv| after(&kv.key))
-            } else {
-                None
-            },
-            taken: response.kvs.len(),
-            header: response.header.take(),
-            count: response.count,
-            request: request.clone(),
-        };
-        (response.count, response.more) = (0, false);
-        Ok((pieces, response))
-    }
-
-    fn limit_left(&self) -> usize {
-        match usize::try_from(self.request.limit) {
-            Ok(limit) if limit > 0 => limit.saturating_sub(self.taken),
-            _ => usize::MAX,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.next.is_none() || self.limit_left() == 0
-    }
-
-    fn next(&mut self, api: &Api, keys: usize, bytes: usize) -> Result<Vec<KeyValue>, Denied> {
-        let Some(from) = self.next.take() else {
-            return Ok(Vec::new());
-        };
-        let bounds = (keys.min(self.limit_left()), bytes);
-        let look = api
-            .consensus
-            .read_store(|state, store| state.range_part(&self.request, &from, self.revision, bounds, store));
-        let part = look??;
-        self.next = part.next;
-        self.taken += part.kvs.len();
-        Ok(part.kvs)
-    }
-
-    /// Fills in what belongs to the range as a whole.
-    fn close(&self, response: &mut RangeResponse) {
-        response.header = self.header;
-        response.count = self.count;
-        response.more = self.next.is_some();
-    }
-}
-
-/// The smallest key behind `key`.
-fn after(key: &[u8]) -> Bytes {
-    [key, &[0]].concat().into()
-}
-
 /// The messages of a range stream.
 pub struct Chunks {
     api: Shared,
     request: RangeRequest,
     who: Caller,
     permit: Option<Permit>,
-    open: Option<Pieces>,
+    open: Option<(RangeCursor, Option<SharedStore>)>,
     keys: usize,
     done: bool,
 }
@@ -208,30 +452,29 @@ impl Chunks {
     }
 
     async fn next(&mut self) -> Result<RangeResponse, Denied> {
-        let bytes_max = self.api.options.max_request_bytes;
-        let mut response = match &mut self.open {
-            Some(open) => RangeResponse {
-                kvs: open.next(&self.api, self.keys, bytes_max)?,
-                ..Default::default()
-            },
-            None => {
-                if !self.request.serializable {
-                    self.api.consensus.read_barrier().await?;
-                }
-                self.permit = Some(self.api.permit_range(&self.request, &self.who).await?);
-                if !in_pieces(&self.request) {
-                    self.done = true;
-                    let mut response = whole(&self.api, &self.request)?;
-                    self.api.complete(&mut response.header);
-                    return Ok(response);
-                }
-                let (pieces, response) = Pieces::open(&self.api, &self.request, self.keys)?;
-                self.open = Some(pieces);
-                response
+        let api = self.api.clone();
+        let bytes_max = api.options.max_request_bytes;
+        if self.open.is_none() {
+            if !self.request.serializable {
+                api.consensus.read_barrier().await?;
             }
-        };
+            self.permit = Some(api.permit_range(&self.request, &self.who).await?);
+            if self.request.range_end.is_empty() || self.request.count_only {
+                self.done = true;
+                let mut response = local(&api, self.request.clone()).await?;
+                self.permit
+                    .as_ref()
+                    .map_or(Ok(()), |permit| api.confirm(permit))?;
+                api.complete(&mut response.header);
+                return Ok(response);
+            }
+        }
+        let mut response = self.chunk(&api, bytes_max).await.map_err(|failed| match failed {
+            Failed::Denied(denied) => denied,
+            Failed::Overtaken => Denied::COMPACTED,
+        })?;
         if let Some(permit) = &self.permit {
-            self.api.confirm(permit)?;
+            api.confirm(permit)?;
         }
         let bytes = response.encoded_len();
         if bytes < bytes_max / 2 {
@@ -239,13 +482,55 @@ impl Chunks {
         } else if bytes > bytes_max {
             self.keys = (self.keys / 2).max(1);
         }
-        if let Some(open) = &self.open
-            && open.is_done()
-        {
-            open.close(&mut response);
-            self.api.complete(&mut response.header);
-            self.done = true;
+        if self.done {
+            api.complete(&mut response.header);
         }
         Ok(response)
+    }
+
+    /// The next pairs; in the last chunk also what belongs to the range as a whole.
+    async fn chunk(&mut self, api: &Api, bytes: usize) -> Result<RangeResponse, Failed> {
+        let mut reading = Reading::new(api);
+        let within = |left: usize| Bounds {
+            entries: limits::LOOK_ENTRIES_MAX,
+            // Of the last pair that etcd's limit reads only its being there is wanted.
+            pairs: if left <= self.keys { left + 1 } else { self.keys },
+            bytes,
+        };
+        let mut cursor = match self.open.take() {
+            Some((mut cursor, view)) => {
+                reading.view = view;
+                let bounds = within(cursor.limit_left());
+                reading.look(&mut cursor, bounds)?;
+                cursor
+            }
+            None => {
+                let left = usize::try_from(self.request.limit)
+                    .ok()
+                    .filter(|&limit| limit > 0);
+                let bounds = within(left.unwrap_or(usize::MAX - 1));
+                reading.open_within(bounds, |state| state.open_range(&self.request))?
+            }
+        };
+        let mut kvs = Vec::new();
+        loop {
+            reading.take(&mut cursor, &mut kvs)?;
+            if cursor.is_read() || (!kvs.is_empty() && cursor.limit_left() > 0) {
+                break;
+            }
+            // Dead keys, or keys beyond the limit that are counted.
+            reading.pause().await;
+            let bounds = within(cursor.limit_left());
+            reading.look(&mut cursor, bounds)?;
+        }
+        if cursor.is_read() {
+            self.done = true;
+            return Ok(cursor.answer(kvs));
+        }
+        self.open = Some((cursor, reading.view));
+        Ok(RangeResponse {
+            kvs,
+            ..Default::default()
+        })
     }
 }

@@ -98,7 +98,7 @@ async fn read<T: Send + 'static>(
     look: impl FnOnce() -> Result<T, Broken> + Send + 'static,
 ) -> Result<T, Denied> {
     let found = api.env.run_blocking(look).await;
-    api.consensus.read_store(|_, _| found)
+    api.consensus.checked(found)
 }
 
 fn message(remaining: u64, blob: Bytes) -> SnapshotResponse {

@@ -1,11 +1,12 @@
 //! HashKV: etcd's checksum over the records, bit for bit, so that members, and tools of etcd, can compare.
 
+use bytes::Bytes;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::exchange::revision_key;
 use super::record::Record;
-use super::{State, kept};
+use super::{Overtaken, State, kept};
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, Denied, Revision, RevisionAt};
 
@@ -101,9 +102,42 @@ impl HashPlan {
     }
 }
 
+/// A plan in the making: the state is looked at in bounded pieces.
+pub struct HashPlanner {
+    revision: Revision,
+    compact_revision: Revision,
+    /// What a compaction at the revision would keep of the past, as etcd counts it here: of each living key the newest
+    /// change. Not the tombstone at that very revision, though compaction itself keeps it for watches.
+    kept: Vec<RevisionAt>,
+    /// What counts if no key lives at the revision.
+    kept_before: Vec<RevisionAt>,
+    is_any_living: bool,
+    next: Option<Bytes>,
+}
+
+impl HashPlanner {
+    /// The plan, when all keys have been looked at.
+    pub fn finish(self) -> Result<HashPlan, HashPlanner> {
+        if self.next.is_some() {
+            return Err(self);
+        }
+        let mut kept = if self.is_any_living {
+            self.kept
+        } else {
+            self.kept_before
+        };
+        kept.sort_unstable();
+        Ok(HashPlan {
+            revision: self.revision,
+            compact_revision: self.compact_revision,
+            kept: Kept::These(kept),
+        })
+    }
+}
+
 impl State {
-    /// How to hash all records up to `revision` (0: the current).
-    pub fn plan_hash(&self, revision: Revision) -> Result<HashPlan, Denied> {
+    /// Begins to plan how to hash all records up to `revision` (0: the current).
+    pub fn plan_hash(&self, revision: Revision) -> Result<HashPlanner, Denied> {
         let revision = if revision == 0 { self.revision } else { revision };
         if revision > self.revision {
             return Err(Denied::FUTURE_REVISION);
@@ -112,35 +146,53 @@ impl State {
         if revision > 0 && revision < self.compact_revision {
             return Err(Denied::COMPACTED);
         }
-        let mut kept = self.kept_at(revision);
-        if kept.is_empty() {
-            kept = self.kept_at(self.compact_revision);
-        }
-        kept.retain(|at| at.main <= self.compact_revision);
-        kept.sort_unstable();
-        Ok(HashPlan {
+        Ok(HashPlanner {
             revision,
             compact_revision: self.compact_revision,
-            kept: Kept::These(kept),
+            kept: Vec::new(),
+            kept_before: Vec::new(),
+            is_any_living: false,
+            next: Some(Bytes::new()),
         })
+    }
+
+    /// One look at up to `entries_max` keys.
+    pub fn plan_on(&self, planner: &mut HashPlanner, entries_max: usize) -> Result<(), Overtaken> {
+        if planner.compact_revision != self.compact_revision {
+            return Err(Overtaken);
+        }
+        let Some(from) = planner.next.take() else {
+            return Ok(());
+        };
+        let mut entries = 0;
+        self.index.visit(&from, None, |entry| {
+            if entries == entries_max {
+                planner.next = Some(Bytes::copy_from_slice(&entry.key));
+                return false;
+            }
+            entries += 1;
+            let living = |revision| entry.living_at(revision).map(|past| past.at());
+            let past = |at: &RevisionAt| at.main <= planner.compact_revision;
+            let newest = living(planner.revision);
+            planner.is_any_living |= newest.is_some();
+            planner.kept.extend(newest.filter(past));
+            if !planner.is_any_living {
+                planner.kept_before.extend(living(planner.compact_revision));
+            }
+            true
+        });
+        Ok(())
     }
 
     /// The hash of all records up to `revision`, at once.
     pub fn hash_kv(&self, revision: Revision, store: &dyn Read) -> Result<Result<KvHash, Denied>, Broken> {
-        match self.plan_hash(revision) {
-            Ok(plan) => plan.run(store).map(Ok),
-            Err(denied) => Ok(Err(denied)),
-        }
-    }
-
-    /// What a compaction at `revision` would keep of the past, as etcd counts it here: of each living key the newest
-    /// change. Not the tombstone at that very revision, though compaction itself keeps it for watches.
-    fn kept_at(&self, revision: Revision) -> Vec<RevisionAt> {
-        let mut kept = Vec::new();
-        self.index.visit(&[], None, |entry| {
-            kept.extend(entry.living_at(revision).map(|past| past.at()));
-            true
-        });
-        kept
+        let mut planner = match self.plan_hash(revision) {
+            Ok(planner) => planner,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let planned = self.plan_on(&mut planner, usize::MAX);
+        planned.expect("nothing is compacted within a look");
+        let plan = planner.finish().ok().expect("all was looked at");
+        plan.run(store).map(Ok)
     }
 }

@@ -19,7 +19,7 @@ mod compact;
 
 use bytes::Bytes;
 
-use crate::base::{Revision, RevisionAt};
+use crate::base::{Revision, RevisionAt, effort};
 use chunk::{CHUNK_KEYS_MAX, Chunk, count_living};
 
 /// One change of a key.
@@ -61,6 +61,11 @@ impl Past {
     }
 }
 
+/// The position behind all changes of a revision.
+pub fn behind(revision: Revision) -> RevisionAt {
+    RevisionAt::new(revision.saturating_add(1), 0)
+}
+
 /// Everything known of one key.
 #[derive(Debug)]
 pub struct Entry {
@@ -76,19 +81,21 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The newest change with `main` at most `revision`.
-    pub fn at(&self, revision: Revision) -> Option<Past> {
-        if self.newest.main <= revision {
-            return Some(self.newest);
-        }
-        let older = self.older()?;
-        let later = older.partition_point(|past| past.main <= revision);
-        older.get(later.checked_sub(1)?).copied()
+    /// The newest change before a position, unless the key is deleted there.
+    pub fn living(&self, before: RevisionAt) -> Option<Past> {
+        let past = if self.newest.at() < before {
+            self.newest
+        } else {
+            let older = self.older()?;
+            let later = older.partition_point(|past| past.at() < before);
+            older.get(later.checked_sub(1)?).copied()?
+        };
+        Some(past).filter(|past| !past.is_tombstone())
     }
 
-    /// [`at`](Self::at), unless the key is deleted there.
+    /// The newest change with `main` at most `revision`, unless the key is deleted there.
     pub fn living_at(&self, revision: Revision) -> Option<Past> {
-        self.at(revision).filter(|past| !past.is_tombstone())
+        self.living(behind(revision))
     }
 
     pub fn is_living(&self) -> bool {
@@ -231,25 +238,49 @@ impl Index {
 
     /// Visits the entries of `from..to` in key order until `visit` says stop (`false`).
     pub fn visit<'a>(&'a self, from: &[u8], to: Option<&[u8]>, mut visit: impl FnMut(&'a Entry) -> bool) {
-        for (_, entries) in self.spans(from, to) {
-            for entry in entries {
-                if !visit(entry) {
-                    return;
-                }
-            }
-        }
+        let mut visited = 0;
+        self.spans(from, to).all(|(_, entries)| {
+            entries.iter().all(|entry| {
+                visited += 1;
+                visit(entry)
+            })
+        });
+        effort::spend(visited);
     }
 
     /// Keys of `from..to` that live at `revision`.
     pub fn count(&self, from: &[u8], to: Option<&[u8]>, revision: Revision) -> usize {
-        let living = |(chunk, entries): (&Chunk, &[Entry])| {
-            if entries.len() == chunk.entries.len() {
-                chunk.living_at(revision)
-            } else {
-                count_living(entries, revision)
+        let (count, rest) = self.count_some(from, to, behind(revision), usize::MAX);
+        debug_assert!(rest.is_none(), "no count is that long");
+        count
+    }
+
+    /// Keys of `from..to` that live before a position, until about `effort_max` chunks and entries were looked at: how many,
+    /// and the key to go on with.
+    pub fn count_some(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        before: RevisionAt,
+        effort_max: usize,
+    ) -> (usize, Option<&[u8]>) {
+        let (mut count, mut spent) = (0, 0);
+        let mut rest = None;
+        for (chunk, entries) in self.spans(from, to) {
+            if spent >= effort_max {
+                rest = entries.first().map(|entry| entry.key.as_ref());
+                break;
             }
-        };
-        self.spans(from, to).map(living).sum()
+            let summed = entries.len() == chunk.entries.len() && chunk.latest < before.main;
+            count += if summed {
+                chunk.living
+            } else {
+                count_living(entries, before)
+            };
+            spent += if summed { 1 } else { entries.len().max(1) };
+        }
+        effort::spend(spent);
+        (count, rest)
     }
 
     /// Bytes of the records that are in memory.

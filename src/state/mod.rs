@@ -28,8 +28,10 @@ mod open;
 mod pending;
 mod range;
 mod record;
+pub mod space;
 mod tally;
 mod txn;
+mod unread;
 mod write;
 
 #[cfg(test)]
@@ -38,16 +40,21 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use auth::{Auth, Login};
-pub use hash::{HashPlan, KvHash};
+pub use hash::{HashPlan, HashPlanner, KvHash};
+pub use history::history;
 pub use lease::Lease;
 pub use pending::Pending;
+pub use range::{Bounds, Overtaken, Picked, RangeCursor};
 pub use tally::{Tally, kind};
+pub use txn::{CompareCursor, answer_ranges, taken_ranges};
+pub use unread::{Filled, Part, SharedStore, Unread};
 
 use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, RevisionAt};
 use crate::proto::command::{Header, command::Request};
 use crate::proto::{authpb, etcdserverpb as pb, membershippb, mvccpb};
 use digest::Digest;
 use index::Index;
+use unread::Asked;
 
 /// Where a command stands in the raft log. Commands of one entry share a position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -65,6 +72,8 @@ pub struct Outcome {
     pub revision: Revision,
     /// The changes of this command in order, as watchers see them (without `prev_kv`).
     pub events: Vec<mvccpb::Event>,
+    /// Pairs that the answer still lacks.
+    pub unread: Unread,
 }
 
 /// The answers of commands. Headers carry only the revision; the server adds the rest.
@@ -160,7 +169,8 @@ impl State {
         }
     }
 
-    /// Applies one command. `who`: the client that asks; `None`: a member itself, which may do everything.
+    /// Applies one command. `who`: the client that asks; `None`: a member itself, which may do everything. `asked`: somebody waits
+    /// here for the answer; without, it lacks its pairs, and everything else is the same.
     ///
     /// # Errors
     /// The store contradicts the index; the member must stop.
@@ -170,8 +180,10 @@ impl State {
         who: Option<&Header>,
         request: &Request,
         store: &mut Pending<'_>,
+        asked: bool,
     ) -> Result<Outcome, Broken> {
         self.step(at);
+        let mut asked = asked.then(Asked::new);
         let mut changes = Changes {
             begin: self.revision,
             events: Vec::new(),
@@ -180,7 +192,7 @@ impl State {
         let refused = self.refused_by_alarm(request).map_or_else(permitted, Err);
         let answer = match refused {
             Err(denied) => Err(denied),
-            Ok(()) => self.dispatch(at, request, &mut changes, store)?,
+            Ok(()) => self.dispatch(at, request, &mut changes, store, asked.as_mut())?,
         };
         assert!(
             answer.is_ok() || changes.events.is_empty(),
@@ -191,6 +203,7 @@ impl State {
             answer,
             revision: self.revision,
             events: changes.events,
+            unread: asked.map(Asked::into_unread).unwrap_or_default(),
         })
     }
 
@@ -200,17 +213,18 @@ impl State {
         request: &Request,
         changes: &mut Changes,
         store: &mut Pending<'_>,
+        asked: Option<&mut Asked>,
     ) -> Result<Result<Answer, Denied>, Broken> {
         Ok(match request {
             Request::Range(request) => self.range(request, store)?.map(Answer::Range),
             Request::Put(request) => match self.check_put(request) {
                 Err(denied) => Err(denied),
-                Ok(()) => Ok(Answer::Put(self.put(request, changes, store)?)),
+                Ok(()) => Ok(Answer::Put(self.put(request, changes, store, asked.is_some())?)),
             },
-            Request::DeleteRange(request) => {
-                Ok(Answer::DeleteRange(self.delete_range(request, changes, store)?))
-            }
-            Request::Txn(request) => self.apply_txn(request, changes, store)?.map(Answer::Txn),
+            Request::DeleteRange(request) => Ok(Answer::DeleteRange(
+                self.delete_range(request, changes, store, asked)?,
+            )),
+            Request::Txn(request) => self.apply_txn(request, changes, store, asked)?.map(Answer::Txn),
             Request::Compaction(request) => self
                 .compact(request.revision, store)?
                 .map(|()| Answer::Compaction),

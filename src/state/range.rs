@@ -1,4 +1,16 @@
-//! Ranges: which keys, at which revision, filtered, sorted and cut as etcd does it.
+//! Ranges: which keys, at which position of history, filtered, sorted and cut as etcd does it.
+//!
+//! ```text
+//!   open_range ─► read_on ─► read_on ─► … ─► close ─► take ─► take ─► answer
+//!   (state)       (state, each bounded)      (what was picked; records from the cache, else from a store or a view)
+//! ```
+//!
+//! A range is read by a [`RangeCursor`] that stands at one position: what is written after it does not show. Only
+//! [`open_range`](State::open_range) and [`read_on`](State::read_on) look at the state, and no look is longer than its
+//! bounds, however many keys there are: so a member serves others in between. The state picks from its index alone and never
+//! reads the store. Of a range that is sorted or filtered, and limited, no more is kept than the limit asks for.
+//!
+//! A compaction can pass the position between two looks. Then the cursor is [`Overtaken`].
 
 use std::cmp::Ordering;
 
@@ -6,14 +18,17 @@ use bytes::Bytes;
 
 use super::State;
 use super::check::{RangeEnd, has_revision_filter};
-use super::index::{Entry, Past};
+use super::index::{Entry, Past, behind};
 use super::record::Record;
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, Denied, Revision};
+use crate::base::{Broken, Denied, Revision, RevisionAt, effort};
 use crate::proto::etcdserverpb::{
     RangeRequest, RangeResponse, ResponseHeader, range_request::SortOrder, range_request::SortTarget,
 };
 use crate::proto::mvccpb::KeyValue;
+
+/// Pairs beyond twice the limit that are kept before they are sorted and cut.
+const KEPT_SLACK: usize = 1_000;
 
 /// A header that carries only a revision; the server adds the rest.
 pub(super) fn header(revision: Revision) -> Option<ResponseHeader> {
@@ -23,150 +38,414 @@ pub(super) fn header(revision: Revision) -> Option<ResponseHeader> {
     })
 }
 
-/// A part of a range.
-pub struct Part {
-    pub kvs: Vec<KeyValue>,
-    /// The key to go on with; `None`: there is no more.
-    pub next: Option<Bytes>,
+/// How much one look may take in.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Entries of the index that are looked at.
+    pub entries: usize,
+    /// Pairs that are picked.
+    pub pairs: usize,
+    /// Bytes of their records; one may be larger.
+    pub bytes: usize,
+}
+
+impl Bounds {
+    pub const NONE: Bounds = Bounds {
+        entries: usize::MAX,
+        pairs: usize::MAX,
+        bytes: usize::MAX,
+    };
+}
+
+/// A compaction has passed the position of a cursor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Overtaken;
+
+/// A pair that was picked, and as much of it as was in memory.
+#[derive(Clone, Debug)]
+pub struct Picked {
+    past: Past,
+    found: Found,
+}
+
+#[derive(Clone, Debug)]
+enum Found {
+    Pair(KeyValue),
+    Encoded(Bytes),
+    /// It has to be read. The lease is known of a key's newest change.
+    Stored {
+        lease: Option<i64>,
+    },
+}
+
+impl Picked {
+    pub(super) fn new(entry: &Entry, past: Past) -> Picked {
+        let is_newest = past == entry.newest;
+        let found = match &entry.cached {
+            Some(cached) if is_newest => Found::Encoded(cached.clone()),
+            _ => Found::Stored {
+                lease: is_newest.then_some(entry.lease),
+            },
+        };
+        Picked { past, found }
+    }
+
+    /// The pair, decoded, and read if need be.
+    fn pair(&mut self, store: Option<&dyn Read>) -> Result<&KeyValue, Broken> {
+        let at = self.past.at();
+        let encoded = match &self.found {
+            Found::Pair(_) => None,
+            Found::Encoded(encoded) => Some(encoded.clone()),
+            Found::Stored { .. } => Some(read_record(at, store)?),
+        };
+        if let Some(encoded) = encoded {
+            self.found = Found::Pair(Record::decode(at, encoded)?.kv);
+        }
+        match &self.found {
+            Found::Pair(pair) => Ok(pair),
+            Found::Encoded(_) | Found::Stored { .. } => unreachable!("it was decoded just now"),
+        }
+    }
+
+    pub fn into_pair(mut self, store: Option<&dyn Read>) -> Result<KeyValue, Broken> {
+        self.pair(store)?;
+        match self.found {
+            Found::Pair(pair) => Ok(pair),
+            Found::Encoded(_) | Found::Stored { .. } => unreachable!("it was decoded just now"),
+        }
+    }
+
+    pub fn is_stored(&self) -> bool {
+        matches!(self.found, Found::Stored { .. })
+    }
+
+    /// The lease of the pair, which is read only if the index does not know it.
+    pub(super) fn lease(self, store: Option<&dyn Read>) -> Result<i64, Broken> {
+        match self.found {
+            Found::Stored { lease: Some(lease) } => Ok(lease),
+            _ => Ok(self.into_pair(store)?.lease),
+        }
+    }
+
+    /// The value of what was decoded before.
+    fn value(&self) -> &Bytes {
+        match &self.found {
+            Found::Pair(pair) => &pair.value,
+            Found::Encoded(_) | Found::Stored { .. } => {
+                unreachable!("values that are compared were decoded before")
+            }
+        }
+    }
+
+    pub(super) fn past(&self) -> Past {
+        self.past
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.found {
+            Found::Pair(pair) => pair.key.len() + pair.value.len(),
+            Found::Encoded(_) | Found::Stored { .. } => self.past.bytes as usize,
+        }
+    }
+}
+
+fn read_record(at: RevisionAt, store: Option<&dyn Read>) -> Result<Bytes, Broken> {
+    effort::spend(1);
+    let found = store.map_or(Ok(None), |store| store.get(Space::Records, &at.to_bytes()))?;
+    found.ok_or_else(|| Broken::new(format!("record {}_{} is missing", at.main, at.sub)))
+}
+
+/// A range that is being read. See the module.
+#[derive(Clone, Debug)]
+pub struct RangeCursor {
+    request: RangeRequest,
+    /// Every change before this one shows, and no other.
+    before: RevisionAt,
+    /// What the answer's header says.
+    now: Revision,
+    /// Where the next look begins; `None`: all is read.
+    next: Option<Bytes>,
+    /// Pairs of the range that are picked at most, as etcd's limit cuts.
+    picks_left: usize,
+    /// Keys of the range so far, whatever the filters say.
+    count: usize,
+    /// Those that the filters let pass.
+    matched: usize,
+    picked: Vec<Picked>,
+    /// Pairs that were taken out.
+    taken: usize,
+    /// Of what is kept, what the last [`digest`](Self::digest) left.
+    digested: usize,
+}
+
+impl RangeCursor {
+    /// Whether the whole range has been looked at.
+    pub fn is_read(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// Whether a client's range at an explicit revision is read, which may be refused as compacted at any moment.
+    pub fn is_of_the_past(&self) -> bool {
+        self.request.revision > 0
+    }
+
+    /// Whether something that was picked is to be read from a store.
+    pub fn needs_store(&self) -> bool {
+        self.picked.iter().any(Picked::is_stored)
+    }
+
+    /// Whether pairs can be given out before all is read: what comes later comes behind them.
+    pub fn is_in_key_order(&self) -> bool {
+        effective_order(&self.request) == SortOrder::None
+    }
+
+    /// Pairs that may still be taken out.
+    pub fn limit_left(&self) -> usize {
+        self.limit().saturating_sub(self.taken)
+    }
+
+    /// What was picked and is not taken yet.
+    pub fn kept(&self) -> usize {
+        self.picked.len()
+    }
+
+    /// Bytes of what was picked and is not taken yet.
+    pub fn kept_bytes(&self) -> usize {
+        self.picked.iter().map(Picked::bytes).sum()
+    }
+
+    fn limit(&self) -> usize {
+        let limit = usize::try_from(self.request.limit)
+            .ok()
+            .filter(|&limit| limit > 0);
+        limit.unwrap_or(usize::MAX)
+    }
+
+    /// To be called after each look, without the state: cuts what is kept, if it is more than the limit asks for. Reads the
+    /// values that the order goes by from `store`, which has to be there if [`needs_store`](Self::needs_store).
+    pub fn digest(&mut self, store: Option<&dyn Read>) -> Result<(), Broken> {
+        if self.is_by_value() {
+            for picked in self.picked.iter_mut().skip(self.digested) {
+                picked.pair(store)?;
+            }
+        }
+        let kept_max = self.limit().saturating_mul(2).saturating_add(KEPT_SLACK);
+        if !self.is_in_key_order() && self.picked.len() > kept_max {
+            self.order();
+        }
+        self.digested = self.picked.len();
+        Ok(())
+    }
+
+    fn is_by_value(&self) -> bool {
+        !self.is_in_key_order() && self.request.sort_target() == SortTarget::Value
+    }
+
+    /// Sorts what is kept and cuts it to the limit. Ties are in key order: what was kept from earlier looks stands first,
+    /// and sorting is stable.
+    pub fn order(&mut self) {
+        let limit = self.limit();
+        let order = effective_order(&self.request);
+        match (order, self.request.sort_target()) {
+            (SortOrder::None, _) => {
+                self.picked.truncate(self.limit_left());
+                return;
+            }
+            // Picked in key order: the last are the first. They are turned round at the end.
+            (_, SortTarget::Key) => {
+                let excess = self.picked.len().saturating_sub(limit);
+                self.picked.drain(..excess);
+                return;
+            }
+            (_, target) => self.picked.sort_by(|a, b| {
+                let ordering = match target {
+                    SortTarget::Version => a.past.version.cmp(&b.past.version),
+                    SortTarget::Create => a.past.create.cmp(&b.past.create),
+                    SortTarget::Mod => a.past.main().cmp(&b.past.main()),
+                    SortTarget::Value => a.value().cmp(b.value()),
+                    SortTarget::Key => unreachable!("its own case"),
+                };
+                directed(order, ordering)
+            }),
+        }
+        self.picked.truncate(limit);
+    }
+
+    /// All is read and ordered: turns round what is sorted by key, from the last to the first.
+    pub fn close(&mut self) {
+        self.order();
+        if self.request.sort_target() == SortTarget::Key && !self.is_in_key_order() {
+            self.picked.reverse();
+        }
+    }
+
+    /// Takes out up to `pairs` pairs, or `bytes` bytes: of a range in key order at any time, of others after
+    /// [`close`](Self::close).
+    pub fn take(
+        &mut self,
+        pairs: usize,
+        bytes: usize,
+        store: Option<&dyn Read>,
+    ) -> Result<Vec<KeyValue>, Broken> {
+        // Of the last pair that etcd's limit reads only its being there is wanted.
+        let pairs = pairs.min(self.limit_left()).min(self.picked.len());
+        let mut size = 0;
+        let within = self.picked.iter().take(pairs).take_while(|picked| {
+            let fits = size < bytes;
+            size += picked.bytes();
+            fits
+        });
+        let pairs = within.count();
+        self.taken += pairs;
+        let pair = |picked: Picked| {
+            let mut kv = picked.into_pair(store)?;
+            if self.request.keys_only {
+                kv.value = Bytes::new();
+            }
+            Ok(kv)
+        };
+        self.picked.drain(..pairs).map(pair).collect()
+    }
+
+    /// The answer around `kvs`, which were taken out.
+    pub fn answer(&self, kvs: Vec<KeyValue>) -> RangeResponse {
+        RangeResponse {
+            header: header(self.now),
+            kvs,
+            more: !self.request.count_only && self.matched > self.limit(),
+            count: self.count as i64,
+        }
+    }
+
+    /// Takes out what was picked as it was picked: for compares, which want no answer.
+    pub fn take_picked(&mut self) -> Vec<Picked> {
+        std::mem::take(&mut self.picked)
+    }
 }
 
 impl State {
-    /// A read of the local state. `Err(Broken)` if a record that must exist is missing or damaged.
+    /// A read of the local state, in one look. `Err(Broken)` if a record that must exist is missing or damaged.
     pub fn range(
         &self,
         request: &RangeRequest,
         store: &dyn Read,
     ) -> Result<Result<RangeResponse, Denied>, Broken> {
-        self.range_at(request, self.revision, store)
+        match self.open_range(request) {
+            Ok(cursor) => self.read_to_end(cursor, store).map(Ok),
+            Err(denied) => Ok(Err(denied)),
+        }
     }
 
-    /// [`range`](Self::range), where `now` counts as the current revision (inside a transaction).
-    pub(super) fn range_at(
+    pub(super) fn read_to_end(&self, cursor: RangeCursor, store: &dyn Read) -> Result<RangeResponse, Broken> {
+        let read = self.read_rest(cursor, store)?;
+        let (cursor, kvs) = read.expect("nothing is compacted within a look");
+        Ok(cursor.answer(kvs))
+    }
+
+    /// Reads all that is left, in one look; `None`: it is compacted.
+    pub fn read_rest(
+        &self,
+        mut cursor: RangeCursor,
+        store: &dyn Read,
+    ) -> Result<Option<(RangeCursor, Vec<KeyValue>)>, Broken> {
+        while !cursor.is_read() {
+            if self.read_on(&mut cursor, Bounds::NONE).is_err() {
+                return Ok(None);
+            }
+        }
+        cursor.digest(Some(store))?;
+        cursor.close();
+        let kvs = cursor.take(usize::MAX, usize::MAX, Some(store))?;
+        Ok(Some((cursor, kvs)))
+    }
+
+    /// The current revision, and the position behind it.
+    pub fn moment(&self) -> (Revision, RevisionAt) {
+        (self.revision, behind(self.revision))
+    }
+
+    /// A cursor for a range that a client asks for now.
+    pub fn open_range(&self, request: &RangeRequest) -> Result<RangeCursor, Denied> {
+        self.open_range_at(request, self.revision, behind(self.revision))
+    }
+
+    /// [`open_range`](Self::open_range), where `now` counts as the current revision, and everything before `before` is done.
+    pub fn open_range_at(
         &self,
         request: &RangeRequest,
         now: Revision,
-        store: &dyn Read,
-    ) -> Result<Result<RangeResponse, Denied>, Broken> {
-        if let Err(denied) = self.check_revision(request.revision, now) {
-            return Ok(Err(denied));
-        }
-        let revision = if request.revision <= 0 {
-            now
-        } else {
-            request.revision
-        };
-        let mut response = RangeResponse {
-            header: header(now),
-            ..RangeResponse::default()
-        };
-        if request.count_only {
-            response.count = self.count_range(&request.key, &request.range_end, revision) as i64;
-            return Ok(Ok(response));
-        }
-        let (mut picked, count) = self.pick(request, revision);
-        response.count = count as i64;
-        picked.retain(|(_, past)| passes(request, past));
-        let order = effective_order(request);
+        before: RevisionAt,
+    ) -> Result<RangeCursor, Denied> {
+        self.check_revision(request.revision, now)?;
         let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0);
-        let limit = limit.unwrap_or(usize::MAX);
-        response.more = picked.len() > limit;
-        if request.sort_target() == SortTarget::Value && order != SortOrder::None {
-            response.kvs = self.sorted_by_value(&picked, order, limit, store)?;
-        } else {
-            sort(request.sort_target(), order, &mut picked);
-            picked.truncate(limit);
-            response.kvs = picked
-                .into_iter()
-                .map(|(entry, past)| self.asked_value(request, entry, past, store))
-                .collect::<Result<_, _>>()?;
-        }
-        if request.keys_only {
-            response.kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-        }
-        Ok(Ok(response))
-    }
-
-    /// The keys an answer is made from, in key order, and how many there are in the range.
-    fn pick<'a>(&'a self, request: &RangeRequest, revision: Revision) -> (Vec<(&'a Entry, Past)>, usize) {
         // One more than the limit, as etcd: without an order it sorts what it has read, and only then cuts.
-        let read_max = match usize::try_from(request.limit) {
-            Ok(limit) if limit > 0 && is_cut_in_key_order(request) => limit.saturating_add(1),
+        let picks_left = match limit {
+            _ if request.count_only => 0,
+            Some(limit) if is_cut_in_key_order(request) => limit.saturating_add(1),
             _ => usize::MAX,
         };
-        let mut picked = Vec::new();
-        let mut rest = None;
-        self.visit_range(&request.key, &request.range_end, |entry| {
-            if picked.len() == read_max {
-                rest = Some(entry);
-                return false;
-            }
-            picked.extend(entry.living_at(revision).map(|past| (entry, past)));
-            true
-        });
-        let uncounted = rest.map_or(0, |entry| {
-            self.count_range(&entry.key, &request.range_end, revision)
-        });
-        let count = picked.len() + uncounted;
-        (picked, count)
+        Ok(RangeCursor {
+            before: match request.revision {
+                ..=0 => before,
+                revision => behind(revision),
+            },
+            now,
+            next: Some(request.key.clone()),
+            picks_left,
+            count: 0,
+            matched: 0,
+            picked: Vec::new(),
+            taken: 0,
+            digested: 0,
+            request: request.clone(),
+        })
     }
 
-    fn sorted_by_value(
-        &self,
-        picked: &[(&Entry, Past)],
-        order: SortOrder,
-        limit: usize,
-        store: &dyn Read,
-    ) -> Result<Vec<KeyValue>, Broken> {
-        let pairs = picked
-            .iter()
-            .map(|&(entry, past)| self.key_value(entry, past, store));
-        let mut kvs = pairs.collect::<Result<Vec<_>, _>>()?;
-        kvs.sort_by(|a, b| directed(order, a.value.cmp(&b.value)));
-        kvs.truncate(limit);
-        Ok(kvs)
-    }
-
-    /// A part of a range in key order at `revision`, for answers that are too large for one look: pairs from `key`
-    /// on, until they pass `keys_max` or `bytes_max`.
-    pub fn range_part(
-        &self,
-        request: &RangeRequest,
-        key: &[u8],
-        revision: Revision,
-        (keys_max, bytes_max): (usize, usize),
-        store: &dyn Read,
-    ) -> Result<Result<Part, Denied>, Broken> {
-        if let Err(denied) = self.check_revision(revision, self.revision) {
-            return Ok(Err(denied));
+    /// One look: picks the next pairs, and counts on once the limit is reached.
+    pub fn read_on(&self, cursor: &mut RangeCursor, bounds: Bounds) -> Result<(), Overtaken> {
+        if cursor.before.main.saturating_sub(1) < self.compact_revision {
+            return Err(Overtaken);
         }
-        let (mut kvs, mut bytes) = (Vec::new(), 0);
-        let mut resume = None;
-        let mut damaged = None;
-        self.visit_range(key, &request.range_end, |entry| {
-            let Some(past) = entry.living_at(revision) else {
+        let Some(from) = cursor.next.take() else {
+            return Ok(());
+        };
+        let (request, before) = (&cursor.request, cursor.before);
+        let (mut entries, mut pairs, mut bytes) = (0, 0, 0);
+        let mut stopped = None;
+        self.visit_range(&from, &request.range_end, |entry| {
+            let mut stop = || {
+                stopped = Some(Bytes::copy_from_slice(&entry.key));
+                false
+            };
+            if entries >= bounds.entries {
+                return stop();
+            }
+            entries += 1;
+            let Some(past) = entry.living(before) else {
                 return true;
             };
-            if kvs.len() >= keys_max || bytes >= bytes_max {
-                resume = Some(Bytes::copy_from_slice(&entry.key));
-                return false;
+            if pairs >= bounds.pairs || bytes >= bounds.bytes || cursor.picks_left == 0 {
+                return stop();
             }
-            let kv = self.asked_value(request, entry, past, store);
-            match kv {
-                Ok(kv) => {
-                    bytes += kv.key.len() + kv.value.len();
-                    kvs.push(kv);
-                    true
-                }
-                Err(broken) => {
-                    damaged = Some(broken);
-                    false
-                }
+            cursor.count += 1;
+            if passes(request, &past) {
+                let picked = pick(request, entry, past);
+                (cursor.matched, pairs, bytes) = (cursor.matched + 1, pairs + 1, bytes + picked.bytes());
+                cursor.picked.push(picked);
+                cursor.picks_left -= 1;
             }
+            true
         });
-        match damaged {
-            Some(broken) => Err(broken),
-            None => Ok(Ok(Part { kvs, next: resume })),
+        cursor.next = stopped;
+        if cursor.picks_left == 0
+            && let Some(from) = cursor.next.take()
+        {
+            let effort_max = bounds.entries.saturating_sub(entries).max(1);
+            let (count, rest) = self.count_some(&from, &request.range_end, before, effort_max);
+            cursor.count += count;
+            cursor.next = rest.map(Bytes::copy_from_slice);
         }
+        Ok(())
     }
 
     /// Future, compacted, or fine.
@@ -198,45 +477,39 @@ impl State {
         }
     }
 
-    fn count_range(&self, key: &[u8], end: &[u8], revision: Revision) -> usize {
+    fn count_some(
+        &self,
+        key: &[u8],
+        end: &[u8],
+        before: RevisionAt,
+        effort_max: usize,
+    ) -> (usize, Option<&[u8]>) {
         match RangeEnd::of(end) {
             RangeEnd::Single => {
                 let entry = self.index.get(key);
-                usize::from(entry.is_some_and(|entry| entry.living_at(revision).is_some()))
+                let lives = entry.is_some_and(|entry| entry.living(before).is_some());
+                (usize::from(lives), None)
             }
-            RangeEnd::Open => self.index.count(key, None, revision),
-            RangeEnd::Before(end) if key < end => self.index.count(key, Some(end), revision),
-            RangeEnd::Before(_) => 0,
-        }
-    }
-
-    /// The pair, or what keys_only leaves of it.
-    fn asked_value(
-        &self,
-        request: &RangeRequest,
-        entry: &Entry,
-        past: Past,
-        store: &dyn Read,
-    ) -> Result<KeyValue, Broken> {
-        // etcd 3.7 answers keys_only from its index alone, which knows no lease, unless it sorts by value.
-        if request.keys_only && request.sort_target() != SortTarget::Value {
-            Ok(without_value(entry, past))
-        } else {
-            self.key_value(entry, past, store)
+            RangeEnd::Open => self.index.count_some(key, None, before, effort_max),
+            RangeEnd::Before(end) if key < end => self.index.count_some(key, Some(end), before, effort_max),
+            RangeEnd::Before(_) => (0, None),
         }
     }
 
     /// The pair that a change made: from the cache, or from the store.
     pub(super) fn key_value(&self, entry: &Entry, past: Past, store: &dyn Read) -> Result<KeyValue, Broken> {
-        let at = past.at();
-        let record = match &entry.cached {
-            Some(cached) if past == entry.newest => cached.clone(),
-            _ => store
-                .get(Space::Records, &at.to_bytes())?
-                .ok_or_else(|| Broken::new(format!("record {}_{} is missing", at.main, at.sub)))?,
-        };
-        Ok(Record::decode(at, record)?.kv)
+        Picked::new(entry, past).into_pair(Some(store))
     }
+}
+
+/// What a range wants of a pair.
+fn pick(request: &RangeRequest, entry: &Entry, past: Past) -> Picked {
+    // etcd 3.7 answers keys_only from its index alone, which knows no lease, unless it sorts by value.
+    if request.keys_only && request.sort_target() != SortTarget::Value {
+        let found = Found::Pair(without_value(entry, past));
+        return Picked { past, found };
+    }
+    Picked::new(entry, past)
 }
 
 fn without_value(entry: &Entry, past: Past) -> KeyValue {
@@ -283,21 +556,4 @@ fn directed(order: SortOrder, ordering: Ordering) -> Ordering {
         SortOrder::Descend => ordering.reverse(),
         SortOrder::None | SortOrder::Ascend => ordering,
     }
-}
-
-/// Sorts by what the index knows.
-fn sort(target: SortTarget, order: SortOrder, picked: &mut [(&Entry, Past)]) {
-    if order == SortOrder::None {
-        return;
-    }
-    picked.sort_by(|(a, a_past), (b, b_past)| {
-        let ordering = match target {
-            SortTarget::Key => a.key.cmp(&b.key),
-            SortTarget::Version => a_past.version.cmp(&b_past.version),
-            SortTarget::Create => a_past.create.cmp(&b_past.create),
-            SortTarget::Mod => a_past.main().cmp(&b_past.main()),
-            SortTarget::Value => unreachable!("values are not in the index: sorted_by_value"),
-        };
-        directed(order, ordering)
-    });
 }

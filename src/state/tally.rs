@@ -219,6 +219,7 @@ mod tests {
             answer,
             revision: 1,
             events: Vec::new(),
+            unread: Default::default(),
         };
         let request = Request::Put(PutRequest {
             prev_kv: true,

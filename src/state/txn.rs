@@ -7,14 +7,15 @@ use std::cmp::Ordering;
 
 use super::check::RangeEnd;
 use super::index::Entry;
-use super::range::header;
+use super::range::{Picked, RangeCursor, header};
+use super::unread::Asked;
 use super::{Changes, Pending, State};
 use crate::base::kv::Read;
-use crate::base::{Broken, Denied, Revision};
+use crate::base::{Broken, Denied, Revision, RevisionAt};
 use crate::proto::etcdserverpb::{
-    Compare, DeleteRangeResponse, PutResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
-    compare::CompareResult, compare::CompareTarget, compare::TargetUnion, request_op::Request,
-    response_op::Response,
+    Compare, DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseOp,
+    TxnRequest, TxnResponse, compare::CompareResult, compare::CompareTarget, compare::TargetUnion,
+    request_op::Request, response_op::Response,
 };
 
 /// The branches a transaction takes: of each level whether its compares held, nested ones in order.
@@ -23,8 +24,53 @@ struct Path {
     nested: Vec<Path>,
 }
 
+/// A compare that is read in bounded looks.
+pub struct CompareCursor<'a> {
+    compare: &'a Compare,
+    pub cursor: RangeCursor,
+    found: bool,
+}
+
+impl CompareCursor<'_> {
+    /// To be called after each look: whether the compare holds, once that is known. `store` has to be there if the cursor needs
+    /// one.
+    pub fn judge(&mut self, store: Option<&dyn Read>) -> Result<Option<bool>, Broken> {
+        for picked in self.cursor.take_picked() {
+            self.found = true;
+            if !holds_for(self.compare, Some(picked), store)? {
+                return Ok(Some(false));
+            }
+        }
+        Ok(match (self.cursor.is_read(), self.found) {
+            (false, _) => None,
+            (true, true) => Some(true),
+            (true, false) => Some(holds_for(self.compare, None, store)?),
+        })
+    }
+}
+
+/// The ranges of a transaction that has no other operations.
+pub fn taken_ranges(request: &TxnRequest, succeeded: bool) -> impl Iterator<Item = &RangeRequest> {
+    let nested = Vec::new();
+    let ops = taken(request, &Path { succeeded, nested });
+    ops.iter().filter_map(|op| match &op.request {
+        Some(Request::RequestRange(range)) => Some(range),
+        _ => None,
+    })
+}
+
+/// The answer to a transaction that has no other operations.
+pub fn answer_ranges(now: Revision, succeeded: bool, ranges: Vec<RangeResponse>) -> TxnResponse {
+    let ranges = ranges.into_iter().map(Response::ResponseRange);
+    TxnResponse {
+        header: header(now),
+        succeeded,
+        responses: ranges.map(answer).collect(),
+    }
+}
+
 impl State {
-    /// A transaction of ranges alone, on the local state.
+    /// A transaction of ranges alone, on the local state. alone, on the local state.
     pub fn read_txn(
         &self,
         request: &TxnRequest,
@@ -34,21 +80,34 @@ impl State {
         if let Err(denied) = self.check_path(request, &path) {
             return Ok(Err(denied));
         }
-        let mut responses = Vec::new();
-        for op in taken(request, &path) {
-            let Some(Request::RequestRange(range)) = &op.request else {
-                continue;
-            };
+        let mut ranges = Vec::new();
+        for range in taken_ranges(request, path.succeeded) {
             match self.range(range, store)? {
-                Ok(response) => responses.push(answer(Response::ResponseRange(response))),
+                Ok(response) => ranges.push(response),
                 Err(denied) => return Ok(Err(denied)),
             }
         }
-        Ok(Ok(TxnResponse {
-            header: header(self.revision),
-            succeeded: path.succeeded,
-            responses,
-        }))
+        Ok(Ok(answer_ranges(self.revision, path.succeeded, ranges)))
+    }
+
+    /// Begins to read a compare at the position before `before`.
+    pub fn open_compare<'a>(&self, compare: &'a Compare, before: RevisionAt) -> CompareCursor<'a> {
+        let range = RangeRequest {
+            key: compare.key.clone(),
+            range_end: compare.range_end.clone(),
+            ..RangeRequest::default()
+        };
+        let cursor = self.open_range_at(&range, 0, before);
+        CompareCursor {
+            compare,
+            cursor: cursor.expect("no revision was asked for"),
+            found: false,
+        }
+    }
+
+    /// Whether the ranges of a transaction that has no other operations can be read.
+    pub fn check_ranges(&self, request: &TxnRequest, succeeded: bool) -> Result<(), Denied> {
+        taken_ranges(request, succeeded).try_for_each(|range| self.check_txn_revision(range.revision))
     }
 
     pub(super) fn apply_txn(
@@ -56,12 +115,13 @@ impl State {
         request: &TxnRequest,
         changes: &mut Changes,
         store: &mut Pending<'_>,
+        asked: Option<&mut Asked>,
     ) -> Result<Result<TxnResponse, Denied>, Broken> {
         let path = self.choose(request, store)?;
         if let Err(denied) = self.check_path(request, &path) {
             return Ok(Err(denied));
         }
-        let response = self.run(request, &path, changes, store)?;
+        let response = self.run(request, &path, changes, store, asked)?;
         Ok(Ok(TxnResponse {
             header: header(changes.now()),
             ..response
@@ -93,7 +153,7 @@ impl State {
     fn holds(&self, compare: &Compare, store: &dyn Read) -> Result<bool, Broken> {
         if RangeEnd::of(&compare.range_end) == RangeEnd::Single {
             let living = self.index.get(&compare.key).filter(|entry| entry.is_living());
-            return self.holds_for(compare, living, store);
+            return holds_for(compare, living.map(newest), Some(store));
         }
         let mut entries = Vec::new();
         self.visit_range(&compare.key, &compare.range_end, |entry| {
@@ -103,39 +163,14 @@ impl State {
             true
         });
         if entries.is_empty() {
-            return self.holds_for(compare, None, store);
+            return holds_for(compare, None, Some(store));
         }
         for entry in entries {
-            if !self.holds_for(compare, Some(entry), store)? {
+            if !holds_for(compare, Some(newest(entry)), Some(store))? {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    fn holds_for(&self, compare: &Compare, entry: Option<&Entry>, store: &dyn Read) -> Result<bool, Broken> {
-        let past = entry.map(|entry| entry.newest).unwrap_or_default();
-        let number = |wanted: i64, found: i64| found.cmp(&wanted);
-        let Ok(target) = CompareTarget::try_from(compare.target) else {
-            // etcd compares nothing for a target it does not know, and takes the two for equal.
-            return Ok(outcome(compare.result, Ordering::Equal));
-        };
-        let ordering = match (target, &compare.target_union) {
-            (CompareTarget::Value, union) => {
-                // A missing key has no value to compare, so even "not equal" is false.
-                let Some(entry) = entry else { return Ok(false) };
-                let wanted: &[u8] = match union {
-                    Some(TargetUnion::Value(value)) => value,
-                    _ => &[],
-                };
-                self.key_value(entry, past, store)?.value.as_ref().cmp(wanted)
-            }
-            (CompareTarget::Version, union) => number(version_of(union), past.version),
-            (CompareTarget::Create, union) => number(create_of(union), past.create),
-            (CompareTarget::Mod, union) => number(mod_of(union), past.main()),
-            (CompareTarget::Lease, union) => number(lease_of(union), entry.map_or(0, |entry| entry.lease)),
-        };
-        Ok(outcome(compare.result, ordering))
     }
 
     /// Every operation on the path can run: leases exist, keys that must exist do, revisions are valid.
@@ -172,24 +207,28 @@ impl State {
         path: &Path,
         changes: &mut Changes,
         store: &mut Pending<'_>,
+        mut asked: Option<&mut Asked>,
     ) -> Result<TxnResponse, Broken> {
         let mut nested = path.nested.iter();
         let mut responses = Vec::new();
         for op in taken(request, path) {
             let response = match &op.request {
                 Some(Request::RequestRange(range)) => {
-                    let found = self.range_at(range, changes.now(), store)?;
-                    Response::ResponseRange(found.expect("check_path saw a valid revision"))
+                    if let Some(asked) = &mut asked {
+                        let cursor = self.open_range_at(range, changes.now(), changes.next());
+                        asked.range(self, cursor.expect("check_path saw a valid revision"));
+                    }
+                    Response::ResponseRange(RangeResponse::default())
                 }
                 Some(Request::RequestPut(put)) => {
-                    let response = self.put(put, changes, store)?;
+                    let response = self.put(put, changes, store, asked.is_some())?;
                     Response::ResponsePut(PutResponse {
                         header: header(changes.now()),
                         ..response
                     })
                 }
                 Some(Request::RequestDeleteRange(delete)) => {
-                    let response = self.delete_range(delete, changes, store)?;
+                    let response = self.delete_range(delete, changes, store, asked.as_deref_mut())?;
                     Response::ResponseDeleteRange(DeleteRangeResponse {
                         header: header(changes.now()),
                         ..response
@@ -199,7 +238,7 @@ impl State {
                     let path = nested
                         .next()
                         .expect("choose descended into every nested transaction");
-                    let response = self.run(txn, path, changes, store)?;
+                    let response = self.run(txn, path, changes, store, asked.as_deref_mut())?;
                     Response::ResponseTxn(TxnResponse {
                         header: header(0),
                         ..response
@@ -215,6 +254,39 @@ impl State {
             responses,
         })
     }
+}
+
+fn newest(entry: &Entry) -> Picked {
+    Picked::new(entry, entry.newest)
+}
+
+/// Whether a pair fulfils a compare; `None`: the key is not there.
+fn holds_for(compare: &Compare, found: Option<Picked>, store: Option<&dyn Read>) -> Result<bool, Broken> {
+    let past = found.as_ref().map(Picked::past).unwrap_or_default();
+    let number = |wanted: i64, found: i64| found.cmp(&wanted);
+    let Ok(target) = CompareTarget::try_from(compare.target) else {
+        // etcd compares nothing for a target it does not know, and takes the two for equal.
+        return Ok(outcome(compare.result, Ordering::Equal));
+    };
+    let ordering = match (target, &compare.target_union) {
+        (CompareTarget::Value, union) => {
+            // A missing key has no value to compare, so even "not equal" is false.
+            let Some(found) = found else { return Ok(false) };
+            let wanted: &[u8] = match union {
+                Some(TargetUnion::Value(value)) => value,
+                _ => &[],
+            };
+            found.into_pair(store)?.value.as_ref().cmp(wanted)
+        }
+        (CompareTarget::Version, union) => number(version_of(union), past.version),
+        (CompareTarget::Create, union) => number(create_of(union), past.create),
+        (CompareTarget::Mod, union) => number(mod_of(union), past.main()),
+        (CompareTarget::Lease, union) => {
+            let lease = found.map_or(Ok(0), |found| found.lease(store))?;
+            number(lease_of(union), lease)
+        }
+    };
+    Ok(outcome(compare.result, ordering))
 }
 
 fn outcome(result: i32, ordering: Ordering) -> bool {

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::digest::Kind;
 use super::index::{Entry, Place};
 use super::open::past_of;
-use super::range::header;
+use super::range::{Picked, header};
 use super::record::Record;
+use super::unread::Asked;
 use super::{Changes, Pending, State};
 use crate::base::kv::Space;
 use crate::base::{Broken, Denied, RevisionAt};
@@ -41,6 +42,7 @@ impl State {
         request: &PutRequest,
         changes: &mut Changes,
         store: &mut Pending<'_>,
+        asked: bool,
     ) -> Result<PutResponse, Broken> {
         let at = changes.next();
         let place = self.index.find(&request.key);
@@ -48,7 +50,7 @@ impl State {
         let (create, version, old_lease) = old.map_or((at.main, 0, 0), |entry| {
             (entry.newest.create, entry.newest.version, entry.lease)
         });
-        let needs_old = request.prev_kv || request.ignore_value;
+        let needs_old = (request.prev_kv && asked) || request.ignore_value;
         let prev_kv = match old {
             Some(entry) if needs_old => Some(self.key_value(entry, entry.newest, store)?),
             _ => None,
@@ -88,6 +90,7 @@ impl State {
         request: &DeleteRangeRequest,
         changes: &mut Changes,
         store: &mut Pending<'_>,
+        asked: Option<&mut Asked>,
     ) -> Result<DeleteRangeResponse, Broken> {
         let mut entries = Vec::new();
         self.visit_range(&request.key, &request.range_end, |entry| {
@@ -96,14 +99,10 @@ impl State {
             }
             true
         });
-        let prev_kvs = if request.prev_kv {
-            let pairs = entries
-                .iter()
-                .map(|entry| self.key_value(entry, entry.newest, store));
-            pairs.collect::<Result<Vec<_>, _>>()?
-        } else {
-            Vec::new()
-        };
+        if let Some(asked) = asked {
+            let wanted = entries.iter().filter(|_| request.prev_kv);
+            asked.pairs(wanted.map(|entry| Picked::new(entry, entry.newest)).collect());
+        }
         let key = |entry: &Entry| Bytes::copy_from_slice(&entry.key);
         let keys: Vec<Bytes> = entries.into_iter().map(key).collect();
         let deleted = keys.len() as i64;
@@ -113,7 +112,7 @@ impl State {
         Ok(DeleteRangeResponse {
             header: header(changes.now()),
             deleted,
-            prev_kvs,
+            prev_kvs: Vec::new(),
         })
     }
 

@@ -42,4 +42,4 @@ pub trait Engine: Read + Send + Sync {
 }
 
 /// A consistent view of an [`Engine`] at one moment.
-pub trait View: Read + Send {}
+pub trait View: Read + Send + Sync {}

@@ -31,7 +31,7 @@ async fn ask(member: &Member, address: &str, method: &str, path: &str) -> (u16, 
     (status, head.to_owned(), body.to_owned())
 }
 
-async fn get(member: &Member, path: &str) -> (u16, String) {
+pub async fn get(member: &Member, path: &str) -> (u16, String) {
     let (status, _, body) = ask(member, member.client_address(), "GET", path).await;
     (status, body)
 }

@@ -8,6 +8,7 @@
 
 mod auth;
 mod extremes;
+mod fairness;
 mod gateway;
 mod http;
 mod kv;

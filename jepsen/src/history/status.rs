@@ -28,7 +28,12 @@ pub fn is_definite_refusal(code: Code, text: &str) -> bool {
         Code::DataLoss => text == "etcdserver: corrupt cluster",
         // Refused before it was proposed, or at the apply step. (etcd carries out the write that crosses the quota, and
         // refuses it all the same; Quorate does one or the other.)
-        Code::ResourceExhausted => text == "etcdserver: mvcc: database space exceeded",
+        // The second is Quorate's own, and not proposed.
+        Code::ResourceExhausted => [
+            "etcdserver: mvcc: database space exceeded",
+            "etcdserver: the transaction would read more than an answer may hold",
+        ]
+        .contains(&text),
         // Quorate's own: not proposed, as no member could have applied it.
         Code::Internal => text == "etcdserver: request cannot be applied",
         // Never handed to raft: clientv3 sends such a write again. What may be in a log ends with `request timed out`.

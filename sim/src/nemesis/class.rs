@@ -171,6 +171,8 @@ classes! {
     LeaderLostInChange Administration 1_000..6_000,
     /// History is forgotten up to now.
     Compaction Administration 0..1,
+    /// A member hashes its whole store, again and again.
+    HashAll Administration 500..5_000,
     /// A member is cut off until what it misses is no longer in the log, and needs a snapshot.
     SnapshotAfterPurge Administration 3_000..9_000,
     /// Auth is switched off under load, and on again.

@@ -32,6 +32,7 @@ pub struct Figures {
     pub log: LogFigures,
     pub engine: EngineFigures,
     pub snapshots: SnapshotFigures,
+    pub state: StateFigures,
     pub store: StoreFigures,
     pub leases: LeaseFigures,
     pub agreement: AgreementFigures,
@@ -74,6 +75,29 @@ impl Default for EngineFigures {
             commit: millis(1, 14),
             write: millis(1, 14),
             views: Gauge::default(),
+        }
+    }
+}
+
+/// How long the state is locked, for looks at it and for applying.
+#[derive(Default)]
+pub struct StateFigures {
+    pub read: HeldFigures,
+    pub apply: HeldFigures,
+}
+
+/// One side of the lock.
+pub struct HeldFigures {
+    pub seconds: Histogram,
+    /// Entries of the index and records of the store that were looked at meanwhile.
+    pub entries: Histogram,
+}
+
+impl Default for HeldFigures {
+    fn default() -> Self {
+        HeldFigures {
+            seconds: Histogram::seconds(Duration::from_micros(10), 20),
+            entries: Histogram::numbers(1, 24),
         }
     }
 }

@@ -111,6 +111,7 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
         let (answer, answered) = oneshot::channel();
         answers.push(answered);
         proposals.push(Proposal {
+            needs_space: false,
             command: EncodedCommand::new(None, Request::Put(put)).unwrap(),
             deadline: Instant::from_nanos(1_000),
             only_in_term: None,

@@ -30,6 +30,7 @@ fn push(proposals: &Proposals, command: u64, only_in_term: Option<u64>) -> (Offe
         ..Default::default()
     });
     proposals.push(Proposal {
+        needs_space: false,
         command: EncodedCommand::new(None, put).expect("it can be applied"),
         deadline: LATER,
         only_in_term,
@@ -51,6 +52,7 @@ fn commands(batch: &Batch) -> impl Iterator<Item = u64> + '_ {
 /// The outcome of a command carries its number.
 fn outcomes(batch: &Batch) -> Vec<Outcome> {
     let outcome = |number| Outcome {
+        unread: Default::default(),
         answer: Ok(Answer::Empty),
         revision: number as i64,
         events: Vec::new(),

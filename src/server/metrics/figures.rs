@@ -9,7 +9,7 @@ use super::families::{Families, labels};
 use crate::base::MemberId;
 use crate::base::figures::{
     ByKind, ByOutcome, EngineFigures, Figures, Histogram, LogFigures, PeerFigures, RequestKind,
-    SnapshotFigures, StoreFigures, Transfers,
+    SnapshotFigures, StateFigures, StoreFigures, Transfers,
 };
 
 /// All of them, as `local` sees them.
@@ -18,6 +18,7 @@ pub fn families(figures: &Figures, local: MemberId) -> Vec<MetricFamily> {
     log(&mut out, &figures.log);
     engine(&mut out, &figures.engine);
     snapshots(&mut out, &figures.snapshots);
+    state(&mut out, &figures.state);
     store(&mut out, &figures.store);
     leases(&mut out, figures);
     agreement(&mut out, figures);
@@ -101,6 +102,21 @@ fn snapshots(out: &mut Families, snapshots: &SnapshotFigures) {
         "etcd_server_snapshot_apply_in_progress_total",
         "1 if the server is applying the incoming snapshot. 0 if none.",
         snapshots.installing.get(),
+    );
+}
+
+/// Not etcd's: what one client's work costs all others.
+fn state(out: &mut Families, state: &StateFigures) {
+    let sides = [("apply", &state.apply), ("read", &state.read)];
+    out.histograms(
+        "quorate_state_held_seconds",
+        "How long the state was locked at a time, to apply commands or to look at it.",
+        sides.map(|(by, held)| (labels(&[("by", by)]), &held.seconds)),
+    );
+    out.histograms(
+        "quorate_state_held_entries",
+        "How many entries of the index and records of the store were looked at while the state was locked.",
+        sides.map(|(by, held)| (labels(&[("by", by)]), &held.entries)),
     );
 }
 

@@ -4,39 +4,134 @@
 //! that stands within what is read takes its part of it. So watches that catch up over the same revisions
 //! read them once, and none waits for more than the turns of the others (etcd starved slow
 //! watches in issue 17529).
+//!
+//! A round is one response for each watch, of as many revisions as etcd's, so it can be large. It is read piece by piece, others
+//! are served in between, and the state is not looked at but at its beginning: what follows comes from the store as it was then.
+//! All rounds of a member share a budget of memory; while it is used up, rounds are as small as a piece.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tonic::Status;
 
 use super::feed::{Watcher, event_bytes};
 use super::session::Session;
-use crate::base::{Denied, Revision, limits};
+use crate::base::{Broken, Revision, limits};
 use crate::proto::mvccpb::Event;
 use crate::runtime::buggify::{self, Site};
 use crate::server::status::status;
+use crate::state::{SharedStore, history};
 
-/// What one look at history gave.
-struct Round {
-    /// The first revision that was looked at, and the first that was not.
+/// Bytes that rounds hold, of all streams.
+#[derive(Default)]
+pub(super) struct Budget(AtomicUsize);
+
+/// What one round holds of the budget.
+pub(super) struct Reserved {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn reserve(budget: &Arc<Budget>) -> Reserved {
+        let budget = budget.clone();
+        Reserved { budget, bytes: 0 }
+    }
+}
+
+impl Reserved {
+    /// Takes what was read, which is there already; whether there is room for more.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.budget.0.fetch_add(bytes, Relaxed) + bytes < limits::WATCH_CATCH_UP_TOTAL_BYTES_MAX
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// A part of history that is being read.
+pub(super) struct Round {
+    /// The first revision that is looked at, and the first that was not.
     from: Revision,
     to: Revision,
-    /// The state's revision, and the compact revision, at that moment.
+    /// The last that is read in this round.
+    end: Revision,
+    bytes_left: usize,
+    /// The state's revision, its compact revision, and its store at the beginning.
     current: Revision,
     compacted: Revision,
+    store: SharedStore,
+    watchers: Vec<Arc<Watcher>>,
     revisions: Vec<(Revision, Vec<Event>)>,
+    reserved: Reserved,
 }
 
 impl<R> Session<R> {
-    /// Reads history once, for up to [`limits::WATCH_CATCH_UP_WATCHES_MAX`] watches.
+    /// Whether a watch reads history.
+    pub(super) fn is_behind(&self) -> bool {
+        self.round.is_some() || !self.behind.is_empty()
+    }
+
+    /// Reads a piece of history, for up to [`limits::WATCH_CATCH_UP_WATCHES_MAX`] watches.
     pub(super) fn catch_up(&mut self) -> Result<(), Status> {
+        let mut round = match self.round.take() {
+            Some(round) => round,
+            None => self.begin_round(),
+        };
+        if round
+            .read_piece()
+            .map_err(|broken| status(self.setup.source.damaged(broken)))?
+        {
+            self.round = Some(round);
+        } else {
+            self.end_round(round);
+        }
+        Ok(())
+    }
+
+    /// Looks where the first watch stands that is not compacted.
+    fn begin_round(&mut self) -> Round {
         let watches_max = buggify::limit(Site::WatchOneCatchesUp, limits::WATCH_CATCH_UP_WATCHES_MAX, 1);
         let count = self.behind.len().min(watches_max);
         let watchers: Vec<Arc<Watcher>> = self.behind.drain(..count).collect();
-        let round = self.read_history(&watchers).map_err(status)?;
+        let reserved = Budget::reserve(&self.setup.hub.catching_up);
+        let mut begun = None;
+        self.setup.source.look(&mut |state, store| {
+            begun = Some((state.revision(), state.compact_revision(), store()));
+        });
+        let (current, compacted, store) = begun.expect("a source looks once");
+        let alive = watchers
+            .iter()
+            .map(|watcher| watcher.next())
+            .find(|&next| next >= compacted);
+        let from = alive.unwrap_or(current + 1);
+        Round {
+            from,
+            to: from,
+            end: current.min(from.saturating_add(limits::WATCH_CATCH_UP_REVISIONS_MAX - 1)),
+            bytes_left: buggify::limit(Site::WatchShortHistory, limits::WATCH_CATCH_UP_BYTES_MAX, 500),
+            current,
+            compacted,
+            store,
+            watchers,
+            revisions: Vec::new(),
+            reserved,
+        }
+    }
+
+    /// Makes the responses of a round.
+    fn end_round(&mut self, mut round: Round) {
         let mut batches = Vec::new();
         let mut still_behind = Vec::new();
-        for watcher in watchers {
+        for watcher in std::mem::take(&mut round.watchers) {
+            // It may have been canceled while history was read.
+            if !self.is_current(&watcher) {
+                continue;
+            }
             let next = watcher.next();
             if next < round.compacted {
                 self.compacted(&watcher, round.compacted);
@@ -52,60 +147,33 @@ impl<R> Session<R> {
             still_behind.push(watcher);
         }
         self.send(batches);
+        self.reserved = Some(round.reserved);
         for watcher in still_behind {
             if watcher.next() <= round.current || !self.setup.hub.try_sync(&watcher) {
                 self.behind.push_back(watcher);
             }
         }
-        Ok(())
-    }
-
-    /// Looks at history from where the first watch stands that is not compacted.
-    fn read_history(&self, watchers: &[Arc<Watcher>]) -> Result<Round, Denied> {
-        let mut found = None;
-        self.setup.source.look(&mut |state, store| {
-            let (current, compacted) = (state.revision(), state.compact_revision());
-            let alive = watchers
-                .iter()
-                .map(|watcher| watcher.next())
-                .find(|&next| next >= compacted);
-            let from = alive.unwrap_or(current + 1);
-            let mut round = Round {
-                from,
-                to: from,
-                current,
-                compacted,
-                revisions: Vec::new(),
-            };
-            if from <= current {
-                let mut bytes = 0;
-                let bytes_max =
-                    buggify::limit(Site::WatchShortHistory, limits::WATCH_CATCH_UP_BYTES_MAX, 500);
-                let read = state.history(
-                    from,
-                    limits::WATCH_CATCH_UP_REVISIONS_MAX,
-                    store,
-                    &mut |revision, events| {
-                        bytes += events.iter().map(event_bytes).sum::<usize>();
-                        round.revisions.push((revision, events));
-                        bytes < bytes_max
-                    },
-                );
-                match read? {
-                    Ok(to) => round.to = to,
-                    Err(denied) => {
-                        unreachable!("{from} is not below {compacted}, yet history says {denied}")
-                    }
-                }
-            }
-            found = Some(round);
-            Ok(())
-        })?;
-        Ok(found.expect("a source looks once"))
     }
 }
 
 impl Round {
+    /// Reads on; whether there is more to read in this round.
+    fn read_piece(&mut self) -> Result<bool, Broken> {
+        if self.to > self.end {
+            return Ok(false);
+        }
+        let (mut bytes, bytes_max) = (0, self.bytes_left.min(limits::WATCH_CATCH_UP_PIECE_BYTES));
+        let revisions = &mut self.revisions;
+        self.to = history(&*self.store, self.to, self.end, &mut |revision, events| {
+            bytes += events.iter().map(event_bytes).sum::<usize>();
+            revisions.push((revision, events));
+            bytes < bytes_max
+        })?;
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        let room = self.reserved.take(bytes);
+        Ok(room && self.bytes_left > 0 && self.to <= self.end)
+    }
+
     /// The events that a watch has not seen and wants.
     fn events_for(&self, watcher: &Watcher) -> Vec<Event> {
         let unseen = self

@@ -33,30 +33,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use super::metrics::Metrics;
-use crate::base::kv::Read;
 use crate::base::{Broken, Denied, Figures, Revision, limits};
 use crate::consensus::{Consensus, Observer};
 use crate::proto::mvccpb::Event;
 use crate::runtime::buggify::{Site, buggify};
-use crate::state::State;
+use crate::state::{SharedStore, State};
+use catch_up::Budget;
 use feed::{Delivery, Feed, Watcher, Wishes, event_bytes};
 use registry::Registry;
 
 /// Revisions that the task hands out before it lets others run.
 const REVISIONS_PER_TURN: usize = 64;
 
-/// What wants to look at the local state.
-pub type Look<'a> = &'a mut dyn FnMut(&State, &dyn Read) -> Result<(), Broken>;
+/// What wants to look at the local state, and may keep the store as it is at that moment.
+pub type Look<'a> = &'a mut dyn FnMut(&State, &dyn Fn() -> SharedStore);
 
 /// Where history and replaced pairs are read.
 pub trait Source: Send + Sync {
-    /// Looks at the local state, which is locked meanwhile. Damage ends the member.
-    fn look(&self, look: Look<'_>) -> Result<(), Denied>;
+    /// Looks at the local state, once; it is locked meanwhile.
+    fn look(&self, look: Look<'_>);
+
+    /// A store that was kept is damaged, which ends the member: what clients hear.
+    fn damaged(&self, broken: Broken) -> Denied;
 }
 
 impl Source for Consensus {
-    fn look(&self, look: Look<'_>) -> Result<(), Denied> {
-        self.read_store(look)
+    fn look(&self, look: Look<'_>) {
+        Consensus::look(self, look);
+    }
+
+    fn damaged(&self, broken: Broken) -> Denied {
+        self.met_damage(broken)
     }
 }
 
@@ -66,6 +73,8 @@ pub struct WatchHub {
     /// The revision of the state, where requests read it without a lock.
     revision: AtomicI64,
     metrics: Arc<Metrics>,
+    /// What the rounds of all streams may hold in memory.
+    catching_up: Arc<Budget>,
 }
 
 #[derive(Default)]
@@ -148,6 +157,7 @@ impl WatchHub {
             inner: Mutex::default(),
             revision: AtomicI64::new(0),
             metrics: Metrics::new(figures),
+            catching_up: Arc::default(),
         })
     }
 

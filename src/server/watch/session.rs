@@ -14,10 +14,12 @@ use futures_util::Stream;
 use prost::Message;
 use tonic::Status;
 
+use super::catch_up::{Reserved, Round};
 use super::feed::{Delivery, Feed, Watcher, Wishes};
 use super::registry::Keys;
 use super::{Source, WatchHub};
-use crate::base::{Denied, Revision};
+use crate::base::kv::Read;
+use crate::base::{Broken, Denied, Revision, limits};
 use crate::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
     watch_request::RequestUnion,
@@ -26,6 +28,7 @@ use crate::proto::mvccpb::{Event, event::EventType};
 use crate::runtime::{BoxFuture, Env};
 use crate::server::status::status;
 use crate::state::check::RangeEnd;
+use crate::state::{Picked, State};
 
 /// Requests that are taken in one turn.
 const REQUESTS_PER_TURN: usize = 16;
@@ -82,7 +85,11 @@ pub struct Session<R> {
     next_id: i64,
     /// Watches that read history, in turn.
     pub(super) behind: VecDeque<Arc<Watcher>>,
+    /// History that is being read for some of them, who are not in line meanwhile.
+    pub(super) round: Option<Round>,
     ready: VecDeque<WatchResponse>,
+    /// What the last round holds of the memory for all, until its responses are taken.
+    pub(super) reserved: Option<Reserved>,
     tick: BoxFuture<'static, ()>,
     /// The client will ask nothing more. As with etcd, its watches go on until it leaves.
     ended: bool,
@@ -100,7 +107,9 @@ impl<R> Session<R> {
             watches: BTreeMap::new(),
             next_id: 0,
             behind: VecDeque::new(),
+            round: None,
             ready: VecDeque::new(),
+            reserved: None,
             tick: (setup.tick)(),
             ended: false,
             damaged: false,
@@ -291,7 +300,8 @@ impl<R> Session<R> {
     }
 
     fn make_responses(&mut self, mut batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
-        if self.look_up_prev_kvs(&mut batches).is_err() {
+        if let Err(broken) = self.look_up_prev_kvs(&mut batches) {
+            self.setup.source.damaged(broken);
             self.damaged = true;
             return;
         }
@@ -319,22 +329,23 @@ impl<R> Session<R> {
         }
     }
 
-    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) -> Result<(), Denied> {
-        if batches.iter().all(|(watcher, ..)| !watcher.prev_kv) {
-            return Ok(());
+    /// Picks the pairs that events replaced in bounded looks, and reads what is not in memory without the state.
+    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) -> Result<(), Broken> {
+        let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
+        let mut wanting: Vec<&mut Event> = wanting.flat_map(|(.., events)| events).collect();
+        for events in wanting.chunks_mut(limits::LOOK_ENTRIES_MAX) {
+            let mut picked = Vec::new();
+            let mut kept = None;
+            self.setup.source.look(&mut |state, store| {
+                picked = events.iter().map(|event| pick_replaced(state, event)).collect();
+                kept = picked.iter().flatten().any(Picked::is_stored).then(store);
+            });
+            let store = kept.as_deref().map(|store| store as &dyn Read);
+            for (event, picked) in events.iter_mut().zip(picked) {
+                event.prev_kv = picked.map(|picked| picked.into_pair(store)).transpose()?;
+            }
         }
-        self.setup.source.look(&mut |state, store| {
-            let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
-            let mut events = wanting.flat_map(|(.., events)| events);
-            events.try_for_each(|event| {
-                let Some(kv) = &event.kv else { return Ok(()) };
-                let put = event.r#type == i32::from(EventType::Put);
-                if !put || kv.create_revision != kv.mod_revision {
-                    event.prev_kv = state.prev_kv(&kv.key, kv.mod_revision, store)?;
-                }
-                Ok(())
-            })
-        })
+        Ok(())
     }
 
     /// A compaction has passed where a watch stands: tells its client.
@@ -389,6 +400,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Ses
             if let Some(response) = this.ready.pop_front() {
                 return Poll::Ready(Some(Ok(response)));
             }
+            this.reserved = None;
             if this.damaged {
                 return Poll::Ready(Some(Err(status(Denied::CORRUPT))));
             }
@@ -398,7 +410,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Ses
             };
             let taken = this.feed.take(cx.waker());
             this.deliver(taken);
-            let caught_up = !this.behind.is_empty();
+            let caught_up = this.is_behind();
             if caught_up && let Err(status) = this.catch_up() {
                 return Poll::Ready(Some(Err(status)));
             }
@@ -428,6 +440,13 @@ impl<R> Drop for Session<R> {
             .hub
             .close(self.number, self.watches.values().map(|watch| &watch.watcher));
     }
+}
+
+/// The pair that an event replaced; a key that is created replaces none.
+fn pick_replaced(state: &State, event: &Event) -> Option<Picked> {
+    let kv = event.kv.as_ref()?;
+    let created = event.r#type == i32::from(EventType::Put) && kv.create_revision == kv.mod_revision;
+    (!created).then(|| state.pick_prev(&kv.key, kv.mod_revision))?
 }
 
 /// The keys that a request means; `None` if it means none.

@@ -11,7 +11,7 @@
 //! once was two thirds of the cost of a put; the heads decide nearly every step.
 
 use super::{Entry, Past};
-use crate::base::Revision;
+use crate::base::{Revision, RevisionAt};
 
 /// Keys at which a chunk is split.
 pub const CHUNK_KEYS_MAX: usize = 128;
@@ -172,13 +172,6 @@ impl Chunk {
         upper
     }
 
-    pub fn living_at(&self, revision: Revision) -> usize {
-        if self.latest <= revision {
-            return self.living;
-        }
-        count_living(&self.entries, revision)
-    }
-
     #[cfg(test)]
     pub fn assert_consistent(&self) {
         assert!((1..=CHUNK_KEYS_MAX).contains(&self.entries.len()));
@@ -201,10 +194,10 @@ impl Chunk {
     }
 }
 
-pub fn count_living(entries: &[Entry], revision: Revision) -> usize {
+pub fn count_living(entries: &[Entry], before: RevisionAt) -> usize {
     entries
         .iter()
-        .filter(|entry| entry.living_at(revision).is_some())
+        .filter(|entry| entry.living(before).is_some())
         .count()
 }
 

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Answer, Outcome, Pending, Position, State};
+use super::{Answer, Filled, Outcome, Part, Pending, Position, State, history};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, Denied, RevisionAt};
 use crate::proto::command::{Header, command::Request};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::{request_op, response_op};
+use crate::proto::mvccpb::{Event, KeyValue};
 
 /// A store in memory.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -70,6 +71,8 @@ pub struct Machine {
     pub store: Maps,
     index: u64,
     cache_bytes: usize,
+    /// Whether somebody waits for answers.
+    pub asked: bool,
 }
 
 impl Machine {
@@ -90,6 +93,7 @@ impl Machine {
             store,
             index,
             cache_bytes,
+            asked: true,
         }
     }
 
@@ -112,12 +116,38 @@ impl Machine {
                 term: 1,
                 index: self.index,
             };
-            outcomes.push(self.state.apply(at, who, request, &mut pending).unwrap());
+            outcomes.push(
+                self.state
+                    .apply(at, who, request, &mut pending, self.asked)
+                    .unwrap(),
+            );
         }
         self.state.seal(&mut pending);
         let batch = pending.into_batch();
         self.store.write(batch);
+        outcomes.iter_mut().for_each(|outcome| self.complete(outcome));
         outcomes
+    }
+
+    /// Reads what an answer still lacks, as its member does once it has written what was applied.
+    fn complete(&self, outcome: &mut Outcome) {
+        let read = |part| match part {
+            Part::Range(cursor) => {
+                let (cursor, kvs) = self.state.read_rest(*cursor, &self.store).unwrap().unwrap();
+                Filled::Range(cursor.answer(kvs))
+            }
+            Part::Pairs(pairs) => {
+                let pairs = pairs.into_iter().map(|pair| pair.into_pair(Some(&self.store)));
+                Filled::Pairs(pairs.collect::<Result<_, _>>().unwrap())
+            }
+        };
+        let unread = std::mem::take(&mut outcome.unread);
+        if !self.asked {
+            return;
+        }
+        if let Ok(answer) = &mut outcome.answer {
+            answer.fill(unread.parts.into_iter().map(read).collect());
+        }
     }
 
     pub fn apply(&mut self, request: Request) -> Outcome {
@@ -142,6 +172,25 @@ impl Machine {
             panic!("another answer")
         };
         response.deleted
+    }
+
+    /// History, as watches read it.
+    pub fn history(
+        &self,
+        from: i64,
+        most: i64,
+        visit: &mut dyn FnMut(i64, Vec<Event>) -> bool,
+    ) -> Result<i64, Denied> {
+        if from < self.state.compact_revision() {
+            return Err(Denied::COMPACTED);
+        }
+        let end = self.state.revision().min(from + most - 1);
+        Ok(history(&self.store, from, end, visit).unwrap())
+    }
+
+    pub fn prev_kv(&self, key: &[u8], revision: i64) -> Option<KeyValue> {
+        let picked = self.state.pick_prev(key, revision);
+        picked.map(|picked| picked.into_pair(Some(&self.store)).unwrap())
     }
 
     pub fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Denied> {

@@ -565,22 +565,19 @@ fn history_is_told_in_whole_revisions() {
     machine.delete("a", "");
     let told = |from, most| {
         let mut told = Vec::new();
-        let next = machine
-            .state
-            .history(from, most, &machine.store, &mut |revision, events| {
-                told.push((revision, events.len()));
-                true
-            });
-        (told, next.unwrap())
+        let next = machine.history(from, most, &mut |revision, events| {
+            told.push((revision, events.len()));
+            true
+        });
+        (told, next)
     };
     assert_eq!(told(2, 100), (vec![(2, 1), (3, 2), (4, 1)], Ok(5)));
     assert_eq!(told(3, 1), (vec![(3, 2)], Ok(4)));
     assert_eq!(told(5, 100), (vec![], Ok(5)));
-    let stopped = machine.state.history(2, 100, &machine.store, &mut |_, _| false);
-    assert_eq!(stopped.unwrap(), Ok(3));
-    let before = machine.state.prev_kv(b"a", 4, &machine.store).unwrap().unwrap();
+    assert_eq!(machine.history(2, 100, &mut |_, _| false), Ok(3));
+    let before = machine.prev_kv(b"a", 4).unwrap();
     assert_eq!((text(&before.value), before.mod_revision), ("1".into(), 2));
-    assert_eq!(machine.state.prev_kv(b"a", 2, &machine.store).unwrap(), None);
+    assert_eq!(machine.prev_kv(b"a", 2), None);
 }
 
 #[test]
@@ -590,17 +587,8 @@ fn history_below_the_compaction_is_refused() {
         machine.put("a", &n.to_string());
     }
     machine.ok(compact(4));
-    let from = |from| {
-        machine
-            .state
-            .history(from, 9, &machine.store, &mut |_, _| true)
-            .unwrap()
-    };
+    let from = |from| machine.history(from, 9, &mut |_, _| true);
     assert_eq!(from(3), Err(Denied::COMPACTED));
     assert_eq!(from(4), Ok(7));
-    assert_eq!(
-        machine.state.prev_kv(b"a", 4, &machine.store).unwrap(),
-        None,
-        "what it replaced is compacted"
-    );
+    assert_eq!(machine.prev_kv(b"a", 4), None, "what it replaced is compacted");
 }

@@ -20,6 +20,8 @@ use crate::world::Kill;
 /// How long one member is asked to change the membership.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const ASK_PAUSE: Duration = Duration::from_millis(200);
+/// Between two hashes of a whole store.
+const HASH_PAUSE: Duration = Duration::from_millis(20);
 /// So soon after it was told to hand over a leader hears nothing any more, in milliseconds.
 const DEAF_MS: u64 = 30;
 /// Between two looks whether a membership is decided: a moment is drawn from those at which it is not.
@@ -237,6 +239,22 @@ impl Blow<'_> {
         self.record(&connection, member, compaction.into())
             .await
             .is_some()
+    }
+
+    /// Has a member hash all that it holds, without a pause: clients' calls have to go on meanwhile.
+    pub(super) async fn hash_all(&self, member: usize) -> bool {
+        let address = &self.cluster.addresses()[member];
+        let Some(connection) = self.connect(address, ASK_TIMEOUT).await else {
+            return false;
+        };
+        let mut client = MaintenanceClient::new(connection.calls());
+        let mut answered = false;
+        while self.world.now() < self.end() {
+            let hashing = client.hash(pb::HashRequest {});
+            answered |= matches!(self.env.timeout(ASK_TIMEOUT, hashing).await, Ok(Ok(_)));
+            self.world.sleep(HASH_PAUSE).await;
+        }
+        answered
     }
 
     /// A call that is part of the history; the revision of its answer.

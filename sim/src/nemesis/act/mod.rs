@@ -153,6 +153,7 @@ impl Blow<'_> {
             Class::PromoteLearner => self.replace(member, true, true).await,
             Class::LeaderLostInChange => self.lose_leader_in_change(member, dice).await,
             Class::Compaction => self.compact(member).await,
+            Class::HashAll => self.hash_all(member).await,
             Class::SnapshotAfterPurge => self.purge(member).await,
             Class::AuthOff => self.auth_off().await,
             Class::RollingRestart => self.roll(dice).await,

@@ -15,7 +15,7 @@ use tonic::Status;
 use super::session::{Session, Setup};
 use super::*;
 use crate::base::Broken;
-use crate::base::kv::{Space, Visit};
+use crate::base::kv::{Read, Space, Visit};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{
     self as pb, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
@@ -25,7 +25,7 @@ use crate::proto::mvccpb::event::EventType;
 use crate::state::{Pending, Position};
 
 /// A store in memory.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Memory(BTreeMap<(Space, Bytes), Bytes>);
 
 impl Read for Memory {
@@ -62,9 +62,13 @@ struct Member {
 }
 
 impl Source for Member {
-    fn look(&self, look: Look<'_>) -> Result<(), Denied> {
+    fn look(&self, look: Look<'_>) {
         let inner = self.state.read().unwrap();
-        look(&inner.0, &inner.1).map_err(|_| Denied::CORRUPT)
+        look(&inner.0, &|| Arc::new(inner.1.clone()));
+    }
+
+    fn damaged(&self, _broken: Broken) -> Denied {
+        Denied::CORRUPT
     }
 }
 
@@ -92,7 +96,7 @@ impl Member {
         let index = self.index.fetch_add(1, Ordering::Relaxed) + 1;
         let mut pending = Pending::new(store);
         let outcome = state
-            .apply(Position { term: 1, index }, None, request, &mut pending)
+            .apply(Position { term: 1, index }, None, request, &mut pending, false)
             .unwrap();
         let batch = pending.into_batch();
         for change in batch.changes {
@@ -239,7 +243,7 @@ impl Client {
             if let Some(next) = self.session.next().now_or_never() {
                 return Some(next.map_or("end".into(), |response| text(&response.unwrap())));
             }
-            if self.session.behind.is_empty() {
+            if !self.session.is_behind() {
                 return None;
             }
         }

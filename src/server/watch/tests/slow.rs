@@ -212,3 +212,31 @@ fn damage_ends_the_stream_and_is_not_passed_over() {
         (tonic::Code::DataLoss, "etcdserver: corrupt cluster")
     );
 }
+
+/// As etcd, which clients and tests that count responses rely on.
+#[test]
+fn history_comes_in_one_response_of_a_thousand_revisions_or_sixteen_mebibytes() {
+    let member = Member::new();
+    let big = "x".repeat(1 << 20);
+    let watch = |create| {
+        let mut client = Client::new(&member);
+        client.create(create);
+        let texts = client.all();
+        assert!(texts[0].ends_with("created"), "{}", texts[0]);
+        let responses = texts[1..].iter();
+        responses
+            .map(|text| revisions(std::slice::from_ref(text), 0).len())
+            .collect::<Vec<_>>()
+    };
+    (0..10).for_each(|_| member.put("a", &big));
+    assert_eq!(watch(from("a", "", 2)), [10]);
+    (0..20).for_each(|_| member.put("a", &big));
+    assert_eq!(watch(from("a", "", 2)), [16, 14]);
+    let in_parts = WatchCreateRequest {
+        fragment: true,
+        ..from("a", "", 2)
+    };
+    assert_eq!(watch(in_parts), [1; 30]);
+    (0..2_500).for_each(|_| member.put("b", "x"));
+    assert_eq!(watch(from("b", "", 32)), [1000, 1000, 500]);
+}

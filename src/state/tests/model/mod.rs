@@ -4,7 +4,7 @@ mod naive;
 
 use proptest::prelude::*;
 
-use super::super::check;
+use super::super::{Bounds, check};
 use super::*;
 use crate::proto::etcdserverpb::compare::TargetUnion;
 use naive::Naive;
@@ -133,18 +133,16 @@ pub fn request() -> impl Strategy<Value = Request> {
 fn check_history(machine: &Machine, naive: &Naive) {
     for from in 1..=naive.revision + 1 {
         let mut told = Vec::new();
-        let read = machine
-            .state
-            .history(from, 7, &machine.store, &mut |revision, events| {
-                told.push((revision, events));
-                true
-            });
+        let read = machine.history(from, 7, &mut |revision, events| {
+            told.push((revision, events));
+            true
+        });
         if from < naive.compacted {
-            assert_eq!((read.unwrap(), told), (Err(Denied::COMPACTED), vec![]));
+            assert_eq!((read, told), (Err(Denied::COMPACTED), vec![]));
             continue;
         }
         let last = naive.revision.min(from + 6);
-        assert_eq!(read.unwrap(), Ok(last.max(from - 1) + 1));
+        assert_eq!(read, Ok(last.max(from - 1) + 1));
         let expected: Vec<_> = (from..=last)
             .map(|main| {
                 let changes = naive.changes.iter().filter(|change| change.main == main);
@@ -157,10 +155,7 @@ fn check_history(machine: &Machine, naive: &Naive) {
     for change in &naive.changes {
         let (key, before) = (&change.kv.key, change.main - 1);
         let expected = naive.at(key, before).filter(|_| before >= naive.compacted);
-        assert_eq!(
-            machine.state.prev_kv(key, change.main, &machine.store).unwrap(),
-            expected
-        );
+        assert_eq!(machine.prev_kv(key, change.main), expected);
     }
 }
 
@@ -257,28 +252,61 @@ proptest! {
         prop_assert_eq!(restarted.store, steady.store);
     }
 
-    /// Ranges in parts are the range.
+    /// A range that is read in looks, with commands in between, is the range as it was at the first look, or is overtaken.
     #[test]
-    fn parts_are_the_whole(
+    fn looks_are_the_whole(
         requests in prop::collection::vec(request(), 1..40),
-        (from, to) in (key(), end()),
-        bounds in (1..4usize, 1..30usize),
-        keys_only in any::<bool>(),
+        later in prop::collection::vec(request(), 0..20),
+        range in range_any(),
+        (entries, pairs, bytes) in (1..4usize, 1..4usize, 1..60usize),
     ) {
-        let mut machine = Machine::new();
+        let mut machine = Machine::with_cache(Maps::default(), 300);
         machine.batch(&requests);
-        let whole = pb::RangeRequest { keys_only, ..range(&from, &to) };
-        for revision in machine.state.compact_revision().max(1)..=machine.state.revision() {
-            let (mut kvs, mut next) = (Vec::new(), Some(bytes(&from)));
-            while let Some(key) = next {
-                let part = machine.state.range_part(&whole, &key, revision, bounds, &machine.store);
-                let part = part.unwrap().unwrap();
-                prop_assert!(part.kvs.len() <= bounds.0);
-                kvs.extend(part.kvs);
-                next = part.next;
+        let expected = machine.range(range.clone());
+        let mut cursor = match machine.state.open_range(&range) {
+            Ok(cursor) => cursor,
+            Err(denied) => {
+                prop_assert_eq!(Err(denied), expected);
+                return Ok(());
             }
-            let expected = machine.range(pb::RangeRequest { revision, ..whole.clone() }).unwrap();
-            prop_assert_eq!(kvs, expected.kvs);
+        };
+        let revision = match range.revision {
+            ..=0 => machine.state.revision(),
+            revision => revision,
+        };
+        let (mut kvs, mut later) = (Vec::new(), later.into_iter());
+        while !cursor.is_read() {
+            if machine.state.read_on(&mut cursor, Bounds { entries, pairs, bytes }).is_err() {
+                prop_assert!(machine.state.compact_revision() > revision);
+                return Ok(());
+            }
+            prop_assert!(cursor.kept() <= entries || !cursor.is_in_key_order());
+            cursor.digest(Some(&machine.store)).unwrap();
+            if cursor.is_in_key_order() {
+                kvs.extend(cursor.take(usize::MAX, usize::MAX, Some(&machine.store)).unwrap());
+            }
+            if let Some(request) = later.next() {
+                machine.apply(request);
+            }
         }
+        cursor.close();
+        while cursor.kept() > 0 && cursor.limit_left() > 0 {
+            kvs.extend(cursor.take(2, bytes, Some(&machine.store)).unwrap());
+        }
+        prop_assert_eq!(cursor.answer(kvs), expected.unwrap());
+    }
+
+    /// Who waits for answers, and who does not, end up with the same state, events and decisions.
+    #[test]
+    fn answers_decide_nothing(requests in prop::collection::vec(request(), 1..60)) {
+        let (mut asked, mut unasked) = (Machine::new(), Machine::new());
+        unasked.asked = false;
+        for request in requests {
+            let (with, without) = (asked.apply(request.clone()), unasked.apply(request));
+            prop_assert_eq!((with.revision, &with.events), (without.revision, &without.events));
+            prop_assert_eq!(with.answer.err(), without.answer.err());
+            prop_assert_eq!(asked.state.digest(), unasked.state.digest());
+        }
+        prop_assert_eq!(asked.store, unasked.store);
     }
 }

@@ -349,6 +349,7 @@ impl Naive {
             answer,
             revision: self.revision,
             events: self.changes[begun..].iter().map(Change::event).collect(),
+            unread: Default::default(),
         }
     }
 }

@@ -1,0 +1,155 @@
+//! The quota where all writes meet: the leader appends a batch only if it fits beside what is under way.
+//!
+//! A member's front knows the size of what was applied, and nothing of what the other members have under way; so several members
+//! together would go beyond the quota by all of that. The leader knows. It refuses a batch that does not fit, by its own quota;
+//! the batch is surely not appended, so who proposed it hears that there is no space.
+//!
+//! Far from the quota nothing is added up. A new leader does not know what earlier ones had under way: a few batches at most.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::command;
+use super::types::Batch;
+use crate::base::{MemberId, limits};
+use crate::state::space::cost;
+
+/// Origin, life and sequence of a batch.
+type Name = (MemberId, u64, u64);
+
+/// See the module.
+pub(super) struct QuotaGate {
+    /// `None`: no bound.
+    quota: Option<u64>,
+    /// Bytes of what was applied.
+    used: AtomicU64,
+    /// Appended by this member and not applied yet: the term, and what they add.
+    under_way: Mutex<BTreeMap<Name, (u64, u64)>>,
+}
+
+impl QuotaGate {
+    pub fn new(quota: Option<u64>, used: u64) -> QuotaGate {
+        QuotaGate {
+            quota,
+            used: AtomicU64::new(used),
+            under_way: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, (u64, u64)>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a batch fits, which is about to be appended in `term` and counts as under way from now on.
+    pub fn admit(&self, batch: &Batch, term: u64) -> bool {
+        let Some(quota) = self.quota else { return true };
+        let used = self.used.load(Relaxed);
+        if used + limits::QUOTA_NEAR_BYTES < quota {
+            return true;
+        }
+        let costs = batch.commands.iter().map(|encoded| {
+            // What cannot be decoded is refused elsewhere.
+            command::decode(encoded).map_or(0, |(_, request)| cost(&request))
+        });
+        let added: u64 = costs.sum();
+        if added == 0 {
+            return true;
+        }
+        let mut under_way = self.lock();
+        let waiting: u64 = under_way.values().map(|(_, added)| added).sum();
+        let fits = used + waiting + added < quota;
+        if fits {
+            under_way.insert(name(batch), (term, added));
+        }
+        fits
+    }
+
+    /// A batch was not appended after all, or is applied.
+    pub fn settled(&self, batch: Name) {
+        self.lock().remove(&batch);
+    }
+
+    /// Entries of `term` are applied, up to a size of `used` bytes: what was under way in earlier terms is not any more.
+    pub fn applied(&self, term: u64, used: u64, batches: impl Iterator<Item = Name>) {
+        self.used.store(used, Relaxed);
+        let mut under_way = self.lock();
+        for batch in batches {
+            under_way.remove(&batch);
+        }
+        if under_way.first_key_value().is_some() {
+            under_way.retain(|_, (appended, _)| *appended >= term);
+        }
+    }
+}
+
+pub(super) fn name(batch: &Batch) -> Name {
+    (batch.origin, batch.life, batch.sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::proto::command::Command;
+    use crate::proto::command::command::Request;
+    use crate::proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
+
+    fn batch(sequence: u64, requests: impl IntoIterator<Item = Request>) -> Batch {
+        let command = |request| Command {
+            header: None,
+            request: Some(request),
+        };
+        Batch {
+            origin: 1,
+            life: 1,
+            sequence,
+            commands: requests
+                .into_iter()
+                .map(|request| command(request).encode_to_vec().into())
+                .collect(),
+        }
+    }
+
+    fn put(sequence: u64, bytes: usize) -> Batch {
+        let put = PutRequest {
+            key: "k".into(),
+            value: vec![0; bytes].into(),
+            ..PutRequest::default()
+        };
+        batch(sequence, [Request::Put(put)])
+    }
+
+    #[test]
+    fn what_is_under_way_counts_until_it_is_applied_or_never_will_be() {
+        let space = QuotaGate::new(Some(10_000), 0);
+        assert!(space.admit(&put(1, 5_000), 3));
+        assert!(!space.admit(&put(2, 5_000), 3), "the first is under way");
+        assert!(space.admit(&put(3, 1_000), 3));
+        space.settled((1, 1, 3));
+        space.applied(3, 5_300, [(1, 1, 1)].into_iter());
+        assert!(space.admit(&put(4, 4_000), 3));
+        assert!(!space.admit(&put(5, 4_000), 4));
+        space.applied(4, 5_300, [].into_iter());
+        assert!(space.admit(&put(6, 4_000), 4), "nothing of term 3 comes any more");
+    }
+
+    #[test]
+    fn what_needs_no_space_is_never_refused() {
+        let space = QuotaGate::new(Some(10_000), 20_000);
+        assert!(!space.admit(&put(1, 1), 1));
+        assert!(space.admit(
+            &batch(2, [Request::DeleteRange(DeleteRangeRequest::default())]),
+            1
+        ));
+        assert!(QuotaGate::new(None, 20_000).admit(&put(1, 1), 1));
+    }
+
+    #[test]
+    fn far_from_the_quota_nothing_is_added_up() {
+        let space = QuotaGate::new(Some(1 << 30), 0);
+        assert!(space.admit(&put(1, 5_000), 1));
+        assert!(space.lock().is_empty());
+    }
+}
