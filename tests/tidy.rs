@@ -68,7 +68,7 @@ const SHARED_DATA: &[&str] = &["crate::node::Config"];
 /// Foreign names, and the only files (or folders) of the product that may say them.
 const QUARANTINE: &[(&str, &[&str])] = &[
     ("openraft", &["src/consensus/"]),
-    ("fjall", &["src/storage/fjall.rs"]),
+    ("fjall", &["src/storage/fjall.rs", "src/storage/fjall/"]),
     ("log", &["src/storage/fjall_log.rs"]),
     // Keys of tokens are read as those of certificates are.
     ("rustls", &["src/runtime/tls/", "src/server/auth/jwt.rs"]),

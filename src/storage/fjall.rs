@@ -1,4 +1,4 @@
-//! The engine of production: fjall, a log-structured merge tree. The only file that names it.
+//! The engine of production: fjall, a log-structured merge tree. Nothing else names it.
 //!
 //! ```text
 //!   write ---> fjall's journal (page cache) + memtable        sync ---> fdatasync of the journal, record of what it covers
@@ -29,7 +29,8 @@
 //! failure takes the state back to before the compaction, the replay would miss it and diverge. So
 //! `discard` counts from the next completed `sync` on.
 
-use std::collections::BTreeSet;
+mod filter;
+
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -38,15 +39,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::compaction::filter::{
-    CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
-};
+use fjall::compaction::filter::Factory;
 use fjall::config::CompressionPolicy;
 use fjall::{
     AbstractTree, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Snapshot,
 };
 use futures_util::future::BoxFuture;
 
+use self::filter::{FilterFactory, Graveyard};
 use super::engine::{Engine, View};
 use super::synced::{Extent, Synced};
 use super::{failed, fjall_journal as journal, fjall_log};
@@ -93,55 +93,6 @@ impl Spaces {
             Space::Leases => leases,
             Space::Meta => meta,
         }
-    }
-}
-
-/// Which revisions are dead, shared with the compaction filter.
-#[derive(Default)]
-struct Graveyard {
-    graves: Mutex<Graves>,
-    /// The engine is being closed: compactions end.
-    closing: AtomicBool,
-}
-
-#[derive(Default)]
-struct Graves {
-    /// Dead in the state that is visible, but perhaps not in the one that a crash would leave.
-    awaiting_sync: Vec<RevisionAt>,
-    dead: BTreeSet<RevisionAt>,
-}
-
-impl Graveyard {
-    fn lock(&self) -> MutexGuard<'_, Graves> {
-        self.graves
-            .lock()
-            .expect("no code that panics runs under this lock")
-    }
-}
-
-struct FilterFactory(Arc<Graveyard>);
-
-impl Factory for FilterFactory {
-    fn name(&self) -> &str {
-        "dead revisions"
-    }
-
-    fn make_filter(&self, _context: &Context) -> Box<dyn CompactionFilter> {
-        Box::new(Filter(self.0.clone()))
-    }
-}
-
-struct Filter(Arc<Graveyard>);
-
-impl CompactionFilter for Filter {
-    fn filter_item(&mut self, item: ItemAccessor<'_>, _context: &Context) -> CompactionFilterResult {
-        if self.0.closing.load(Ordering::Relaxed) {
-            // There is no other way to end a compaction early; nothing of it takes effect.
-            return Err(LsmError::Io(std::io::ErrorKind::Interrupted.into()));
-        }
-        let dead = RevisionAt::from_bytes(item.key()).is_some_and(|at| self.0.lock().dead.remove(&at));
-        // A revision is written once, so no older version can come to light: no tombstone is needed.
-        Ok(if dead { Verdict::Destroy } else { Verdict::Keep })
     }
 }
 
@@ -348,6 +299,7 @@ fn open(directory: &Path) -> Result<Shared, Broken> {
 /// Opens what is there, and checks that it has what was synced.
 fn open_synced(directory: &Path, recorded: Option<Synced>) -> Result<Shared, Broken> {
     let cannot = broken("could not open the store", directory);
+    let is_first = recorded.as_ref().is_some_and(Synced::is_nothing);
     let verified = recorded
         .map(|synced| journal::verify(directory, &synced))
         .transpose()?;
@@ -355,9 +307,8 @@ fn open_synced(directory: &Path, recorded: Option<Synced>) -> Result<Shared, Bro
     let synced = verified.map(|verified| verified.settle(directory)).transpose()?;
     let graveyard = Arc::new(Graveyard::default());
     let database = open_database(directory, &graveyard).map_err(&cannot)?;
-    let is_synced = synced.as_ref().is_some_and(|synced| !synced.is_nothing());
     let open = |name| {
-        if is_synced && !database.keyspace_exists(name) {
+        if synced.is_some() && !is_first && !database.keyspace_exists(name) {
             return Err(incomplete(directory, &format!("keyspace {name} is gone")));
         }
         database.keyspace(name, keyspace_options).map_err(&cannot)
@@ -368,13 +319,20 @@ fn open_synced(directory: &Path, recorded: Option<Synced>) -> Result<Shared, Bro
     journal::sync_directory(&directory.join("keyspaces")).map_err(|error| cannot(error.into()))?;
     let count = count_keyspace.get(journal::COUNT_KEY).map_err(&cannot)?;
     let batches = count.and_then(|count| Some(u64::from_le_bytes(count[..].try_into().ok()?)));
-    let batches = batches.unwrap_or(0);
+    let mut batches = batches.unwrap_or(0);
+    if synced.is_none() && batches == 0 {
+        // An older version made it, and may have synced it: it is not one that never was.
+        batches = 1;
+        let begun = count_keyspace.insert(journal::COUNT_KEY, batches.to_le_bytes());
+        begun
+            .and_then(|()| database.persist(PersistMode::Buffer))
+            .map_err(&cannot)?;
+    }
     if let Some(synced) = &synced
-        && is_synced
         && synced.batches != batches
     {
         let text = format!(
-            "it holds {batches} batches of {} that were synced",
+            "it holds {batches} batches of {} that its journals promise",
             synced.batches
         );
         return Err(incomplete(directory, &text));
@@ -389,7 +347,7 @@ fn open_synced(directory: &Path, recorded: Option<Synced>) -> Result<Shared, Bro
         count_keyspace,
         batches: AtomicU64::new(batches),
         writing: Mutex::default(),
-        synced: Mutex::new(synced),
+        synced: Mutex::new(if is_first { Some(Synced::default()) } else { synced }),
         broken: OnceLock::new(),
         graveyard,
         is_rotating: AtomicBool::new(false),

@@ -242,8 +242,8 @@ fn damaged(path: &Path, offset: u64) -> Broken {
 }
 
 impl Verified {
-    /// Cuts away what was not synced and is not whole, which the log has, and makes the rest durable. A store that was never
-    /// synced stays one until it is seen to be good.
+    /// Cuts away what was not synced and is not whole, which the log has, and makes the rest durable. That is recorded, but for a
+    /// store that was never synced: it stays one until it is seen to be good.
     pub fn settle(self, directory: &Path) -> Result<Synced, Broken> {
         let cannot = failed("could not settle the journals in", directory);
         for (path, offset, bytes) in &self.tail {
@@ -260,10 +260,9 @@ impl Verified {
                 .and_then(|file| file.sync_all())
                 .map_err(&cannot)?;
         }
-        if self.is_first {
-            return Ok(Synced::default());
+        if !self.is_first {
+            record(directory, &self.whole)?;
         }
-        record(directory, &self.whole)?;
         Ok(self.whole)
     }
 }

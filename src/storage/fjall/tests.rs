@@ -157,3 +157,19 @@ async fn a_store_without_its_first_journals_opens() {
     let engine = FjallEngine::open(&fake_disk::real_env(), path).await.unwrap();
     assert_eq!(count(&engine), 100);
 }
+
+/// Neither counted its batches nor recorded its syncs.
+#[tokio::test]
+async fn a_store_of_an_older_version_is_taken_over() {
+    let directory = store(true).await;
+    let path = directory.path();
+    std::fs::remove_file(path.join("synced")).unwrap();
+    let env = fake_disk::real_env();
+    for _ in 0..3 {
+        let engine = FjallEngine::open(&env, path).await.unwrap();
+        assert_eq!(count(&engine), 100);
+        engine.sync().await.unwrap();
+    }
+    std::fs::remove_file(path.join("0.jnl")).unwrap();
+    FjallEngine::open(&env, path).await.map(drop).unwrap_err();
+}
