@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,7 @@ use crate::base::kv::{Read, Space};
 use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant, signal};
 use crate::state::{Answer, HashPlan, Lease, Outcome, Pending, State};
 use crate::storage::{Engine, Install, Store, View};
@@ -169,7 +170,7 @@ impl Core {
             .store(state.is_learner(self.member), Ordering::SeqCst);
         let in_raft = |id: &MemberId| inner.standing.membership.membership().get_node(id).is_some();
         let left = state.removed_members().filter(|id| !in_raft(id)).collect();
-        *self.left.write().unwrap_or_else(PoisonError::into_inner) = left;
+        *self.left.write().unwrap_or_else(poisoned) = left;
         self.members_changed.send_if_modified(|changes| {
             *changes += 1;
             true
@@ -182,7 +183,7 @@ impl Core {
 
     /// Whether a member was removed for good, and raft does without it already.
     pub fn has_left(&self, member: MemberId) -> bool {
-        let left = self.left.read().unwrap_or_else(PoisonError::into_inner);
+        let left = self.left.read().unwrap_or_else(poisoned);
         left.contains(&member)
     }
 
@@ -192,12 +193,11 @@ impl Core {
     }
 
     fn lock_read(&self) -> RwLockReadGuard<'_, Inner> {
-        // A panic under the lock ends the process; nobody lives to see the poison.
-        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+        self.inner.read().unwrap_or_else(poisoned)
     }
 
     fn lock_write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+        self.inner.write().unwrap_or_else(poisoned)
     }
 
     pub fn read<T>(&self, look: impl FnOnce(&State, &dyn Read) -> T) -> T {

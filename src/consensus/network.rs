@@ -30,6 +30,7 @@ use super::types::{
 };
 use crate::base::{Broken, MemberId, limits};
 use crate::runtime::buggify::{self, Site, pause};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{BoxFuture, Env, Instant, Task};
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{
@@ -84,10 +85,7 @@ impl Network {
 
     /// The client of a peer for one purpose.
     pub fn client(&self, peer: MemberId, purpose: Purpose) -> RpcClient {
-        let mut clients = self
-            .clients
-            .lock()
-            .expect("no code that panics runs under this lock");
+        let mut clients = self.clients.lock().unwrap_or_else(poisoned);
         let client = clients.entry((peer, purpose));
         client
             .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose, self.back_for(purpose)))
@@ -114,10 +112,7 @@ impl Network {
 
     /// Hangs up.
     pub fn close(&self) {
-        self.clients
-            .lock()
-            .expect("no code that panics runs under this lock")
-            .clear();
+        self.clients.lock().unwrap_or_else(poisoned).clear();
     }
 
     /// Votes and heartbeats are for those who reach everybody: a leader has to.

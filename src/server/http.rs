@@ -264,7 +264,7 @@ fn nosniff(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn error(status: StatusCode, text: &'static str) -> Response<Body> {
+pub(super) fn error(status: StatusCode, text: &'static str) -> Response<Body> {
     nosniff(respond(status, TEXT, text))
 }
 

@@ -17,6 +17,7 @@
 
 mod auth;
 mod authority;
+mod boundary;
 mod call;
 mod checks;
 mod cluster;

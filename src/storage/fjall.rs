@@ -53,6 +53,7 @@ use super::{failed, fjall_journal as journal, fjall_log};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
 use crate::runtime::Env;
+use crate::runtime::panics::poisoned;
 
 /// The keyspace in which the batches are counted.
 const COUNT_KEYSPACE: &str = "batches";
@@ -113,9 +114,7 @@ struct Graves {
 
 impl Graveyard {
     fn lock(&self) -> MutexGuard<'_, Graves> {
-        self.graves
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.graves.lock().unwrap_or_else(poisoned)
     }
 }
 

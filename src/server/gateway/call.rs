@@ -14,6 +14,7 @@ use prost_reflect::MethodDescriptor;
 use tonic::{Code, Status};
 
 use crate::server::Api;
+use crate::server::boundary::AnswerBody;
 use crate::server::front;
 
 /// Length of what stands before each message of gRPC: a flag and a length.
@@ -44,7 +45,7 @@ pub async fn call(
         };
         std::future::ready(frame)
     });
-    let mut request = Request::new(StreamBody::new(frames));
+    let mut request = Request::new(StreamBody::new(frames.boxed()));
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     *request.uri_mut() = path.parse().expect("names of services and methods make a path");
     *request.method_mut() = http::Method::POST;
@@ -83,16 +84,13 @@ fn metadata(headers: &HeaderMap) -> HeaderMap {
 type Failure = tokio::sync::oneshot::Receiver<Status>;
 
 struct Answers {
-    body: tonic::body::Body,
+    body: AnswerBody,
     buffer: BytesMut,
     failure: Failure,
     done: bool,
 }
 
-fn answers(
-    response: Response<tonic::body::Body>,
-    failure: Failure,
-) -> BoxStream<'static, Result<Bytes, Status>> {
+fn answers(response: Response<AnswerBody>, failure: Failure) -> BoxStream<'static, Result<Bytes, Status>> {
     let (parts, body) = response.into_parts();
     let mut answers = Answers {
         body,
@@ -109,6 +107,8 @@ fn answers(
         answers.done |= next.is_err();
         Some((next, answers))
     })
+    // Whoever reads the first answer apart asks again after the end.
+    .fuse()
     .boxed()
 }
 

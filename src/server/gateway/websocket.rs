@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::{call, json_bytes_max, line, refused, requests};
+use crate::runtime::panics::Contained;
 use crate::server::Api;
 
 const BEARER: &str = "Bearer";
@@ -48,12 +49,14 @@ pub fn answer<B>(api: &Arc<Api>, method: MethodDescriptor, mut request: Request<
         headers.insert(header::AUTHORIZATION, token.clone());
     }
     let serving = api.clone();
-    api.env.spawn_detached(async move {
+    let serve = async move {
         match upgrade.await {
             Ok(upgraded) => serve(&serving, method, headers, upgraded).await,
             Err(error) => tracing::debug!(%error, "a WebSocket was not opened"),
         }
-    });
+    };
+    api.env
+        .spawn_detached(Contained::new(&api.env, "a WebSocket", serve));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let accept = derive_accept_key(key.as_bytes());
