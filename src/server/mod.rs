@@ -36,6 +36,7 @@ mod lease;
 mod lock;
 mod maintenance;
 pub mod metrics;
+mod path;
 mod quota;
 mod range;
 mod rpc;
