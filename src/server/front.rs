@@ -1,4 +1,4 @@
-//! Where a request goes: to gRPC by its content type, else to the HTTP endpoints.
+//! Where a request goes: to gRPC by its protocol and content type, else to the HTTP endpoints.
 //!
 //! One type serves every connection. gRPC goes straight into tonic's generated code; the only layer is the
 //! [`boundary`](super::boundary), which counts bytes and ends a request that panics.
@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, Response, header};
+use http::{Request, Response, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use tonic::Status;
 use tower_service::Service;
 
 use super::boundary::{Answer, AnswerBody, Answering, Protocol, Received};
+use super::call::parse_timeout;
 use super::{Api, http as endpoints};
 use crate::proto::etcdserverpb::{
     auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
@@ -121,9 +122,12 @@ fn trace_authority<B>(request: &Request<B>) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// gRPC needs HTTP/2. Over HTTP/1.1 nothing is gRPC, whatever it calls itself: it goes the way of HTTP, past the
+/// access control.
 fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    request.version() == Version::HTTP_2
+        && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Serves a gRPC request.
@@ -152,6 +156,11 @@ where
                 .max_decoding_message_size(max)
                 .call(request)
         };
+    }
+    if let Some(timeout) = request.headers().get("grpc-timeout")
+        && parse_timeout(timeout.as_bytes()).is_none()
+    {
+        return refuse(Status::internal(format!("malformed grpc-timeout: {timeout:?}")));
     }
     let path = request.uri().path();
     let service = path

@@ -278,13 +278,19 @@ fn strange_hosts_and_origins_are_turned_away_if_asked() {
         let origin = "Origin: https://good.example\r\n";
         let (_, head, _) = send(&member, "OPTIONS", "/v3/kv/range", origin, "").await;
         assert!(head.contains("https://good.example"), "{head}");
-        let mut stream = member.env.connect(member.client_address()).await.unwrap();
-        let request = "GET /version HTTP/1.1\r\nHost: evil.example:2379\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
-        assert!(answer.contains("--host-whitelist \"evil.example\""), "{answer}");
+        // Over HTTP/1.1 nothing is gRPC, whatever it calls itself.
+        for what in [
+            "GET /version HTTP/1.1\r\n",
+            "POST /etcdserverpb.KV/Range HTTP/1.1\r\nContent-Type: application/grpc\r\n",
+        ] {
+            let mut stream = member.env.connect(member.client_address()).await.unwrap();
+            let request = format!("{what}Host: evil.example:2379\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+            assert!(answer.contains("--host-whitelist \"evil.example\""), "{answer}");
+        }
     });
 }
 
@@ -387,6 +393,7 @@ fn paths_and_headers_are_read_as_go_reads_them() {
             ("/v3/kv%2Frange", "", 200),
             ("/v3/kv/range%zz", "", 400),
             ("/v3/kv/range/", "", 404),
+            ("/v3/kv/range", "Content-Type: application/grpc\r\n", 200),
             (
                 "/etcdserverpb.KV/Range",
                 "Content-Type: application/grpc\r\n",
