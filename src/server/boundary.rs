@@ -21,6 +21,7 @@ use http_body::{Body, Frame, SizeHint};
 use prometheus::IntCounter;
 use tonic::Status;
 
+use super::rpc::Rpc;
 use super::status;
 use crate::runtime::panics::contain;
 use crate::runtime::{BoxFuture, Env};
@@ -60,6 +61,11 @@ impl Served {
         contain(work)
             .map_err(|panic| self.env.panicked(self, &panic))
             .ok()
+    }
+
+    fn is_unary(&self) -> bool {
+        let path = self.path.as_ref().map_or("", PathAndQuery::path);
+        Rpc::of_path(path).is_some_and(|rpc| !rpc.describe().2.is_stream())
     }
 
     fn failure(&self) -> Response<tonic::body::Body> {
@@ -122,7 +128,7 @@ impl Future for Answering {
         served.contain(|| this.answer = None);
         // A status in the headers is a refusal before the first message: rare, so looking costs nothing.
         if served.protocol == Protocol::Grpc && response.headers().contains_key(Status::GRPC_STATUS) {
-            status::correct(response.headers_mut());
+            status::correct(response.headers_mut(), served.is_unary());
         }
         let (served, sent) = (this.served.take(), this.sent.take());
         Poll::Ready(Ok(response.map(|body| AnswerBody {

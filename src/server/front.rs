@@ -12,6 +12,7 @@ use http::{Request, Response, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tower_service::Service;
 
 use super::boundary::{Answer, AnswerBody, Answering, Protocol, Received};
@@ -150,12 +151,21 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     let max = api.message_bytes_max();
+    // As grpc-go: an answer is compressed if its request was. What a message grows to is bounded like the message.
+    let compressed = request
+        .headers()
+        .get("grpc-encoding")
+        .is_some_and(|encoding| encoding == "gzip");
     macro_rules! serve {
-        ($server:ident) => {
-            $server::from_arc(api.clone())
+        ($server:ident) => {{
+            let server = $server::from_arc(api.clone())
                 .max_decoding_message_size(max)
-                .call(request)
-        };
+                .accept_compressed(CompressionEncoding::Gzip);
+            match compressed {
+                true => server.send_compressed(CompressionEncoding::Gzip).call(request),
+                false => { server }.call(request),
+            }
+        }};
     }
     if let Some(timeout) = request.headers().get("grpc-timeout")
         && parse_timeout(timeout.as_bytes()).is_none()
