@@ -115,7 +115,11 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     ("std::process", &["src/main.rs", "src/cli/"]),
     (
         "std::thread",
-        &["src/runtime/tokio.rs", "src/runtime/panics.rs", "src/storage/fjall.rs"],
+        &[
+            "src/runtime/tokio.rs",
+            "src/runtime/panics.rs",
+            "src/storage/fjall.rs",
+        ],
     ),
     // hyper's timer trait names it; see the header of that file.
     (
