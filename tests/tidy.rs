@@ -113,7 +113,14 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     ("std::net::TcpListener", &["src/runtime/tokio/"]),
     ("std::net::TcpStream", &["src/runtime/tokio/"]),
     ("std::process", &["src/main.rs", "src/cli/"]),
-    ("std::thread", &["src/runtime/tokio.rs", "src/storage/fjall.rs"]),
+    (
+        "std::thread",
+        &[
+            "src/runtime/tokio.rs",
+            "src/runtime/panics.rs",
+            "src/storage/fjall.rs",
+        ],
+    ),
     // hyper's timer trait names it; see the header of that file.
     (
         "std::time::Instant",

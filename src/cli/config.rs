@@ -507,10 +507,15 @@ fn request_bytes(flags: &Flags) -> Result<usize, String> {
     }
     // A request has to fit into a frame between members.
     let most = limits::PEER_FRAME_BYTES_MAX / 2;
-    match size(flags, "max-request-bytes")? {
-        bytes if bytes > most => Err(format!("--max-request-bytes[{bytes}] must be at most {most}")),
-        bytes => Ok(bytes),
+    let bytes = size(flags, "max-request-bytes")?;
+    if bytes > most {
+        warn!(
+            "max-request-bytes" = bytes,
+            "served-request-bytes" = most,
+            "requests above the latter are refused, whatever --max-request-bytes says"
+        );
     }
+    Ok(bytes.min(most))
 }
 
 fn bcrypt_cost(flags: &Flags) -> u32 {

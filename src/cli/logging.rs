@@ -30,7 +30,7 @@ use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
 
 use super::log_file::{RotatingFile, Rotation};
-use crate::runtime::Env;
+use crate::runtime::{Env, panics};
 
 /// Target of events that end the process; their level is written as "fatal".
 pub const FATAL: &str = "fatal";
@@ -115,8 +115,9 @@ pub struct Logger {
 }
 
 impl Logger {
-    /// Starts the log with etcd's defaults, makes it tracing's global subscriber, and makes any panic of
-    /// the process end in a logged line and an abort: a member that has lost an invariant must not serve.
+    /// Starts the log with etcd's defaults, makes it tracing's global subscriber, and makes a panic of
+    /// the process end in a logged line and an abort, unless it is contained: a member that has lost an invariant must
+    /// not serve.
     pub fn install(env: &Env) -> Arc<Logger> {
         let logger = Arc::new(Logger {
             env: env.clone(),
@@ -130,8 +131,11 @@ impl Logger {
         let _ = tracing::subscriber::set_global_default(logger.clone());
         let last_word = logger.clone();
         std::panic::set_hook(Box::new(move |panic| {
-            last_word.write_panic(panic);
-            std::process::abort();
+            // Whoever contains it logs it, with the request that it ended.
+            if !panics::note(panic) {
+                last_word.write_panic(panic);
+                std::process::abort();
+            }
         }));
         logger
     }

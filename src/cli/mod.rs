@@ -16,6 +16,8 @@ pub mod flags;
 pub mod log_file;
 mod logging;
 mod offline;
+#[cfg(test)]
+mod panic_tests;
 pub mod serve;
 mod tls;
 

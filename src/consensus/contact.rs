@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::types::Vote;
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Instant, Silence, signal};
 
 /// See the module.
@@ -39,9 +40,7 @@ impl LeaderContact {
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.heard
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.heard.lock().unwrap_or_else(poisoned)
     }
 
     /// A heartbeat, entries or a piece of a snapshot have come from the leader of this vote.

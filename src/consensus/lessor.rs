@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::renewals::Renewal;
 use crate::base::LeaseId;
 use crate::runtime::buggify::{Site, buggify};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant};
 
 /// When an expired lease is handed out again, if its revoke did not go through.
@@ -130,9 +131,7 @@ impl Lessor {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.inner.lock().unwrap_or_else(poisoned)
     }
 
     /// Runs a lease's time from now.

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,7 @@ use crate::base::kv::{Read, Space};
 use crate::base::{Broken, LeaseId, MemberId, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant, signal};
 use crate::state::{Answer, Lease, Outcome, Pending, SharedStore, State};
 use crate::storage::{Engine, Install, Store, View};
@@ -175,7 +176,7 @@ impl Core {
             .store(state.is_learner(self.member), Ordering::SeqCst);
         let in_raft = |id: &MemberId| inner.standing.membership.membership().get_node(id).is_some();
         let left = state.removed_members().filter(|id| !in_raft(id)).collect();
-        *self.left.write().unwrap_or_else(PoisonError::into_inner) = left;
+        *self.left.write().unwrap_or_else(poisoned) = left;
         self.members_changed.send_if_modified(|changes| {
             *changes += 1;
             true
@@ -188,7 +189,7 @@ impl Core {
 
     /// Whether a member was removed for good, and raft does without it already.
     pub fn has_left(&self, member: MemberId) -> bool {
-        let left = self.left.read().unwrap_or_else(PoisonError::into_inner);
+        let left = self.left.read().unwrap_or_else(poisoned);
         left.contains(&member)
     }
 

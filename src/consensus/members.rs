@@ -27,6 +27,7 @@ use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::Instant;
 use crate::runtime::buggify::{Site, pause};
+use crate::runtime::panics::poisoned;
 use crate::state::Answer;
 
 /// etcd's `HealthInterval`: how long members have to have been connected before their number is changed.
@@ -221,7 +222,7 @@ impl Consensus {
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
         let health = self.0.health.lock();
-        health.expect("no code that panics runs under this lock")
+        health.unwrap_or_else(poisoned)
     }
 
     /// Voters that have been connected for long enough, this one included.

@@ -63,6 +63,7 @@ use crate::base::kv::Read;
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
 use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Task, signal};
 use crate::state::exchange::Export;
 use crate::state::{SharedStore, State};
@@ -271,22 +272,12 @@ impl Consensus {
             tasks.push(env.spawn(self.clone().run_probes(interval)));
         }
         tasks.extend(door.admit(self.clone()));
-        self.0
-            .tasks
-            .lock()
-            .expect("no code that panics runs under this lock")
-            .extend(tasks);
+        self.0.tasks.lock().unwrap_or_else(poisoned).extend(tasks);
     }
 
     /// Stops raft and every task. The engine is synced, so that the next start replays little.
     pub async fn stop(&self) {
-        let tasks = std::mem::take(
-            &mut *self
-                .0
-                .tasks
-                .lock()
-                .expect("no code that panics runs under this lock"),
-        );
+        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(poisoned));
         tasks.iter().for_each(Task::abort);
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");

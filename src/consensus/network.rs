@@ -30,6 +30,7 @@ use super::types::{
 };
 use crate::base::{Broken, MemberId, limits};
 use crate::runtime::buggify::{self, Site, pause};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{BoxFuture, Env, Instant, Task};
 use crate::storage::snapshot::SnapshotEncoder;
 use crate::transport::{
@@ -84,10 +85,7 @@ impl Network {
 
     /// The client of a peer for one purpose.
     pub fn client(&self, peer: MemberId, purpose: Purpose) -> RpcClient {
-        let mut clients = self
-            .clients
-            .lock()
-            .expect("no code that panics runs under this lock");
+        let mut clients = self.clients.lock().unwrap_or_else(poisoned);
         let client = clients.entry((peer, purpose));
         client
             .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose, self.back_for(purpose)))
@@ -98,7 +96,7 @@ impl Network {
     pub fn connected_since(&self, peer: MemberId) -> Option<Instant> {
         // Whoever is not a member is not dialled for it.
         let clients = self.clients.lock();
-        let clients = clients.expect("no code that panics runs under this lock");
+        let clients = clients.unwrap_or_else(poisoned);
         clients.get(&(peer, Purpose::Control))?.connected_since()
     }
 
@@ -114,10 +112,7 @@ impl Network {
 
     /// Hangs up.
     pub fn close(&self) {
-        self.clients
-            .lock()
-            .expect("no code that panics runs under this lock")
-            .clear();
+        self.clients.lock().unwrap_or_else(poisoned).clear();
     }
 
     /// Votes and heartbeats are for those who reach everybody: a leader has to.

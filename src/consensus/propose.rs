@@ -49,6 +49,7 @@ use super::types::Batch;
 use crate::base::{Denied, MemberId, limits};
 use crate::runtime::Instant;
 use crate::runtime::buggify::{self, Site};
+use crate::runtime::panics::poisoned;
 use crate::state::Outcome;
 
 /// A command that waits for its outcome.
@@ -126,9 +127,7 @@ impl Proposals {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.inner.lock().unwrap_or_else(poisoned)
     }
 
     pub fn wake(&self) {

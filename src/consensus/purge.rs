@@ -20,6 +20,7 @@ use super::Consensus;
 use crate::base::{MemberId, limits};
 use crate::runtime::Instant;
 use crate::runtime::buggify::{Site, buggify, pause};
+use crate::runtime::panics::poisoned;
 
 /// Time between two looks at what may be purged.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -54,7 +55,7 @@ impl Drop for Sending {
 
 impl Holds {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<MemberId, Hold>> {
-        self.0.lock().expect("no code that panics runs under this lock")
+        self.0.lock().unwrap_or_else(poisoned)
     }
 
     /// A snapshot up to `index` goes out.

@@ -8,11 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::command;
 use super::types::Batch;
 use crate::base::{MemberId, limits};
+use crate::runtime::panics::poisoned;
 use crate::state::space::cost;
 
 /// Origin, life and sequence of a batch.
@@ -38,7 +39,7 @@ impl QuotaGate {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, (u64, u64)>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.under_way.lock().unwrap_or_else(poisoned)
     }
 
     /// Whether a batch fits, which is about to be appended in `term` and counts as under way from now on.

@@ -16,6 +16,7 @@ use super::message::{PeerRequest, PeerResponse};
 use super::types::LogId;
 use crate::base::{Denied, MemberId};
 use crate::runtime::buggify::{Site, pause};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Elapsed, Instant};
 
 /// Pause before a round is repeated.
@@ -73,9 +74,7 @@ impl ReadQueue {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
-        self.waiting
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.waiting.lock().unwrap_or_else(poisoned)
     }
 }
 

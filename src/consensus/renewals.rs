@@ -28,6 +28,7 @@ use super::message::{PeerRequest, PeerResponse};
 use crate::base::{Denied, LeaseId, MemberId, limits};
 use crate::runtime::Instant;
 use crate::runtime::buggify::{self, Site, pause};
+use crate::runtime::panics::poisoned;
 
 /// Pause before a round is repeated.
 const RETRY: Duration = Duration::from_millis(50);
@@ -71,9 +72,7 @@ impl RenewalQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
-        self.waiting
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.waiting.lock().unwrap_or_else(poisoned)
     }
 
     /// Those that share the next round, oldest first.

@@ -10,10 +10,11 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::effort;
 use crate::base::figures::HeldFigures;
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant};
 
 thread_local! {
@@ -36,8 +37,7 @@ impl<T> StateLock<T> {
     /// This thread holds the lock.
     pub fn read(&self) -> Held<'_, RwLockReadGuard<'_, T>> {
         assert_not_held();
-        // A panic under the lock ends the process; nobody lives to see the poison.
-        let guard = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.inner.read().unwrap_or_else(poisoned);
         Held::new(guard, &self.env, &self.env.figures().state.read)
     }
 
@@ -45,7 +45,7 @@ impl<T> StateLock<T> {
     /// This thread holds the lock.
     pub fn write(&self) -> Held<'_, RwLockWriteGuard<'_, T>> {
         assert_not_held();
-        let guard = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.inner.write().unwrap_or_else(poisoned);
         Held::new(guard, &self.env, &self.env.figures().state.apply)
     }
 }

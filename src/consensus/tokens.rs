@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::Consensus;
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant};
 
 struct Token {
@@ -33,9 +34,7 @@ impl Tokens {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Token>> {
-        self.known
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.known.lock().unwrap_or_else(poisoned)
     }
 
     /// A login was applied. What has expired makes room.

@@ -20,12 +20,14 @@ pub mod buggify;
 pub mod disk;
 pub mod dns;
 pub mod net;
+pub mod panics;
 pub mod signal;
 pub mod time;
 pub mod timer;
 pub mod tls;
 pub mod tokio;
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +40,7 @@ use crate::base::Figures;
 pub use disk::{Disk, File};
 pub use futures_util::future::BoxFuture;
 pub use net::{Listener, Stream};
+use panics::Panic;
 pub use time::{Instant, Silence};
 
 /// Work that waits for others than this member's own disk.
@@ -197,14 +200,21 @@ impl Env {
         W: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = ::tokio::sync::oneshot::channel();
+        // What a request has others do for it panics at its cost, too.
+        let for_request = panics::is_contained();
         self.runtime.run_blocking(Box::new(move || {
+            let output = match for_request {
+                true => panics::contain(work),
+                false => Ok(work()),
+            };
             // The receiver is gone when nobody waits for the output.
-            let _ = sender.send(work());
+            let _ = sender.send(output);
         }));
         async {
-            receiver
-                .await
-                .expect("blocking work runs to its end unless it panics")
+            let output = receiver.await;
+            output
+                .expect("blocking work runs to its end")
+                .unwrap_or_else(|panic| panic.resume())
         }
     }
 
@@ -215,18 +225,36 @@ impl Env {
         W: FnOnce() -> T + Send + 'static,
     {
         let (sender, receiver) = ::tokio::sync::oneshot::channel();
+        let for_request = panics::is_contained();
         let work = move || {
             if !sender.is_closed() {
+                let output = match for_request {
+                    true => panics::contain(work),
+                    false => Ok(work()),
+                };
                 // The receiver may go while the work is done.
-                let _ = sender.send(work());
+                let _ = sender.send(output);
             }
         };
         self.runtime.run_aside(aside, Box::new(work));
         async {
-            receiver
-                .await
-                .expect("work that is waited for runs to its end unless it panics")
+            let output = receiver.await;
+            output
+                .expect("work that is waited for runs to its end")
+                .unwrap_or_else(|panic| panic.resume())
         }
+    }
+
+    /// Counts and logs a panic that ended `what`.
+    pub fn panicked(&self, what: &dyn fmt::Display, panic: &Panic) {
+        self.figures.requests.panics.inc();
+        tracing::error!(
+            request = %what,
+            error = panic.message,
+            place = panic.place,
+            stacktrace = panic.stack,
+            "a request ended in a panic"
+        );
     }
 
     pub fn random_u64(&self) -> u64 {

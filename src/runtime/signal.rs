@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
+use super::panics::poisoned;
+
 struct Shared<T> {
     inner: Mutex<Inner<T>>,
 }
@@ -25,9 +27,7 @@ struct Inner<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        self.inner
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.inner.lock().unwrap_or_else(poisoned)
     }
 }
 

@@ -19,8 +19,8 @@ use super::spans::Span;
 use super::status::status;
 use super::streams::{Guarded, Record};
 use crate::base::Denied;
-use crate::runtime::Instant;
 use crate::runtime::buggify::{Site, pause};
+use crate::runtime::{Instant, panics};
 
 /// The longest pause before an answer, in a simulation.
 const ANSWER_PAUSE: Duration = Duration::from_secs(2);
@@ -42,6 +42,9 @@ struct Counted<'a> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        if panics::is_unwinding() {
+            self.code = tonic::Code::Internal;
+        }
         let took = self.api.env.now() - self.begun;
         self.api.metrics.rpc(self.rpc).handled(self.code, took);
         if let Some(span) = self.span.take() {
@@ -211,8 +214,8 @@ fn late(rpc: Rpc) -> Denied {
     }
 }
 
-/// `grpc-timeout`: up to eight digits and a unit. An unreadable one counts as absent.
-fn parse_timeout(value: &[u8]) -> Option<Duration> {
+/// `grpc-timeout`: up to eight digits and a unit.
+pub(super) fn parse_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;

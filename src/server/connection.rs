@@ -21,6 +21,7 @@ use super::front::Front;
 use super::gather::Gather;
 use crate::base::limits;
 use crate::runtime::admission::{AtMostOncePerSecond, Newcomer, Newcomers};
+use crate::runtime::panics::Contained;
 use crate::runtime::timer::EnvTimer;
 use crate::runtime::tls::{Refused, Security};
 use crate::runtime::{BoxFuture, Env, Listener, Stream, signal};
@@ -83,7 +84,8 @@ struct Executor(Env);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, future: F) {
-        self.0.spawn_detached(future);
+        let name = "a client's stream";
+        self.0.spawn_detached(Contained::new(&self.0, name, future));
     }
 }
 
@@ -103,6 +105,19 @@ struct Open {
     next: u64,
     /// What tells a connection to stop, and how long it may take.
     stops: BTreeMap<u64, oneshot::Sender<Duration>>,
+}
+
+/// A connection that counts as open, however it ends.
+struct Opened {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.connections.lock().stops.remove(&self.number);
+        self.connections.count(-1);
+    }
 }
 
 impl Connections {
@@ -150,11 +165,12 @@ impl Connections {
             match listener.accept().await {
                 Ok(stream) => {
                     self.wait_for_room(&mut line).await;
-                    let (stop, newcomer) = (self.open(), self.newcomers.enter());
+                    let (stop, newcomer) = (self.clone().open(), self.newcomers.enter());
                     let serving = self
                         .clone()
                         .begin(stream, security.clone(), front.clone(), stop, newcomer);
-                    self.env.spawn(serving);
+                    let name = "a client's connection";
+                    self.env.spawn(Contained::new(&self.env, name, serving));
                 }
                 Err(error) => {
                     if line.is_due(self.env.now()) {
@@ -184,7 +200,7 @@ impl Connections {
         let _ = count.wait_until(|count| *count < self.clients_max).await;
     }
 
-    fn open(&self) -> (u64, oneshot::Receiver<Duration>) {
+    fn open(self: Arc<Self>) -> (Opened, oneshot::Receiver<Duration>) {
         let (stop, stopped) = oneshot::channel();
         let mut open = self.lock();
         let number = open.next;
@@ -192,7 +208,11 @@ impl Connections {
         open.stops.insert(number, stop);
         drop(open);
         self.count(1);
-        (number, stopped)
+        let opened = Opened {
+            connections: self,
+            number,
+        };
+        (opened, stopped)
     }
 
     fn count(&self, by: isize) {
@@ -208,7 +228,7 @@ impl Connections {
         stream: Stream,
         security: Security,
         front: Front,
-        stop: (u64, oneshot::Receiver<Duration>),
+        stop: (Opened, oneshot::Receiver<Duration>),
         newcomer: Newcomer,
     ) {
         let peer = stream.peer.clone();
@@ -228,7 +248,7 @@ impl Connections {
         match heard.unwrap_or_else(|error| Err(NotHeard::Quiet(error))) {
             Ok(accepted) => {
                 let front = front.of(accepted.is_tls, accepted.common_name);
-                return self.serve(accepted.stream, front, stop).await;
+                self.serve(accepted.stream, front, stop).await;
             }
             Err(NotHeard::Refused(refused)) => tracing::warn!(
                 "remote-addr" = peer,
@@ -238,14 +258,13 @@ impl Connections {
             ),
             Err(NotHeard::Quiet(error)) => tracing::debug!(%error, peer, "a connection ended unheard"),
         }
-        self.close(stop.0);
     }
 
     async fn serve(
         self: Arc<Self>,
         stream: Stream,
         front: Front,
-        (number, stop): (u64, oneshot::Receiver<Duration>),
+        (_opened, stop): (Opened, oneshot::Receiver<Duration>),
     ) {
         let peer = stream.peer.clone();
         let io = TokioIo::new(Gather::new(AnyAuthority::new(stream)));
@@ -270,12 +289,6 @@ impl Connections {
         if let Err(error) = ended.await {
             tracing::debug!(%error, peer, "a connection ended");
         }
-        self.close(number);
-    }
-
-    fn close(&self, number: u64) {
-        self.lock().stops.remove(&number);
-        self.count(-1);
     }
 
     /// Tells every connection to finish what is under way, and waits for at most about `drain`.

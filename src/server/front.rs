@@ -1,24 +1,23 @@
-//! Where a request goes: to gRPC by its content type, else to the HTTP endpoints.
+//! Where a request goes: to gRPC by its protocol and content type, else to the HTTP endpoints.
 //!
-//! One type serves every connection. gRPC goes straight into tonic's generated code, without layers;
-//! bodies are wrapped once on the way to count bytes.
+//! One type serves every connection. gRPC goes straight into tonic's generated code; the only layer is the
+//! [`boundary`](super::boundary), which counts bytes and ends a request that panics.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response, header};
-use http_body::{Body, Frame, SizeHint};
+use http::{Request, Response, Version, header};
+use http_body::Body;
 use hyper::body::Incoming;
-use prometheus::IntCounter;
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tower_service::Service;
 
-use super::{Api, http as endpoints, status};
+use super::boundary::{Answer, AnswerBody, Answering, Protocol, Received};
+use super::call::parse_timeout;
+use super::{Api, http as endpoints};
 use crate::proto::etcdserverpb::{
     auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
@@ -26,7 +25,6 @@ use crate::proto::etcdserverpb::{
 use crate::proto::health::health_server::HealthServer;
 use crate::proto::v3electionpb::election_server::ElectionServer;
 use crate::proto::v3lockpb::lock_server::LockServer;
-use crate::runtime::BoxFuture;
 
 /// What a port is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,31 +84,20 @@ impl Front {
     }
 }
 
-pub(super) type Answer = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
-
 impl hyper::service::Service<Request<Incoming>> for Front {
-    type Response = Response<Metered<tonic::body::Body>>;
+    type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Answering;
 
     fn call(&self, mut request: Request<Incoming>) -> Answering {
-        if self.role != Role::MetricsOnly && self.role != Role::HttpOnly && is_grpc(request.headers()) {
+        if self.role != Role::MetricsOnly && self.role != Role::HttpOnly && is_grpc(&request) {
             if self.api.options.trace_http2 {
                 trace_authority(&request);
             }
-            let counter = self.api.metrics.bytes_received.clone();
             if let Some(name) = &self.common_name {
                 request.extensions_mut().insert(name.clone());
             }
-            let request = request.map(|body| Metered {
-                body,
-                counter: Some(counter),
-            });
-            let sent = Some(self.api.metrics.bytes_sent.clone());
-            return Answering {
-                answer: grpc(&self.api, request),
-                sent,
-            };
+            return grpc(&self.api, request);
         }
         let connection = endpoints::Connection {
             role: self.role,
@@ -118,11 +105,9 @@ impl hyper::service::Service<Request<Incoming>> for Front {
             has_common_name: self.common_name.is_some(),
         };
         let api = self.api.clone();
-        let answer = async move { Ok(endpoints::answer(&api, connection, request).await) };
-        Answering {
-            answer: answer.boxed(),
-            sent: None,
-        }
+        Answering::new(&self.api.env, Protocol::Http, None, request, |request| {
+            async move { Ok(endpoints::answer(&api, connection, request).await) }.boxed()
+        })
     }
 }
 
@@ -138,24 +123,54 @@ fn trace_authority<B>(request: &Request<B>) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+/// gRPC needs HTTP/2. Over HTTP/1.1 nothing is gRPC, whatever it calls itself: it goes the way of HTTP, past the
+/// access control.
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    request.version() == Version::HTTP_2
+        && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Serves a gRPC request.
+pub(super) fn grpc<B>(api: &Arc<Api>, request: Request<B>) -> Answering
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    let request = request.map(|body| Received::new(body, &api.metrics.bytes_received));
+    let sent = Some(api.metrics.bytes_sent.clone());
+    Answering::new(&api.env, Protocol::Grpc, sent, request, |request| {
+        dispatch(api, request)
+    })
 }
 
 /// Hands a request to the generated code of its service.
-pub(super) fn grpc<B>(api: &Arc<Api>, request: Request<B>) -> Answer
+fn dispatch<B>(api: &Arc<Api>, request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     let max = api.message_bytes_max();
+    // As grpc-go: an answer is compressed if its request was. What a message grows to is bounded like the message.
+    let compressed = request
+        .headers()
+        .get("grpc-encoding")
+        .is_some_and(|encoding| encoding == "gzip");
     macro_rules! serve {
-        ($server:ident) => {
-            $server::from_arc(api.clone())
+        ($server:ident) => {{
+            let server = $server::from_arc(api.clone())
                 .max_decoding_message_size(max)
-                .call(request)
-        };
+                .accept_compressed(CompressionEncoding::Gzip);
+            match compressed {
+                true => server.send_compressed(CompressionEncoding::Gzip).call(request),
+                false => { server }.call(request),
+            }
+        }};
+    }
+    if let Some(timeout) = request.headers().get("grpc-timeout")
+        && parse_timeout(timeout.as_bytes()).is_none()
+    {
+        return refuse(Status::internal(format!("malformed grpc-timeout: {timeout:?}")));
     }
     let path = request.uri().path();
     let service = path
@@ -179,57 +194,4 @@ where
 
 fn refuse(status: Status) -> Answer {
     std::future::ready(Ok(status.into_http())).boxed()
-}
-
-/// The answer to one request on its way.
-pub struct Answering {
-    answer: Answer,
-    /// For gRPC: where sent bytes are counted.
-    sent: Option<IntCounter>,
-}
-
-impl Future for Answering {
-    type Output = Result<Response<Metered<tonic::body::Body>>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(mut response) = ready!(self.answer.as_mut().poll(cx));
-        // A status in the headers is a refusal before the first message: rare, so looking costs nothing.
-        if self.sent.is_some() && response.headers().contains_key(Status::GRPC_STATUS) {
-            status::correct(response.headers_mut());
-        }
-        let counter = self.sent.take();
-        Poll::Ready(Ok(response.map(|body| Metered { body, counter })))
-    }
-}
-
-/// A body whose bytes are counted as they pass.
-pub struct Metered<B> {
-    body: B,
-    counter: Option<IntCounter>,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let (Some(Ok(frame)), Some(counter)) = (&frame, &self.counter)
-            && let Some(data) = frame.data_ref()
-        {
-            counter.inc_by(data.remaining() as u64);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -10,6 +10,7 @@ use tonic::body::Body;
 
 use super::checks::Check;
 use super::front::Role;
+use super::path::{self, Resolved};
 use super::{Api, VERSION, gateway};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -36,6 +37,11 @@ where
         Role::HttpOnly | Role::Clients => Role::Clients,
         Role::MetricsOnly => Role::MetricsOnly,
     };
+    let gateway = role == Role::Clients && api.options.gateway;
+    let resolved = path::resolve(request.uri().path(), gateway);
+    if resolved == Resolved::Malformed {
+        return malformed();
+    }
     if role == Role::Clients
         && let Some(refusal) = turned_away(api, connection, &request)
     {
@@ -45,7 +51,7 @@ where
     let mut response = if role == Role::Clients && request.method() == Method::OPTIONS {
         Response::new(Body::empty())
     } else {
-        route(api, role, request).await
+        route(api, role, resolved, request).await
     };
     if role == Role::Clients
         && let Some(origin) = origin
@@ -119,20 +125,18 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
 }
 
-async fn route<B>(api: &Arc<Api>, role: Role, mut request: Request<B>) -> Response<Body>
+async fn route<B>(api: &Arc<Api>, role: Role, resolved: Resolved, request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if role == Role::Clients && api.options.gateway {
-        if let Some(uri) = without_beta(request.uri()) {
-            *request.uri_mut() = uri;
-        }
-        if request.uri().path().starts_with("/v3/") {
-            return gateway::answer(api, request).await;
-        }
-    }
-    let path = request.uri().path();
+    let path = match resolved {
+        Resolved::Gateway(path) => return gateway::answer(api, &path, request).await,
+        Resolved::Plain(path) => path,
+        Resolved::Elsewhere(path) => return redirect(&path, &request),
+        Resolved::Malformed => return malformed(),
+    };
+    let path = path.as_str();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let get = request.method() == Method::GET;
     match path {
@@ -152,7 +156,7 @@ where
         "/version" if role == Role::Clients && get => version(api),
         "/debug/vars" if role == Role::Clients && get => debug_vars(api),
         "/health" | "/livez" | "/readyz" => not_allowed(),
-        "/version" if role == Role::Clients => not_allowed(),
+        "/version" | "/debug/vars" if role == Role::Clients => not_allowed(),
         _ => match single_check(path) {
             Some(check) if get => verdict(api, path, &[check], &query).await,
             Some(_) => not_allowed(),
@@ -161,10 +165,46 @@ where
     }
 }
 
-/// `/v3beta/…` is an old name of `/v3/…`.
-fn without_beta(uri: &http::Uri) -> Option<http::Uri> {
-    let rest = uri.path_and_query()?.as_str().strip_prefix("/v3beta/")?;
-    format!("/v3/{rest}").parse().ok()
+/// As Go's.
+fn redirect<B>(path: &str, request: &Request<B>) -> Response<Body> {
+    let location = match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let Ok(value) = HeaderValue::from_str(&location) else {
+        return malformed();
+    };
+    let mut response = match *request.method() {
+        Method::GET | Method::HEAD => {
+            let text = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", html(&location));
+            respond(StatusCode::TEMPORARY_REDIRECT, "text/html; charset=utf-8", text)
+        }
+        _ => Response::new(Body::empty()),
+    };
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, value);
+    response
+}
+
+/// Text without what HTML would read as markup.
+fn html(text: &str) -> String {
+    let escapes = [
+        ('&', "&amp;"),
+        ('<', "&lt;"),
+        ('>', "&gt;"),
+        ('"', "&#34;"),
+        ('\'', "&#39;"),
+    ];
+    escapes
+        .iter()
+        .fold(text.to_owned(), |text, &(from, to)| text.replace(from, to))
+}
+
+fn malformed() -> Response<Body> {
+    let mut response = respond(StatusCode::BAD_REQUEST, TEXT, "400 Bad Request");
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 /// The check that a path like `/readyz/linearizable_read` names.
@@ -264,7 +304,7 @@ fn nosniff(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn error(status: StatusCode, text: &'static str) -> Response<Body> {
+pub(super) fn error(status: StatusCode, text: &'static str) -> Response<Body> {
     nosniff(respond(status, TEXT, text))
 }
 

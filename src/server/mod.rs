@@ -17,6 +17,7 @@
 
 mod auth;
 mod authority;
+mod boundary;
 mod call;
 mod checks;
 mod cluster;
@@ -35,6 +36,7 @@ mod lease;
 mod lock;
 mod maintenance;
 pub mod metrics;
+mod path;
 mod quota;
 mod range;
 mod rpc;

@@ -142,6 +142,15 @@ rpcs! {
     HealthWatch = "grpc.health.v1.Health" "Watch" ServerStream Checked;
 }
 
+impl Rpc {
+    /// The method that a path names.
+    pub fn of_path(path: &str) -> Option<Rpc> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let mut all = Rpc::ALL.iter().copied();
+        all.find(|rpc| rpc.describe().0 == service && rpc.describe().1 == method)
+    }
+}
+
 /// Codes by number, in the spelling of grpc-go's labels.
 pub const CODES: [&str; 17] = [
     "OK",

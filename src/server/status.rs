@@ -10,8 +10,12 @@ use tonic::Status;
 use crate::base::Denied;
 use crate::base::error::Code;
 
-/// How tonic begins the text for a message beyond the limit.
+/// How tonic begins the text for a message beyond the limit, and for one that is when it is no longer compressed.
 const TONIC_TOO_LARGE: &str = "Error, decoded message length too large";
+const TONIC_GROWS_TOO_LARGE: &str = "Error decompressing: size limit";
+/// Its words for a message that never came, and for one that came in part.
+const TONIC_MISSING: &str = "Missing request message.";
+const TONIC_TRUNCATED: &str = "Unexpected EOF decoding stream.";
 
 /// The gRPC code with etcd's number.
 pub fn code(code: Code) -> tonic::Code {
@@ -25,41 +29,47 @@ pub fn status(denied: Denied) -> Status {
 
 /// What a request stream's error becomes when the answer stream ends with it.
 pub fn of_request(error: Status) -> Status {
-    match too_large(error.message()) {
-        Some(text) => Status::resource_exhausted(text),
-        None => error,
-    }
+    in_words_of_go(error.message(), false).unwrap_or(error)
 }
 
-/// Puts tonic's refusal of a large message, as it stands in response headers, into grpc-go's words.
-pub fn correct(headers: &mut HeaderMap) {
+/// Puts what tonic itself refuses, as it stands in response headers, into grpc-go's words. `unary`: the method.
+pub fn correct(headers: &mut HeaderMap, unary: bool) {
     let Some(message) = headers.get(Status::GRPC_MESSAGE) else {
         return;
     };
-    // The text travels percent-encoded; the numbers in it do not need that.
+    // The text travels percent-encoded; what matters of it does not need more.
     let decoded = String::from_utf8_lossy(message.as_bytes())
         .replace("%20", " ")
         .replace("%2C", ",");
-    let Some(text) = too_large(&decoded) else { return };
-    let exhausted = HeaderValue::from(tonic::Code::ResourceExhausted as i32);
-    headers.insert(Status::GRPC_STATUS, exhausted);
-    if let Ok(text) = HeaderValue::from_str(&text) {
+    let Some(status) = in_words_of_go(&decoded, unary) else {
+        return;
+    };
+    headers.insert(Status::GRPC_STATUS, HeaderValue::from(status.code() as i32));
+    if let Ok(text) = HeaderValue::from_str(status.message()) {
         headers.insert(Status::GRPC_MESSAGE, text);
     }
 }
 
-/// grpc-go's text, if this is tonic's for a message beyond the limit.
-fn too_large(message: &str) -> Option<String> {
-    if !message.starts_with(TONIC_TOO_LARGE) {
-        return None;
-    }
+/// grpc-go's code and text for what tonic says of a message that is too large, or not there.
+fn in_words_of_go(message: &str, unary: bool) -> Option<Status> {
     let mut numbers = message
         .split(|c: char| !c.is_ascii_digit())
         .filter(|digits| !digits.is_empty());
-    let (size, limit) = (numbers.next()?, numbers.next()?);
-    Some(format!(
-        "grpc: received message larger than max ({size} vs. {limit})"
-    ))
+    if message.starts_with(TONIC_TOO_LARGE) {
+        let (size, limit) = (numbers.next()?, numbers.next()?);
+        let text = format!("grpc: received message larger than max ({size} vs. {limit})");
+        return Some(Status::resource_exhausted(text));
+    }
+    if message.starts_with(TONIC_GROWS_TOO_LARGE) {
+        let limit = numbers.next()?;
+        let text = format!("grpc: received message after decompression larger than max {limit}");
+        return Some(Status::resource_exhausted(text));
+    }
+    match message {
+        TONIC_MISSING if unary => Some(Status::unknown("EOF")),
+        TONIC_TRUNCATED if unary => Some(Status::unknown("unexpected EOF")),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -86,7 +96,7 @@ mod tests {
     fn a_large_message_is_refused_in_the_words_of_grpc_go() {
         let response: http::Response<()> = Status::out_of_range(REFUSAL).into_http();
         let mut headers = response.headers().clone();
-        correct(&mut headers);
+        correct(&mut headers, true);
         let status = Status::from_header_map(&headers).expect("a status");
         assert_eq!(
             (status.code(), status.message()),
@@ -100,10 +110,24 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_missing_is_unknown_to_a_unary_call_alone() {
+        for (unary, code, text) in [
+            (true, tonic::Code::Unknown, "EOF"),
+            (false, tonic::Code::Internal, "Missing request message."),
+        ] {
+            let response: http::Response<()> = Status::internal(TONIC_MISSING).into_http();
+            let mut headers = response.headers().clone();
+            correct(&mut headers, unary);
+            let status = Status::from_header_map(&headers).expect("a status");
+            assert_eq!((status.code(), status.message()), (code, text));
+        }
+    }
+
+    #[test]
     fn other_refusals_stay_as_they_are() {
         let response: http::Response<()> = status(Denied::FUTURE_REVISION).into_http();
         let mut headers = response.headers().clone();
-        correct(&mut headers);
+        correct(&mut headers, true);
         assert_eq!(&headers, response.headers());
     }
 }

@@ -91,6 +91,8 @@ pub struct Guarded<S> {
     number: u64,
     streams: Arc<Streams>,
     deadline: Option<BoxFuture<'static, ()>>,
+    /// For good, if what is polled panics.
+    is_polled: bool,
     record: Record,
 }
 
@@ -128,6 +130,7 @@ impl<S> Guarded<S> {
             number,
             streams: streams.clone(),
             deadline,
+            is_polled: false,
             record,
         }
     }
@@ -149,6 +152,7 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
         let Some(stream) = this.stream.as_mut() else {
             return Poll::Ready(None);
         };
+        this.is_polled = true;
         this.end.waker.register(cx.waker());
         let mut why = this.end.why.get().copied();
         if let Some(deadline) = &mut this.deadline
@@ -161,7 +165,9 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
             this.finish(status.code());
             return Poll::Ready(Some(Err(status)));
         }
-        let next = std::task::ready!(stream.as_mut().poll_next(cx));
+        let next = stream.as_mut().poll_next(cx);
+        this.is_polled = false;
+        let next = std::task::ready!(next);
         match &next {
             Some(Ok(_)) => this.record.metrics.rpc(this.record.rpc).msg_sent.inc(),
             Some(Err(status)) => {
@@ -176,8 +182,11 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
 
 impl<S> Drop for Guarded<S> {
     fn drop(&mut self) {
-        // The client went away in the middle.
-        self.finish(tonic::Code::Cancelled);
+        // The client went away in the middle, or it panicked.
+        self.finish(match self.is_polled {
+            true => tonic::Code::Internal,
+            false => tonic::Code::Cancelled,
+        });
     }
 }
 

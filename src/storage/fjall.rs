@@ -53,6 +53,7 @@ use super::{failed, fjall_journal as journal, fjall_log};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
 use crate::runtime::Env;
+use crate::runtime::panics::poisoned;
 
 /// The keyspace in which the batches are counted.
 const COUNT_KEYSPACE: &str = "batches";
@@ -116,7 +117,7 @@ struct Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no code that panics runs under this lock")
+    mutex.lock().unwrap_or_else(poisoned)
 }
 
 impl Shared {

@@ -28,6 +28,7 @@ use super::synced::Synced;
 use crate::base::kv::{Batch, Change, Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
 use crate::runtime::buggify::{Site, buggify};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Disk, Env, File, Task};
 
 const TEMPORARY: &str = "journal.new";
@@ -209,9 +210,7 @@ async fn write_back(shared: Arc<Shared>, mut told: mpsc::Receiver<()>) {
 
 impl Shared {
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.memory.lock().unwrap_or_else(poisoned)
     }
 
     /// Remembers a failure: what is in memory may differ from what is on disk, so nothing is tried again.

@@ -28,6 +28,7 @@ use super::{EngineKind, failed};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, Figures, RevisionAt};
 use crate::runtime::Env;
+use crate::runtime::panics::poisoned;
 
 const MAGIC: &[u8; 8] = b"QUORCUR1";
 const CURRENT: &str = "current";
@@ -104,10 +105,7 @@ impl Store {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0
-            .state
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.0.state.lock().unwrap_or_else(poisoned)
     }
 
     /// The engine that counts now. After an install, the old one still answers whoever holds it.

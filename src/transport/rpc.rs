@@ -17,6 +17,7 @@ use super::handshake::{Dialer, Purpose};
 use super::link::Link;
 use super::{FrameReader, FrameWriter, malformed};
 use crate::runtime::buggify::{self, Site};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Instant, Task};
 
 /// Requests that may wait for the connection's writer.
@@ -110,7 +111,7 @@ impl Calls {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no code that panics runs under this lock")
+    mutex.lock().unwrap_or_else(poisoned)
 }
 
 fn never_sent(why: &io::Error) -> io::Error {

@@ -278,13 +278,19 @@ fn strange_hosts_and_origins_are_turned_away_if_asked() {
         let origin = "Origin: https://good.example\r\n";
         let (_, head, _) = send(&member, "OPTIONS", "/v3/kv/range", origin, "").await;
         assert!(head.contains("https://good.example"), "{head}");
-        let mut stream = member.env.connect(member.client_address()).await.unwrap();
-        let request = "GET /version HTTP/1.1\r\nHost: evil.example:2379\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
-        assert!(answer.contains("--host-whitelist \"evil.example\""), "{answer}");
+        // Over HTTP/1.1 nothing is gRPC, whatever it calls itself.
+        for what in [
+            "GET /version HTTP/1.1\r\n",
+            "POST /etcdserverpb.KV/Range HTTP/1.1\r\nContent-Type: application/grpc\r\n",
+        ] {
+            let mut stream = member.env.connect(member.client_address()).await.unwrap();
+            let request = format!("{what}Host: evil.example:2379\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+            assert!(answer.contains("--host-whitelist \"evil.example\""), "{answer}");
+        }
     });
 }
 
@@ -304,6 +310,144 @@ fn a_member_may_go_without_the_gateway() {
                 })
                 .await
                 .unwrap();
+        },
+    );
+}
+
+/// What is not a JSON object ends the client's side of a stream, and nothing else.
+#[test]
+fn a_stream_without_requests_ends_without_answers() {
+    let without_requests = async |member: &Member| {
+        for body in [
+            "",
+            " ",
+            "[]",
+            "null",
+            "1",
+            "{",
+            r#"{"ID":"#,
+            r#"{"ID":"x"}"#,
+            "}{",
+        ] {
+            let (status, head, answer) = send(member, "POST", "/v3/lease/keepalive", "", body).await;
+            assert_eq!((status, answer.as_str()), (200, ""), "{body}");
+            assert!(!head.to_lowercase().contains("\ncontent-type"), "{head}");
+        }
+    };
+    with_adjusted(
+        |config| config.bcrypt_cost = 4,
+        |member| async move {
+            without_requests(&member).await;
+            let cut = r#"{"ID":1}{"ID":"#;
+            let (status, _, answer) = send(&member, "POST", "/v3/lease/keepalive", "", cut).await;
+            assert_eq!((status, answer.lines().count()), (200, 1), "{answer}");
+            for (path, body) in [
+                ("/v3/auth/user/add", r#"{"name":"root","password":"pw"}"#),
+                ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+                ("/v3/auth/enable", "{}"),
+            ] {
+                assert_eq!(post(&member, path, body).await.0, 200, "{path}");
+            }
+            without_requests(&member).await;
+            let (_, head, _) = send(&member, "GET", "/health", "", "").await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        },
+    );
+}
+
+#[test]
+fn fields_and_numbers_are_read_as_protojson_reads_them() {
+    with_member(|member| async move {
+        for (body, status) in [
+            (r#"{"key":"YQ==","value":"Yg==","lease":"0.0"}"#, 200),
+            (r#"{"key":"YQ==","lease":"0e5","prev_kv":null}"#, 200),
+            (r#"{"key":"YQ==","key":"Yg=="}"#, 400),
+            (r#"{"key":"YQ==","prev_kv":true,"prevKv":true}"#, 400),
+            (r#"{"key":"YQ==","lease":"1.5"}"#, 400),
+            (r#"{"key":"YQ==","lease":" 1"}"#, 400),
+        ] {
+            let (found, answer) = post(&member, "/v3/kv/put", body).await;
+            assert_eq!(found, status, "{body}: {answer}");
+        }
+        let (status, answer) = post(&member, "/v3/kv/put", r#"{"key":"Yg==","key":"Yg=="}"#).await;
+        let message = answer["message"].as_str().unwrap();
+        assert!(
+            status == 400 && message.contains(r#"duplicate field "key""#),
+            "{message}"
+        );
+        for limit in [r#""1e0""#, r#""1.0""#, "1.0", "10e-1"] {
+            let body =
+                format!(r#"{{"key":"AA==","range_end":"AA==","limit":{limit},"sort_order":"UNKNOWN"}}"#);
+            let (status, answer) = post(&member, "/v3/kv/range", &body).await;
+            assert_eq!((status, &answer["count"]), (200, &json!("1")), "{limit}");
+        }
+    });
+}
+
+#[test]
+fn paths_and_headers_are_read_as_go_reads_them() {
+    with_member(|member| async move {
+        let range = r#"{"key":"YQ=="}"#;
+        for (path, headers, status) in [
+            ("/v3/kv/%72ange", "", 200),
+            ("/v3/kv%2Frange", "", 200),
+            ("/v3/kv/range%zz", "", 400),
+            ("/v3/kv/range/", "", 404),
+            ("/v3/kv/range", "Content-Type: application/grpc\r\n", 200),
+            (
+                "/etcdserverpb.KV/Range",
+                "Content-Type: application/grpc\r\n",
+                404,
+            ),
+            ("/v3/kv/range", "Grpc-Timeout: zz\r\n", 400),
+            ("/v3/kv/range", "Grpc-Timeout: 0S\r\n", 200),
+            ("/v3/kv/range", "Grpc-Timeout: 123456789S\r\n", 200),
+            ("/v3/kv/range", "Grpc-Timeout: -1S\r\n", 504),
+        ] {
+            let (found, head, answer) = send(&member, "POST", path, headers, range).await;
+            assert_eq!(found, status, "{path} {headers}: {head}\n{answer}");
+            assert_ne!(answer, "", "{path} {headers}");
+        }
+        for (path, location) in [
+            ("//v3/kv/range?x=1", "/v3/kv/range?x=1"),
+            ("/v3", "/v3/"),
+            ("/v3/../version", "/version"),
+        ] {
+            let (status, head, body) = send(&member, "POST", path, "", range).await;
+            assert_eq!((status, body.as_str()), (307, ""), "{path}");
+            assert!(head.contains(&format!("\r\nLocation: {location}\r\n")), "{head}");
+            let (_, _, body) = send(&member, "GET", path, "", "").await;
+            assert_eq!(
+                body,
+                format!("<a href=\"{location}\">Temporary Redirect</a>.\n\n")
+            );
+        }
+        let large = format!(r#"{{"key":"YQ==","value":"{}"}}"#, "A".repeat(3_000_000));
+        let (status, answer) = post(&member, "/v3/kv/put", &large).await;
+        let message = "grpc: received message larger than max (2250008 vs. 2097152)";
+        assert_eq!((status, answer), (429, json!({"code": 8, "message": message})));
+    });
+}
+
+#[test]
+fn who_is_not_known_is_told_how_to_be() {
+    with_adjusted(
+        |config| config.bcrypt_cost = 4,
+        |member| async move {
+            for (path, body) in [
+                ("/v3/auth/user/add", r#"{"name":"root","password":"pw"}"#),
+                ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+                ("/v3/auth/enable", "{}"),
+            ] {
+                assert_eq!(post(&member, path, body).await.0, 200, "{path}");
+            }
+            let token = "Authorization: x.1\r\n";
+            let (status, head, _) = send(&member, "POST", "/v3/kv/range", token, r#"{"key":"YQ=="}"#).await;
+            assert_eq!(status, 401);
+            assert!(
+                head.contains("\r\nWww-Authenticate: etcdserver: invalid auth token"),
+                "{head}"
+            );
         },
     );
 }

@@ -10,6 +10,7 @@ use quorate::proto::etcdserverpb::{
     maintenance_client::MaintenanceClient, watch_client::WatchClient,
 };
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 use tower_service::Service;
 
 use crate::{Member, put, range, refusal, with_adjusted, with_member};
@@ -39,6 +40,53 @@ fn a_request_may_be_large_but_not_too_large() {
         let mut kv = KvClient::new(member.channel().await).max_decoding_message_size(usize::MAX);
         let answer = kv.range(range("a", "")).await.unwrap().into_inner();
         assert_eq!(answer.kvs[0].value.len(), 3 * MIB / 2 - 100);
+    });
+}
+
+/// As grpc-go: an answer is compressed if its request was.
+#[test]
+fn compressed_requests_are_understood_and_bounded() {
+    with_member(|member| async move {
+        let gzip = CompressionEncoding::Gzip;
+        let plain = KvClient::new(member.channel().await).accept_compressed(gzip);
+        let mut compressing = plain.clone().send_compressed(gzip);
+        let value = vec![b'x'; 100_000];
+        compressing.put(put("a", value.clone())).await.unwrap();
+        for (mut kv, encoding) in [(plain.clone(), None), (compressing.clone(), Some("gzip"))] {
+            let answer = kv.range(range("a", "")).await.unwrap();
+            let found = answer
+                .metadata()
+                .get("grpc-encoding")
+                .map(|found| found.to_str().unwrap());
+            assert_eq!(found, encoding);
+            assert_eq!(answer.into_inner().kvs[0].value, value);
+        }
+        // A few KiB on the wire.
+        let (code, text) = refusal(compressing.put(put("a", vec![0; 3 * MIB])).await);
+        assert_eq!(code, Code::ResourceExhausted);
+        assert_eq!(
+            text,
+            "grpc: received message after decompression larger than max 2097152"
+        );
+
+        let mut watch = WatchClient::new(member.channel().await)
+            .send_compressed(gzip)
+            .accept_compressed(gzip);
+        let create = pb::WatchCreateRequest {
+            key: "a".into(),
+            start_revision: 1,
+            ..Default::default()
+        };
+        let union = pb::watch_request::RequestUnion::CreateRequest(create);
+        let request = pb::WatchRequest {
+            request_union: Some(union),
+        };
+        let requests = futures_util::StreamExt::chain(tokio_stream::iter([request]), tokio_stream::pending());
+        let answers = watch.watch(requests).await.unwrap();
+        assert_eq!(answers.metadata().get("grpc-encoding").unwrap(), "gzip");
+        let mut answers = answers.into_inner();
+        assert!(answers.message().await.unwrap().unwrap().created);
+        assert_eq!(answers.message().await.unwrap().unwrap().events.len(), 1);
     });
 }
 

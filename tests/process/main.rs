@@ -17,7 +17,8 @@
 //! * `local_address`: from which address members call;
 //! * `etcdctl`, `session`: etcd's own tool, and its outputs against a real etcd (skipped without them).
 //!
-//! * `differential`: generated requests of every shape, answer by answer with a real etcd (skipped without it).
+//! * `differential`: generated requests of every shape, answer by answer with a real etcd (skipped without it);
+//! * `fuzz`: requests that no client would make, status by status with a real etcd.
 //!
 //! The tests themselves can be tested: `QUORATE_TEST_BINARY=etcd cargo test --test process -- single:: cluster::`
 //! runs them against a real etcd.
@@ -30,6 +31,7 @@ mod damage;
 mod differential;
 mod discovery;
 mod etcdctl;
+mod fuzz;
 mod kills;
 mod kubeadm;
 mod limits;

@@ -191,6 +191,11 @@ impl Member {
         self.signal(rustix::process::Signal::CONT);
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("the member runs").id()
+    }
+
     /// What this run of the process has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

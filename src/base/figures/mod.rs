@@ -232,6 +232,8 @@ pub struct RequestFigures {
     pub whole: ByKind,
     /// Reading a range from the local state.
     pub range: ByOutcome,
+    /// Requests that panicked.
+    pub panics: Counter,
 }
 
 impl Default for RequestFigures {
@@ -241,6 +243,7 @@ impl Default for RequestFigures {
             apply: ByKind::new(fine),
             whole: ByKind::new(|| millis(1, 14)),
             range: ByOutcome::new(fine),
+            panics: Counter::default(),
         }
     }
 }

@@ -176,11 +176,20 @@ fn what_is_missing_stops_the_start() {
             "--listen-client-urls=http://127.0.0.1:99999 --advertise-client-urls=http://127.0.0.1:1",
             "--listen-client-urls: address 99999: invalid port",
         ),
-        (
-            "--max-request-bytes=33554433",
-            "--max-request-bytes[33554433] must be at most 33554432",
-        ),
     ]);
+}
+
+#[test]
+fn requests_are_as_large_as_asked_up_to_what_members_can_send_each_other() {
+    for (asked, served) in [
+        ("1000", 1000),
+        ("33554432", 32 << 20),
+        ("33554433", 32 << 20),
+        ("4294967296", 32 << 20),
+    ] {
+        let config = configure(&format!("--max-request-bytes={asked}")).unwrap();
+        assert_eq!(config.max_request_bytes, served, "{asked}");
+    }
 }
 
 #[test]

@@ -14,12 +14,16 @@ use prost_reflect::MethodDescriptor;
 use tonic::{Code, Status};
 
 use crate::server::Api;
+use crate::server::boundary::AnswerBody;
 use crate::server::front;
 
 /// Length of what stands before each message of gRPC: a flag and a length.
 const PREFIX_BYTES: usize = 5;
 /// Marks a call of the gateway, which never has the identity of a certificate.
 const VIA_GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// gRPC's timeouts are below this number of a unit.
+const TIMEOUT_MAX: i64 = 100_000_000;
 /// A header with this prefix becomes metadata.
 const METADATA_PREFIX: &str = "grpc-metadata-";
 
@@ -27,7 +31,7 @@ const METADATA_PREFIX: &str = "grpc-metadata-";
 pub async fn call(
     api: &Arc<Api>,
     method: &MethodDescriptor,
-    headers: &HeaderMap,
+    metadata: HeaderMap,
     messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
 ) -> BoxStream<'static, Result<Bytes, Status>> {
     // What the client sent wrong is told instead of an answer.
@@ -44,11 +48,11 @@ pub async fn call(
         };
         std::future::ready(frame)
     });
-    let mut request = Request::new(StreamBody::new(frames));
+    let mut request = Request::new(StreamBody::new(frames.boxed()));
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     *request.uri_mut() = path.parse().expect("names of services and methods make a path");
     *request.method_mut() = http::Method::POST;
-    *request.headers_mut() = metadata(headers);
+    *request.headers_mut() = metadata;
     let Ok(response) = front::grpc(api, request).await;
     answers(response, failure)
 }
@@ -62,14 +66,23 @@ fn framed(message: &[u8]) -> Bytes {
 }
 
 /// The metadata that HTTP headers stand for.
-fn metadata(headers: &HeaderMap) -> HeaderMap {
+pub fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Status> {
     let mut metadata = HeaderMap::new();
     metadata.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     metadata.insert(header::TE, HeaderValue::from_static("trailers"));
     metadata.insert(VIA_GATEWAY, HeaderValue::from_static("*/*"));
+    if let Some(timeout) = headers.get(GRPC_TIMEOUT).filter(|value| !value.is_empty()) {
+        let text = String::from_utf8_lossy(timeout.as_bytes());
+        let nanos = timeout_nanos(&text)
+            .ok_or_else(|| Status::invalid_argument(format!("invalid grpc-timeout: {text}")))?;
+        // Zero is none; less than zero is over.
+        if nanos != 0 {
+            metadata.insert(GRPC_TIMEOUT, written_timeout(nanos.max(0)));
+        }
+    }
     for (name, value) in headers {
         let name = match name.as_str() {
-            "authorization" | "grpc-timeout" => name.clone(),
+            "authorization" => name.clone(),
             name => match name.strip_prefix(METADATA_PREFIX).map(str::parse) {
                 Some(Ok(name)) => name,
                 _ => continue,
@@ -77,22 +90,47 @@ fn metadata(headers: &HeaderMap) -> HeaderMap {
         };
         metadata.append(name, value.clone());
     }
-    metadata
+    Ok(metadata)
+}
+
+/// A timeout as grpc-gateway reads it: any whole number, and a unit.
+fn timeout_nanos(text: &str) -> Option<i64> {
+    let unit = text.chars().next_back()?;
+    let nanos = 1_000_i64.pow(match unit {
+        'n' => 0,
+        'u' => 1,
+        'm' => 2,
+        'S' | 'M' | 'H' => 3,
+        _ => return None,
+    });
+    let seconds = match unit {
+        'M' => 60,
+        'H' => 3600,
+        _ => 1,
+    };
+    let number: i64 = text.strip_suffix(unit)?.parse().ok()?;
+    Some(number.saturating_mul(nanos * seconds))
+}
+
+/// The same as gRPC writes it: at most eight digits.
+fn written_timeout(nanos: i64) -> HeaderValue {
+    let units = [('n', 1), ('u', 1_000), ('m', 1_000_000), ('S', 1_000_000_000)];
+    let fits = units.iter().find(|(_, unit)| nanos / unit < TIMEOUT_MAX);
+    let (unit, nanos_each) = fits.copied().unwrap_or(('H', 3_600_000_000_000));
+    let text = format!("{}{unit}", nanos / nanos_each);
+    HeaderValue::from_str(&text).expect("digits and a letter")
 }
 
 type Failure = tokio::sync::oneshot::Receiver<Status>;
 
 struct Answers {
-    body: tonic::body::Body,
+    body: AnswerBody,
     buffer: BytesMut,
     failure: Failure,
     done: bool,
 }
 
-fn answers(
-    response: Response<tonic::body::Body>,
-    failure: Failure,
-) -> BoxStream<'static, Result<Bytes, Status>> {
+fn answers(response: Response<AnswerBody>, failure: Failure) -> BoxStream<'static, Result<Bytes, Status>> {
     let (parts, body) = response.into_parts();
     let mut answers = Answers {
         body,
@@ -109,6 +147,8 @@ fn answers(
         answers.done |= next.is_err();
         Some((next, answers))
     })
+    // Whoever reads the first answer apart asks again after the end.
+    .fuse()
     .boxed()
 }
 
@@ -153,5 +193,35 @@ impl Answers {
         }
         self.buffer.advance(PREFIX_BYTES);
         Some(self.buffer.split_to(length).freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_gateway_reads_them() {
+        for (text, expected) in [
+            ("1S", Some("1000000u")),
+            ("99999999n", Some("99999999n")),
+            ("100000000n", Some("100000u")),
+            ("123456789S", Some("34293H")),
+            ("9223372036854775807H", Some("2562047H")),
+            ("-1S", Some("0n")),
+            ("+5m", Some("5000000n")),
+            ("0S", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(text))]);
+            let metadata = metadata(&headers).unwrap();
+            let found = metadata.get(GRPC_TIMEOUT).map(|value| value.to_str().unwrap());
+            assert_eq!(found, expected, "{text}");
+        }
+        for text in ["zz", "S", "5", "5s", "1.5S", "\u{e9}"] {
+            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_str(text).unwrap())]);
+            let refused = metadata(&headers).unwrap_err();
+            assert_eq!(refused.message(), format!("invalid grpc-timeout: {text}"));
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! JSON to protocol buffers and back, as grpc-gateway does it: field names as in the `.proto` files (camelCase is
-//! understood, too), 64-bit integers as strings, bytes as base64, defaults left out, unknown fields ignored.
+//! JSON to protocol buffers and back, as grpc-gateway does it: field names as in the `.proto` files, 64-bit integers as
+//! strings, bytes as base64, defaults left out. How requests are read is in [`decode`](super::decode).
 
 use std::sync::LazyLock;
 
@@ -7,12 +7,14 @@ use bytes::Bytes;
 use prost::encoding::{DecodeContext, decode_key};
 use prost::{DecodeError, Message, decode_length_delimiter};
 use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor,
-    SerializeOptions, Value,
+    DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, SerializeOptions, Value,
 };
+use serde::de::DeserializeSeed;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tonic::{Code, Status};
 
+use super::decode::MessageSeed;
 use crate::base::limits;
 
 /// Objects and arrays in each other: three for each transaction, and a few for what is in the innermost.
@@ -34,26 +36,61 @@ pub fn method(service: &str, method: &str) -> Option<MethodDescriptor> {
     service.methods().find(|known| known.name() == method)
 }
 
-/// The first JSON value in a text, as an encoded message, and how many bytes it took. `None`: the text ends before
-/// the value does.
-pub fn parse(kind: &MessageDescriptor, text: &[u8]) -> Result<Option<(Bytes, usize)>, Status> {
-    if !nests_at_most(text, JSON_LEVELS_MAX) {
-        return Err(Status::invalid_argument("proto: exceeded max recursion depth"));
-    }
-    let mut json = serde_json::Deserializer::from_slice(text);
-    json.disable_recursion_limit();
-    let mut values = json.into_iter::<serde_json::Value>();
+/// The first JSON value in a text, as an encoded message. `None`: there is none.
+pub fn parse(kind: &MessageDescriptor, text: &[u8]) -> Result<Option<Bytes>, Status> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>();
     let value = match values.next() {
         None => return Ok(None),
-        Some(Err(error)) if error.is_eof() => return Ok(None),
+        Some(Err(error)) if error.is_eof() => return Err(Status::invalid_argument("unexpected EOF")),
         Some(Err(error)) => return Err(Status::invalid_argument(error.to_string())),
-        Some(Ok(value)) => value,
+        Some(Ok(value)) => value.get(),
     };
-    let taken = values.byte_offset();
-    let options = DeserializeOptions::new().deny_unknown_fields(false);
-    let message = DynamicMessage::deserialize_with_options(kind.clone(), value, &options)
+    if !nests_at_most(value.as_bytes(), JSON_LEVELS_MAX) {
+        return Err(Status::invalid_argument("proto: exceeded max recursion depth"));
+    }
+    let mut json = serde_json::Deserializer::from_str(value);
+    json.disable_recursion_limit();
+    let message = MessageSeed(kind)
+        .deserialize(&mut json)
         .map_err(|error| Status::invalid_argument(format!("proto: {error}")))?;
-    Ok(Some((message.encode_to_vec().into(), taken)))
+    Ok(Some(message.encode_to_vec().into()))
+}
+
+/// Finds the end of a JSON object that arrives in pieces, and looks at each byte once.
+#[derive(Default)]
+pub struct Objects {
+    seen: usize,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Objects {
+    /// How long the object at the beginning of `text` is, once all of it is there. `text` is what it was the last time,
+    /// and more. An error: it does not begin with an object.
+    pub fn end(&mut self, text: &[u8]) -> Result<Option<usize>, ()> {
+        while let Some(&byte) = text.get(self.seen) {
+            self.seen += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' if self.depth > 0 => self.in_string = !self.in_string,
+                _ if self.in_string => {}
+                b'{' => self.depth += 1,
+                b' ' | b'\t' | b'\r' | b'\n' => {}
+                _ if self.depth == 0 => return Err(()),
+                b'[' => self.depth += 1,
+                b'}' | b']' => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        return Ok(Some(std::mem::take(self).seen));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Whether objects and arrays are at most so deep in each other.
@@ -139,6 +176,7 @@ pub fn http_status(code: Code) -> http::StatusCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::etcdserverpb as pb;
 
     fn kind(name: &str) -> MessageDescriptor {
         pool().get_message_by_name(name).unwrap()
@@ -146,8 +184,7 @@ mod tests {
 
     #[test]
     fn requests_are_read_in_either_spelling() {
-        let put = kind("etcdserverpb.PutRequest");
-        let expected = crate::proto::etcdserverpb::PutRequest {
+        let expected = pb::PutRequest {
             key: "a".into(),
             lease: 5,
             prev_kv: true,
@@ -155,33 +192,93 @@ mod tests {
         };
         for text in [
             r#"{"key":"YQ==","lease":"5","prev_kv":true}"#,
-            r#"{"key":"YQ==","lease":5,"prevKv":true,"unknown":{"x":[1]}}"#,
+            r#"{"key":"YQ==","lease":5,"prevKv":true,"unknown":{"x":[1]}} and more"#,
+            r#" {"key":"YQ==","lease":"0.5e1","prev_kv":true,"value":null,"[x]":1e999}"#,
         ] {
-            let (bytes, taken) = parse(&put, text.as_bytes()).unwrap().unwrap();
-            assert_eq!(
-                crate::proto::etcdserverpb::PutRequest::decode(bytes).unwrap(),
-                expected
-            );
-            assert_eq!(taken, text.len());
+            let bytes = parse(&kind("etcdserverpb.PutRequest"), text.as_bytes())
+                .unwrap()
+                .unwrap();
+            assert_eq!(pb::PutRequest::decode(bytes).unwrap(), expected);
         }
+        let text = r#"{"sort_order":"DESCEND","sort_target":3.0,"limit":"1e2"}"#;
+        let bytes = parse(&kind("etcdserverpb.RangeRequest"), text.as_bytes())
+            .unwrap()
+            .unwrap();
+        let range = pb::RangeRequest::decode(bytes).unwrap();
+        assert_eq!((range.sort_order, range.sort_target, range.limit), (2, 3, 100));
+        let unknown = parse(
+            &kind("etcdserverpb.RangeRequest"),
+            br#"{"sort_order":"SIDEWAYS"}"#,
+        );
+        assert_eq!(
+            unknown.unwrap().unwrap(),
+            Bytes::new(),
+            "unknown names stand for nothing"
+        );
     }
 
     #[test]
     fn what_is_no_request_is_refused() {
-        let put = kind("etcdserverpb.PutRequest");
-        for text in [
-            "{bad",
-            "[]",
-            "1",
-            r#"{"key":"!!"}"#,
-            r#"{"key":5}"#,
-            r#"{"lease":"x"}"#,
+        for (text, reason) in [
+            ("{bad", "key must be a string"),
+            ("[]", "invalid type: sequence"),
+            ("1", "invalid type: integer"),
+            ("null", "invalid type: null"),
+            ("{", "unexpected EOF"),
+            (r#"{"key":"YQ=="#, "unexpected EOF"),
+            (r#"{"key":"!!"}"#, "invalid value for field key"),
+            (r#"{"key":5}"#, "invalid value for field key"),
+            (r#"{"lease":"x"}"#, "invalid value for field lease"),
+            (
+                r#"{"lease":"9223372036854775808"}"#,
+                "invalid value for field lease",
+            ),
+            (r#"{"lease":1.5}"#, "invalid value for field lease"),
+            (r#"{"prev_kv":"true"}"#, "invalid value for field prevKv"),
+            (r#"{"key":"YQ==","key":"YQ=="}"#, r#"duplicate field "key""#),
+            (r#"{"prev_kv":null,"prevKv":true}"#, r#"duplicate field "prevKv""#),
         ] {
-            let refused = parse(&put, text.as_bytes()).unwrap_err();
+            let refused = parse(&kind("etcdserverpb.PutRequest"), text.as_bytes()).unwrap_err();
             assert_eq!(refused.code(), Code::InvalidArgument, "{text}");
+            assert!(
+                refused.message().contains(reason),
+                "{text}: {}",
+                refused.message()
+            );
         }
-        for text in ["", " ", "{", r#"{"key":"YQ=="#] {
-            assert!(parse(&put, text.as_bytes()).unwrap().is_none(), "{text}");
+        let both = r#"{"success":[{"request_put":{},"requestRange":{}}]}"#;
+        let refused = parse(&kind("etcdserverpb.TxnRequest"), both.as_bytes()).unwrap_err();
+        assert!(
+            refused.message().contains("is already set"),
+            "{}",
+            refused.message()
+        );
+        for text in ["", " \n"] {
+            assert_eq!(
+                parse(&kind("etcdserverpb.PutRequest"), text.as_bytes()).unwrap(),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn objects_end_where_they_end_however_they_arrive() {
+        let text = br#" {"a":"}\"]","b":[{}]}{"c":1}"#;
+        for size in 1..=text.len() {
+            let (mut objects, mut buffer, mut found) = (Objects::default(), Vec::new(), Vec::new());
+            for piece in text.chunks(size) {
+                buffer.extend_from_slice(piece);
+                while let Some(end) = objects.end(&buffer).unwrap() {
+                    found.push(buffer.drain(..end).collect::<Vec<u8>>());
+                }
+            }
+            assert_eq!(found, [&text[..22], &text[22..]], "in pieces of {size}");
+        }
+        for text in ["[]", "null", "1", "}", " x", "\"{}\""] {
+            assert_eq!(Objects::default().end(text.as_bytes()), Err(()), "{text}");
+        }
+        for text in ["", " ", "{", r#"{"a":"}"#] {
+            assert_eq!(Objects::default().end(text.as_bytes()), Ok(None), "{text}");
         }
     }
 

@@ -9,6 +9,7 @@
 //! caller's token and never the identity of a certificate.
 
 mod call;
+mod decode;
 pub(super) mod json;
 mod paths;
 mod websocket;
@@ -20,7 +21,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use prost_reflect::MethodDescriptor;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -32,13 +33,12 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// How much larger than the message its JSON may be: base64, names and escapes.
 const JSON_FACTOR: usize = 2;
 
-/// Answers a request whose path begins with `/v3/`.
-pub async fn answer<B>(api: &Arc<Api>, request: Request<B>) -> Response<Body>
+/// Answers a request. `path`: what stands behind `/v3/`.
+pub async fn answer<B>(api: &Arc<Api>, path: &str, request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let path = request.uri().path().strip_prefix("/v3/").unwrap_or_default();
     let Some(method) = paths::method(path).and_then(|(service, method)| json::method(service, method)) else {
         return refused(&Status::not_found("Not Found"));
     };
@@ -50,15 +50,19 @@ where
     }
     let max = json_bytes_max(api);
     let (parts, body) = request.into_parts();
+    let metadata = match call::metadata(&parts.headers) {
+        Ok(metadata) => metadata,
+        Err(status) => return refused(&status),
+    };
     let answers = if method.is_client_streaming() {
         let messages = requests(&method, body_bytes(body), max);
-        call::call(api, &method, &parts.headers, messages).await
+        call::call(api, &method, metadata, messages).await
     } else {
         let message = match only_message(&method, body, max).await {
             Ok(message) => message,
             Err(status) => return refused(&status),
         };
-        call::call(api, &method, &parts.headers, stream::iter([Ok(message)])).await
+        call::call(api, &method, metadata, stream::iter([Ok(message)])).await
     };
     if method.is_server_streaming() {
         many(method, answers).await
@@ -79,7 +83,13 @@ fn respond(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 }
 
 fn refused(status: &Status) -> Response<Body> {
-    respond(json::http_status(status.code()), json::refusal(status))
+    let mut response = respond(json::http_status(status.code()), json::refusal(status));
+    if status.code() == Code::Unauthenticated
+        && let Ok(message) = HeaderValue::from_str(status.message())
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, message);
+    }
+    response
 }
 
 /// The message of a unary call: the first value of the body, defaults if there is none.
@@ -89,12 +99,12 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let body = Limited::new(body, max).collect().await;
-    let body = body.map_err(|_| too_large(max))?.to_bytes();
-    match json::parse(&method.input(), &body)? {
-        Some((message, _)) => Ok(message),
-        None if body.iter().all(u8::is_ascii_whitespace) => Ok(Bytes::new()),
-        None => Err(Status::invalid_argument("unexpected EOF")),
-    }
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => too_large(max),
+        false => Status::cancelled("context canceled"),
+    });
+    let body = body?.to_bytes();
+    Ok(json::parse(&method.input(), &body)?.unwrap_or_default())
 }
 
 fn too_large(max: usize) -> Status {
@@ -112,7 +122,8 @@ where
     frames.boxed()
 }
 
-/// The messages of a client's stream: JSON values one after the other.
+/// The messages of a client's stream: JSON objects one after the other. What is none ends the stream, as in etcd, and
+/// is not answered.
 fn requests(
     method: &MethodDescriptor,
     chunks: BoxStream<'static, Bytes>,
@@ -122,30 +133,23 @@ fn requests(
         kind: prost_reflect::MessageDescriptor,
         chunks: BoxStream<'static, Bytes>,
         buffer: BytesMut,
-        /// Whether what came last may have completed a value.
-        grown: bool,
+        objects: json::Objects,
     }
     let reader = Reader {
         kind: method.input(),
         chunks,
         buffer: BytesMut::new(),
-        grown: false,
+        objects: json::Objects::default(),
     };
     stream::unfold(Some(reader), move |reader| async move {
         let mut reader = reader?;
         loop {
-            if reader.grown {
-                match json::parse(&reader.kind, &reader.buffer) {
-                    Ok(Some((message, taken))) => {
-                        let _ = reader.buffer.split_to(taken);
-                        return Some((Ok(message), Some(reader)));
-                    }
-                    Ok(None) => reader.grown = false,
-                    Err(status) => return Some((Err(status), None)),
-                }
+            if let Some(end) = reader.objects.end(&reader.buffer).ok()? {
+                let object = reader.buffer.split_to(end);
+                let message = json::parse(&reader.kind, &object).ok()??;
+                return Some((Ok(message), Some(reader)));
             }
             let chunk = reader.chunks.next().await?;
-            reader.grown = chunk.contains(&b'}');
             reader.buffer.extend_from_slice(&chunk);
             if reader.buffer.len() > max {
                 return Some((Err(too_large(max)), None));
@@ -184,12 +188,11 @@ async fn many(
     method: MethodDescriptor,
     mut answers: BoxStream<'static, Result<Bytes, Status>>,
 ) -> Response<Body> {
-    let first = answers.next().await;
-    let code = match &first {
-        Some(Err(status)) => status.code(),
-        _ => Code::Ok,
+    let Some(first) = answers.next().await else {
+        return Response::new(Body::empty());
     };
-    let lines = stream::iter(first)
+    let code = first.as_ref().err().map_or(Code::Ok, Status::code);
+    let lines = stream::iter([first])
         .chain(answers)
         .map(move |answer| Ok::<_, Status>(http_body::Frame::data(line(&method, answer))));
     let mut response = Response::new(Body::new(StreamBody::new(lines)));

@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::{call, json_bytes_max, line, refused, requests};
+use crate::runtime::panics::Contained;
 use crate::server::Api;
 
 const BEARER: &str = "Bearer";
@@ -42,18 +43,23 @@ pub fn answer<B>(api: &Arc<Api>, method: MethodDescriptor, mut request: Request<
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return refused(&Status::invalid_argument("websocket: only over HTTP/1.1"));
     };
-    let mut headers = request.headers().clone();
-    let bearer = token(&headers);
+    let bearer = token(request.headers());
+    let mut metadata = match call::metadata(request.headers()) {
+        Ok(metadata) => metadata,
+        Err(status) => return refused(&status),
+    };
     if let Some(token) = &bearer {
-        headers.insert(header::AUTHORIZATION, token.clone());
+        metadata.insert(header::AUTHORIZATION, token.clone());
     }
     let serving = api.clone();
-    api.env.spawn_detached(async move {
+    let serve = async move {
         match upgrade.await {
-            Ok(upgraded) => serve(&serving, method, headers, upgraded).await,
+            Ok(upgraded) => serve(&serving, method, metadata, upgraded).await,
             Err(error) => tracing::debug!(%error, "a WebSocket was not opened"),
         }
-    });
+    };
+    api.env
+        .spawn_detached(Contained::new(&api.env, "a WebSocket", serve));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let accept = derive_accept_key(key.as_bytes());
@@ -79,7 +85,7 @@ fn token(headers: &HeaderMap) -> Option<HeaderValue> {
         .flatten()
 }
 
-async fn serve(api: &Arc<Api>, method: MethodDescriptor, headers: HeaderMap, upgraded: Upgraded) {
+async fn serve(api: &Arc<Api>, method: MethodDescriptor, metadata: HeaderMap, upgraded: Upgraded) {
     let max = json_bytes_max(api);
     let config = WebSocketConfig::default()
         .max_message_size(Some(max))
@@ -106,7 +112,7 @@ async fn serve(api: &Arc<Api>, method: MethodDescriptor, headers: HeaderMap, upg
         true => messages.left_stream(),
         false => messages.take(1).right_stream(),
     };
-    let answers = call::call(api, &method, &headers, messages).await;
+    let answers = call::call(api, &method, metadata, messages).await;
     // A client that leaves takes its watches with it. That its requests are no longer read says nothing.
     let left = async {
         if left.await.is_err() {

@@ -287,6 +287,11 @@ fn requests(out: &mut Families, figures: &Figures) {
         "The latency distributions of txn.Range",
         range,
     );
+    out.counter(
+        "quorate_server_request_panics_total",
+        "The total number of requests that ended in a panic.",
+        &requests.panics,
+    );
 }
 
 type Labelled<'a> = Vec<(Vec<LabelPair>, &'a Histogram)>;

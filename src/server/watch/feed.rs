@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use super::registry::Keys;
 use crate::base::{Revision, limits};
 use crate::proto::mvccpb::{Event, event::EventType};
 use crate::runtime::buggify::{Site, buggify};
+use crate::runtime::panics::poisoned;
 
 /// What a client asked to watch, and how far its stream was served.
 pub struct Watcher {
@@ -172,7 +173,7 @@ impl Inner {
 
 impl Feed {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(poisoned)
     }
 
     /// Queues a delivery, or lets its watch fall behind. Called under the hub's lock.

@@ -29,7 +29,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
 use super::metrics::Metrics;
@@ -37,6 +37,7 @@ use crate::base::{Broken, Denied, Figures, Revision, limits};
 use crate::consensus::{Consensus, Observer};
 use crate::proto::mvccpb::Event;
 use crate::runtime::buggify::{Site, buggify};
+use crate::runtime::panics::poisoned;
 use crate::state::{SharedStore, State};
 use catch_up::Budget;
 use feed::{Delivery, Feed, Watcher, Wishes, event_bytes};
@@ -162,7 +163,7 @@ impl WatchHub {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(poisoned)
     }
 
     /// Where everything is counted; the hub is the first of the server to exist.

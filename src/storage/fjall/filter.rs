@@ -10,6 +10,7 @@ use fjall::compaction::filter::{
 };
 
 use crate::base::RevisionAt;
+use crate::runtime::panics::poisoned;
 
 /// Which revisions are dead, shared with the compaction filter.
 #[derive(Default)]
@@ -28,9 +29,7 @@ pub struct Graves {
 
 impl Graveyard {
     pub fn lock(&self) -> MutexGuard<'_, Graves> {
-        self.graves
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.graves.lock().unwrap_or_else(poisoned)
     }
 }
 

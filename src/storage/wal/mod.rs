@@ -42,6 +42,7 @@ use tokio::sync::{Notify, oneshot};
 pub use super::format::LogId;
 use super::{failed, format};
 use crate::base::{Broken, limits};
+use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Task};
 use mirror::{Mirror, Stored};
 use segment::{Keeper, Segment};
@@ -214,9 +215,7 @@ enum Records {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .expect("no code that panics runs under this lock")
+        self.inner.lock().unwrap_or_else(poisoned)
     }
 }
 
