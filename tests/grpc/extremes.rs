@@ -344,6 +344,7 @@ struct Pair {
 }
 
 impl Pair {
+    #[allow(clippy::disallowed_types, reason = "ports that the system knows to be free")]
     async fn start() -> Pair {
         let env = quorate::runtime::tokio::env();
         let dir = tempfile::tempdir().unwrap();

@@ -163,7 +163,7 @@ fn pages(bytes: &[u8], mut is_wanted: impl FnMut(usize) -> bool) -> Vec<usize> {
     let wanted: Vec<usize> = (0..bytes.len().div_ceil(PAGE))
         .filter(|page| is_wanted(*page))
         .collect();
-    let is_kept = |at: usize| at < 10 || at + PAGES_AT_VALUE_ENDS >= wanted.len() || at % 97 == 0;
+    let is_kept = |at: usize| at < 10 || at + PAGES_AT_VALUE_ENDS >= wanted.len() || at.is_multiple_of(97);
     let kept = wanted.iter().enumerate().filter(|(at, _)| is_kept(*at));
     kept.map(|(_, page)| *page).collect()
 }
