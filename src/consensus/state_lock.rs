@@ -119,14 +119,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_looked_at_meanwhile_is_counted() {
-        let env = crate::runtime::tokio::env();
-        let lock = StateLock::new(env.clone(), 1);
+        let (env, figures) = (crate::runtime::tokio::env(), HeldFigures::default());
         effort::spend(1_000);
-        let held = lock.read();
+        let held = Held::new((), &env, &figures);
         effort::spend(3);
         drop(held);
-        let entries = &env.figures().state.read.entries;
-        assert_eq!((entries.count(), entries.sum()), (1, 3.0));
-        assert_eq!(env.figures().state.read.seconds.count(), 1);
+        assert_eq!((figures.entries.count(), figures.entries.sum()), (1, 3.0));
+        assert_eq!(figures.seconds.count(), 1);
     }
 }

@@ -48,7 +48,8 @@ impl<'a> Checker<'a> {
         for operation in &history.operations {
             match &operation.request {
                 Request::Range(r) if r.revision > 0 => self.range(operation, r.revision),
-                Request::Compact(r) => self.compaction(operation, r.revision),
+                // A revision below zero counts as compacted from the beginning, as in etcd.
+                Request::Compact(r) if r.revision >= 0 => self.compaction(operation, r.revision),
                 _ => {}
             }
         }

@@ -95,6 +95,15 @@ fn the_same_compaction_is_acknowledged_once() {
 }
 
 #[test]
+fn what_lies_before_all_revisions_may_be_refused_as_compacted() {
+    let s = Script::default();
+    s.compact(-1, refused(Refusal::COMPACTED));
+    assert_eq!(s.count(), 0);
+    s.compact(0, refused(Refusal::COMPACTED));
+    assert_eq!(s.count(), 1, "nobody has compacted so far");
+}
+
+#[test]
 fn members_that_compact_by_themselves_may_refuse_what_nobody_compacted_but_not_what_is_newest() {
     let script = Script::default();
     let newest = pb::RangeResponse {
