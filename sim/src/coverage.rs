@@ -82,9 +82,16 @@ mod tests {
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), names.len());
         assert!(names.iter().all(|name| {
-            ["fault/", "operation/", "workload/", "buggify/", "status/"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+            [
+                "fault/",
+                "operation/",
+                "client/",
+                "workload/",
+                "buggify/",
+                "status/",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
         }));
         assert!(names.len() > 40);
     }

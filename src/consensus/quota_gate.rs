@@ -90,25 +90,20 @@ pub(super) fn name(batch: &Batch) -> Name {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
-    use crate::proto::command::Command;
+    use crate::consensus::command::EncodedCommand;
     use crate::proto::command::command::Request;
     use crate::proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
 
     fn batch(sequence: u64, requests: impl IntoIterator<Item = Request>) -> Batch {
-        let command = |request| Command {
-            header: None,
-            request: Some(request),
-        };
+        let encoded = |request| EncodedCommand::new(None, request).expect("it can be applied");
         Batch {
             origin: 1,
             life: 1,
             sequence,
             commands: requests
                 .into_iter()
-                .map(|request| command(request).encode_to_vec().into())
+                .map(|request| encoded(request).bytes().clone())
                 .collect(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! They run at the front, before anything is proposed, in etcd's order; the texts are etcd's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -131,16 +131,49 @@ fn txn_shape(request: &TxnRequest, ops_max: usize) -> Result<(), Denied> {
 #[derive(Default)]
 struct Writes {
     puts: BTreeSet<Bytes>,
-    deletes: Vec<(Bytes, Bytes)>,
+    deleted_keys: BTreeSet<Bytes>,
+    /// From start to end, without overlaps: a key is looked up among tens of thousands.
+    deleted_ranges: BTreeMap<Bytes, Bytes>,
 }
 
 impl Writes {
     /// etcd's check does not take a single zero byte for an open end, and neither does this one.
-    fn deletes_key(&self, key: &[u8]) -> bool {
-        self.deletes.iter().any(|(start, end)| match end.as_ref() {
-            [] => start.as_ref() == key,
-            end => start.as_ref() <= key && key < end,
-        })
+    fn delete(&mut self, start: &Bytes, end: &Bytes) {
+        if end.is_empty() {
+            self.deleted_keys.insert(start.clone());
+        } else if start < end {
+            self.delete_range(start.clone(), end.clone());
+        }
+    }
+
+    fn delete_range(&mut self, mut start: Bytes, mut end: Bytes) {
+        if let Some((before, its_end)) = self.deleted_ranges.range::<Bytes, _>(..=&start).next_back()
+            && *its_end >= start
+        {
+            end = end.max(its_end.clone());
+            start = before.clone();
+        }
+        while let Some((next, its_end)) = self.deleted_ranges.range::<Bytes, _>(&start..).next()
+            && *next <= end
+        {
+            end = end.max(its_end.clone());
+            let next = next.clone();
+            self.deleted_ranges.remove(&next);
+        }
+        self.deleted_ranges.insert(start, end);
+    }
+
+    fn deletes_key(&self, key: &Bytes) -> bool {
+        let last = self.deleted_ranges.range::<Bytes, _>(..=key).next_back();
+        self.deleted_keys.contains(key) || last.is_some_and(|(_, end)| key < end)
+    }
+
+    /// Whatever another path deletes, too.
+    fn delete_all(&mut self, other: Writes) {
+        self.deleted_keys.extend(other.deleted_keys);
+        for (start, end) in other.deleted_ranges {
+            self.delete_range(start, end);
+        }
     }
 }
 
@@ -149,9 +182,7 @@ fn path(ops: &[RequestOp]) -> Result<Writes, Denied> {
     let mut writes = Writes::default();
     for op in ops {
         if let Some(Request::RequestDeleteRange(delete)) = &op.request {
-            writes
-                .deletes
-                .push((delete.key.clone(), delete.range_end.clone()));
+            writes.delete(&delete.key, &delete.range_end);
         }
     }
     // Nested transactions first: what they put meets the deletes of this level, and each other's puts.
@@ -159,17 +190,17 @@ fn path(ops: &[RequestOp]) -> Result<Writes, Denied> {
         let Some(Request::RequestTxn(nested)) = &op.request else {
             continue;
         };
-        let (then, otherwise) = (path(&nested.success)?, path(&nested.failure)?);
-        let mut puts = then.puts;
+        let (mut then, mut otherwise) = (path(&nested.success)?, path(&nested.failure)?);
+        let mut puts = std::mem::take(&mut then.puts);
         // The same key may stand in both branches, of which only one runs.
-        puts.extend(otherwise.puts);
+        puts.append(&mut otherwise.puts);
         for key in puts {
             if writes.deletes_key(&key) || !writes.puts.insert(key) {
                 return Err(Denied::DUPLICATE_KEY);
             }
         }
-        let nested_deletes = then.deletes.into_iter().chain(otherwise.deletes);
-        writes.deletes.extend(nested_deletes);
+        writes.delete_all(then);
+        writes.delete_all(otherwise);
     }
     for op in ops {
         let Some(Request::RequestPut(put)) = &op.request else {
@@ -205,4 +236,37 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
 pub fn is_serializable(request: &TxnRequest) -> bool {
     let mut ops = request.success.iter().chain(&request.failure);
     ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Short ones, so that they meet.
+    fn key() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(0..4_u8, 0..4).prop_map(Bytes::from)
+    }
+
+    proptest! {
+        #[test]
+        fn merged_ranges_delete_what_each_of_them_does(
+            deletes_of in prop::collection::vec((key(), key()), 0..12),
+            keys in prop::collection::vec(key(), 1..30),
+        ) {
+            let (mut writes, mut rest) = (Writes::default(), Writes::default());
+            for (at, (start, end)) in deletes_of.iter().enumerate() {
+                let one = if at % 2 == 0 { &mut writes } else { &mut rest };
+                one.delete(start, end);
+            }
+            writes.delete_all(rest);
+            for key in keys {
+                let deletes = |(start, end): &(Bytes, Bytes)| {
+                    if end.is_empty() { *start == key } else { *start <= key && key < *end }
+                };
+                prop_assert_eq!(writes.deletes_key(&key), deletes_of.iter().any(deletes));
+            }
+        }
+    }
 }

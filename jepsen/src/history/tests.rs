@@ -41,7 +41,8 @@ fn only_refusals_of_the_store_itself_are_definite() {
     check(Code::OutOfRange, "Error, decoded message length too large", false);
     check(Code::Unavailable, "etcdserver: request timed out", false);
     check(Code::Unavailable, "etcdserver: no leader", false);
-    check(Code::DeadlineExceeded, "context deadline exceeded", false);
+    check(Code::DeadlineExceeded, "context deadline exceeded", true);
+    check(Code::DeadlineExceeded, "Timeout expired", false);
     check(Code::Unknown, "transport error", false);
     check(Code::Cancelled, "etcdserver: request cancelled", false);
 }

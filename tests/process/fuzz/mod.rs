@@ -121,7 +121,14 @@ impl Side {
         }
         let mut channel = connect(env, self.member()).await;
         for request in &kind.streams {
-            let body = StreamBody::new(frames(&request.pieces).chain(stream::pending()));
+            // A body that never ends would keep its connection open for good.
+            let (held, let_go) = tokio::sync::oneshot::channel::<()>();
+            let end = stream::once(async move {
+                let _ = let_go.await;
+                Err(tonic::Status::aborted("the client has gone"))
+            });
+            self.half_open.push(Box::new(held));
+            let body = StreamBody::new(frames(&request.pieces).chain(end));
             let answer = channel.call(http_request(request, tonic::body::Body::new(body)));
             if let Ok(Ok(answer)) = env.timeout(ANSWER, answer).await {
                 self.half_open.push(Box::new(answer));
