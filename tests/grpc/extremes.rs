@@ -4,9 +4,10 @@
 //! `QUORATE_EXTREMES=150 cargo test --release --test grpc extremes` draws so many sessions (about four seconds each);
 //! what fails is cut down, and printed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut};
 use proptest::prelude::*;
@@ -440,16 +441,46 @@ impl Pair {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         let target: PathBuf = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &target)?,
+            false => drop(std::fs::copy(entry.path(), target)?),
         }
     }
+    Ok(())
+}
+
+/// Every file below a directory, with its size and when it was written.
+fn files(directory: &Path) -> std::io::Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.extend(files(&entry.path())?);
+        } else {
+            let data = entry.metadata()?;
+            found.insert(entry.path(), (data.len(), data.modified()?));
+        }
+    }
+    Ok(found)
+}
+
+/// The engine's threads tidy up for a moment after its member has stopped: a copy counts if nothing changed meanwhile.
+async fn copy_at_rest(env: &Env, from: &Path, to: &Path) {
+    for _ in 0..200 {
+        let before = files(from).ok();
+        let copied = copy(from, to);
+        if copied.is_ok() && before.is_some() && before == files(from).ok() {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+        env.sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{} does not come to rest", from.display());
 }
 
 async fn session(calls: Vec<Call>) -> Result<(), TestCaseError> {
@@ -462,7 +493,7 @@ async fn session(calls: Vec<Call>) -> Result<(), TestCaseError> {
         .map(|config| config.data_dir.clone())
         .collect();
     for store in &stores {
-        copy(store, &store.with_extension("before"));
+        copy_at_rest(&pair.env, store, &store.with_extension("before")).await;
     }
     pair.start_nodes().await;
     let channels = [pair.channel(0).await, pair.channel(1).await];
@@ -473,7 +504,7 @@ async fn session(calls: Vec<Call>) -> Result<(), TestCaseError> {
     pair.stop_nodes().await;
     for store in &stores {
         std::fs::remove_dir_all(store).unwrap();
-        copy(&store.with_extension("before"), store);
+        copy(&store.with_extension("before"), store).unwrap();
     }
     pair.start_nodes().await;
     let after = pair.agreed().await?;
