@@ -248,6 +248,11 @@ fn keep_alives(
             Err(of_request(error))
         }
     });
+    // What could not be decoded once is an error for ever: the first one is the last of the stream.
+    let asked = asked.scan(false, |is_over, asked| {
+        let is_new = !std::mem::replace(is_over, asked.is_err());
+        std::future::ready(is_new.then_some(asked))
+    });
     let renew = move |asked| {
         let (api, who) = (renewing.clone(), who.clone());
         async move { api.renew_leases(asked, &who).await }
