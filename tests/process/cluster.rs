@@ -160,8 +160,13 @@ fn a_member_with_the_smaller_quota_raises_the_alarm_for_all() {
         cluster.members.iter_mut().for_each(Member::spawn);
         cluster.members.iter_mut().for_each(Member::wait_ready);
         let mut client = cluster.members[0].connect(&env).await;
-        let small = cluster.members[2].connect(&env).await.status(&env).await;
-        let small = small.header.expect("a header").member_id;
+        let status = cluster.members[2].connect(&env).await.status(&env).await;
+        let small = status.header.expect("a header").member_id;
+        // A leader refuses what does not fit, and who proposed it raises the alarm.
+        let raises_it = match status.leader == small {
+            true => client.status(&env).await.header.expect("a header").member_id,
+            false => small,
+        };
         let value = "v".repeat(100_000);
         let deadline = env.now() + PATIENCE;
         let refused = loop {
@@ -183,13 +188,13 @@ fn a_member_with_the_smaller_quota_raises_the_alarm_for_all() {
         assert_eq!(alarms.len(), 1);
         assert_eq!(
             (alarms[0].member_id, alarms[0].alarm()),
-            (small, pb::AlarmType::Nospace)
+            (raises_it, pb::AlarmType::Nospace)
         );
 
         // Who disarms and makes room is not alarmed again.
         let request = pb::AlarmRequest {
             action: pb::alarm_request::AlarmAction::Deactivate.into(),
-            member_id: small,
+            member_id: raises_it,
             alarm: pb::AlarmType::Nospace.into(),
         };
         client.maintenance.alarm(request).await.expect("it is disarmed");
