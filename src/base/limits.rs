@@ -119,6 +119,8 @@ pub const RANGE_SORTED_AT_ONCE_MAX: usize = 10_000;
 pub const RANGE_PIECE_KEYS: usize = 1_000;
 /// Bytes of a large range that are read at a time (one pair may be larger).
 pub const RANGE_PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of answers that a connection has asked for and not read; beyond, what is read for others waits, all but one.
+pub const ANSWERS_UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Leases that are renewed under one confirmation of leadership (a keep-alive stream asks for no more at once).
 pub const RENEWALS_PER_ROUND_MAX: usize = 2048;
 /// Keep-alive requests of a stream that are taken together.

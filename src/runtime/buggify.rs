@@ -170,6 +170,8 @@ sites! {
 
     /// A range is read in tiny pieces.
     RangeTinyPieces, "range/tiny pieces", 25;
+    /// Few bytes may wait for a client to read them.
+    AnswersUnread, "range/answers unread", 25;
     /// Between two pieces of a range there is time for others.
     RangePieceLate, "range/piece late", 25;
     /// A read starts again less often behind a compaction, or is made on a copy of the state at once.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whatever a request runs is polled and dropped inside [`contain`]; what has ended or panicked is dropped at once,
-//! so that nothing is polled after its end, neither a handler's stream nor the client's body ([`Received`]).
+//! so that nothing is polled after its end, neither a handler's stream nor the client's body ([`Counted`]).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,7 +22,7 @@ use prometheus::IntCounter;
 use tonic::Status;
 
 use super::rpc::Rpc;
-use super::status;
+use super::{status, unread};
 use crate::runtime::panics::contain;
 use crate::runtime::{BoxFuture, Env};
 
@@ -83,6 +83,8 @@ pub struct Answering {
     served: Option<Served>,
     /// Where sent bytes are counted.
     sent: Option<IntCounter>,
+    /// Where unread ones are.
+    held: unread::Answer,
 }
 
 impl Answering {
@@ -100,11 +102,13 @@ impl Answering {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
         };
+        let held = request.extensions().get::<unread::Answer>().cloned();
         let answer = served.contain(|| serve(request));
         Answering {
             answer,
             served: Some(served),
             sent,
+            held: held.unwrap_or_default(),
         }
     }
 }
@@ -132,9 +136,9 @@ impl Future for Answering {
         }
         let (served, sent) = (this.served.take(), this.sent.take());
         Poll::Ready(Ok(response.map(|body| AnswerBody {
-            body: Some(body),
+            body: Counted::new(body, sent),
             served: served.expect("taken once"),
-            sent,
+            held: this.held.clone(),
         })))
     }
 }
@@ -156,16 +160,9 @@ fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
 
 /// The body of an answer.
 pub struct AnswerBody {
-    /// `None` after its end.
-    body: Option<tonic::body::Body>,
+    body: Counted<tonic::body::Body>,
     served: Served,
-    sent: Option<IntCounter>,
-}
-
-impl AnswerBody {
-    fn release(&mut self) {
-        self.served.contain(|| self.body = None);
-    }
+    held: unread::Answer,
 }
 
 impl Body for AnswerBody {
@@ -177,62 +174,55 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let Some(body) = &mut this.body else {
-            return Poll::Ready(None);
-        };
-        let Some(polled) = this.served.contain(|| Pin::new(body).poll_frame(cx)) else {
-            this.release();
-            let status = Status::internal(FAILED);
-            return Poll::Ready(Some(match this.served.protocol {
-                Protocol::Grpc => trailers(&status),
-                Protocol::Http => Err(status),
-            }));
-        };
-        let frame = ready!(polled);
-        match &frame {
-            Some(Ok(frame)) => {
-                if let (Some(data), Some(sent)) = (frame.data_ref(), &this.sent) {
-                    sent.inc_by(data.remaining() as u64);
-                }
-            }
-            None | Some(Err(_)) => this.release(),
+        let body = &mut this.body;
+        if let Some(polled) = this.served.contain(|| Pin::new(&mut *body).poll_frame(cx)) {
+            let frame = ready!(polled);
+            return Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| this.held.keep(data)))));
         }
-        Poll::Ready(frame)
+        this.served.contain(|| body.end());
+        let status = Status::internal(FAILED);
+        Poll::Ready(Some(match this.served.protocol {
+            Protocol::Grpc => trailers(&status),
+            Protocol::Http => Err(status),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.body.size_hint()
     }
 }
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        self.release();
+        self.served.contain(|| self.body.end());
     }
 }
 
-/// The body of a request: its bytes are counted, and it has one end, however often it is asked.
-pub struct Received<B> {
+/// A body whose bytes are counted, and that has one end, however often it is asked: what is behind it is dropped there.
+pub struct Counted<B> {
+    /// `None` after the end.
     body: Option<B>,
-    counter: IntCounter,
+    counter: Option<IntCounter>,
 }
 
-impl<B> Received<B> {
-    pub fn new(body: B, counter: &IntCounter) -> Self {
-        Received {
+impl<B> Counted<B> {
+    pub fn new(body: B, counter: Option<IntCounter>) -> Self {
+        Counted {
             body: Some(body),
-            counter: counter.clone(),
+            counter,
         }
     }
+
+    fn end(&mut self) {
+        self.body = None;
+    }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -247,11 +237,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
         let frame = ready!(Pin::new(body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.counter.inc_by(data.remaining() as u64);
+                if let (Some(data), Some(counter)) = (frame.data_ref(), &this.counter) {
+                    counter.inc_by(data.remaining() as u64);
                 }
             }
-            None | Some(Err(_)) => this.body = None,
+            None | Some(Err(_)) => this.end(),
         }
         Poll::Ready(frame)
     }

@@ -15,8 +15,9 @@ use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tower_service::Service;
 
-use super::boundary::{Answer, AnswerBody, Answering, Protocol, Received};
+use super::boundary::{Answer, AnswerBody, Answering, Counted, Protocol};
 use super::call::parse_timeout;
+use super::unread::Unread;
 use super::{Api, http as endpoints};
 use crate::proto::etcdserverpb::{
     auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
@@ -58,6 +59,8 @@ pub struct Front {
     is_tls: bool,
     /// Of the client's verified certificate.
     common_name: Option<CommonName>,
+    /// What the client has not read.
+    unread: Unread,
 }
 
 /// The common name of the verified certificate of a call's client; travels in the extensions of its request.
@@ -71,6 +74,7 @@ impl Front {
             role,
             is_tls: false,
             common_name: None,
+            unread: Unread::default(),
         }
     }
 
@@ -79,6 +83,7 @@ impl Front {
         Front {
             is_tls,
             common_name: common_name.filter(|name| !name.is_empty()).map(CommonName),
+            unread: Unread::default(),
             ..self
         }
     }
@@ -90,6 +95,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Future = Answering;
 
     fn call(&self, mut request: Request<Incoming>) -> Answering {
+        request.extensions_mut().insert(self.unread.answer());
         if self.role != Role::MetricsOnly && self.role != Role::HttpOnly && is_grpc(&request) {
             if self.api.options.trace_http2 {
                 trace_authority(&request);
@@ -137,7 +143,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    let request = request.map(|body| Received::new(body, &api.metrics.bytes_received));
+    let request = request.map(|body| Counted::new(body, Some(api.metrics.bytes_received.clone())));
     let sent = Some(api.metrics.bytes_sent.clone());
     Answering::new(&api.env, Protocol::Grpc, sent, request, |request| {
         dispatch(api, request)

@@ -106,7 +106,7 @@ impl Api {
         }
         let permit = self.permit_range(&request, &who).await?;
         let begun = self.env.now();
-        let response = range::local(self, request).await;
+        let response = range::local(self, request, &who).await;
         let took = self.env.now() - begun;
         self.figures().requests.range.observe(response.is_ok(), took);
         Tally::RANGE.count(&self.figures().store);
@@ -169,7 +169,7 @@ impl Api {
                 self.read(RequestKind::ReadonlyTxn, begun, answer.is_ok());
                 answer?
             } else {
-                range::check_answer(self, &request).await?;
+                range::check_answer(self, &request, &who).await?;
                 match self.propose(&who, Command::Txn(request)).await? {
                     (Answer::Txn(response), _) => response,
                     (other, _) => mismatch(&other),
@@ -187,7 +187,7 @@ impl Api {
         let permit = self
             .permit(who, |state, who| state.permit_txn(who, request))
             .await?;
-        let response = range::local_txn(self, request).await?;
+        let response = range::local_txn(self, request, who).await?;
         Tally::of_txn(request, &response).count(&self.figures().store);
         self.confirm(&permit)?;
         Ok(response)

@@ -45,6 +45,7 @@ mod spans;
 mod standing;
 mod status;
 mod streams;
+mod unread;
 mod versions;
 mod watch;
 
@@ -354,6 +355,7 @@ impl Api {
 
     /// Replicates a command: its answer, and the revision after it.
     async fn propose(&self, who: &Caller, request: Request) -> Result<(Answer, Revision), Denied> {
+        who.answer().room().await;
         let header = self.identify(who).await?;
         if request.encoded_len() > self.options.max_request_bytes {
             return Err(Denied::REQUEST_TOO_LARGE);
@@ -367,7 +369,7 @@ impl Api {
         match proposed {
             Ok(mut outcome) => {
                 proposal.end = End::Applied;
-                range::complete(self, &mut outcome).await?;
+                range::complete(self, &mut outcome, who).await?;
                 outcome.answer.map(|answer| (answer, outcome.revision))
             }
             Err(denied) => {

@@ -23,6 +23,7 @@ use super::auth::Caller;
 use super::auth::access::Permit;
 use super::kv::Shared;
 use super::status::status;
+use super::unread::Answer;
 use crate::base::kv::Read;
 use crate::base::{Broken, Denied, RevisionAt, limits};
 use crate::proto::etcdserverpb::{
@@ -42,32 +43,36 @@ const STREAM_KEYS_FIRST: usize = 10;
 const PIECE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The local state's answer. The header carries only the revision.
-pub async fn local(api: &Api, request: RangeRequest) -> Result<RangeResponse, Denied> {
+pub async fn local(api: &Api, request: RangeRequest, who: &Caller) -> Result<RangeResponse, Denied> {
     for _ in 0..restarts_max() {
-        match Reading::new(api).range(&request).await {
+        match Reading::new(api, who).range(&request).await {
             Err(Failed::Overtaken) => {}
             Err(Failed::Denied(denied)) => return Err(denied),
             Ok(answer) => return Ok(answer),
         }
     }
-    from_copy(api, None, move |state, store| state.range(&request, store)).await?
+    let answer = from_copy(api, None, move |state, store| state.range(&request, store)).await??;
+    who.answer().add(answer.encoded_len());
+    Ok(answer)
 }
 
 /// The local state's answer to a transaction of ranges alone.
-pub async fn local_txn(api: &Api, request: &TxnRequest) -> Result<TxnResponse, Denied> {
+pub async fn local_txn(api: &Api, request: &TxnRequest, who: &Caller) -> Result<TxnResponse, Denied> {
     for _ in 0..restarts_max() {
-        match Reading::new(api).txn(request).await {
+        match Reading::new(api, who).txn(request).await {
             Err(Failed::Overtaken) => {}
             Err(Failed::Denied(denied)) => return Err(denied),
             Ok(answer) => return Ok(answer),
         }
     }
     let request = request.clone();
-    from_copy(api, None, move |state, store| state.read_txn(&request, store)).await?
+    let answer = from_copy(api, None, move |state, store| state.read_txn(&request, store)).await??;
+    who.answer().add(answer.encoded_len());
+    Ok(answer)
 }
 
 /// Reads what the answer to a write still lacks.
-pub async fn complete(api: &Api, outcome: &mut Outcome) -> Result<(), Denied> {
+pub async fn complete(api: &Api, outcome: &mut Outcome, who: &Caller) -> Result<(), Denied> {
     let unread = std::mem::take(&mut outcome.unread);
     let Ok(answer) = &mut outcome.answer else {
         return Ok(());
@@ -76,7 +81,7 @@ pub async fn complete(api: &Api, outcome: &mut Outcome) -> Result<(), Denied> {
         view: unread.store,
         bytes_left: limits::TXN_ANSWER_BYTES_MAX,
         too_large: Denied::ANSWER_CUT,
-        ..Reading::new(api)
+        ..Reading::new(api, who)
     };
     let mut filled = Vec::new();
     for part in unread.parts {
@@ -90,14 +95,14 @@ pub async fn complete(api: &Api, outcome: &mut Outcome) -> Result<(), Denied> {
 }
 
 /// Refuses a transaction that writes if what one of its ranges reads now would be too much for its answer.
-pub async fn check_answer(api: &Api, request: &TxnRequest) -> Result<(), Denied> {
+pub async fn check_answer(api: &Api, request: &TxnRequest, who: &Caller) -> Result<(), Denied> {
     let mut branches = vec![&request.success, &request.failure];
     while let Some(ops) = branches.pop() {
         for op in ops {
             match &op.request {
                 Some(Request::RequestTxn(nested)) => branches.extend([&nested.success, &nested.failure]),
                 Some(Request::RequestRange(range)) if may_be_large(range) => {
-                    let mut reading = Reading::new(api);
+                    let mut reading = Reading::new(api, who);
                     // Whatever else is wrong, or changes meanwhile, is found when the transaction is applied.
                     if let Err(Failed::Denied(Denied::ANSWER_TOO_LARGE)) = reading.weigh(range).await {
                         return Err(Denied::ANSWER_TOO_LARGE);
@@ -157,15 +162,21 @@ struct Reading<'a> {
     /// Bytes of pairs that the answer may still take.
     bytes_left: usize,
     too_large: Denied,
+    /// Where these bytes are counted.
+    answer: Answer,
 }
 
 impl<'a> Reading<'a> {
-    fn new(api: &'a Api) -> Self {
+    fn new(api: &'a Api, who: &Caller) -> Self {
+        let answer = who.answer();
+        // What an earlier attempt has read is gone.
+        answer.release();
         Reading {
             api,
             view: None,
             bytes_left: usize::MAX,
             too_large: Denied::ANSWER_TOO_LARGE,
+            answer,
         }
     }
 
@@ -182,9 +193,10 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Lets others run between two looks.
+    /// Lets others run between two looks, and the client read what it has asked for before.
     async fn pause(&self) {
         let_others_run().await;
+        self.answer.room().await;
         pause(&self.api.env, Site::RangePieceLate, PIECE_PAUSE).await;
     }
 
@@ -221,6 +233,7 @@ impl<'a> Reading<'a> {
     }
 
     async fn range(&mut self, request: &RangeRequest) -> Result<RangeResponse, Failed> {
+        self.answer.room().await;
         let mut cursor = self.open(|state| state.open_range(request))?;
         let kvs = self.read(&mut cursor).await?;
         Ok(cursor.answer(kvs))
@@ -288,6 +301,7 @@ impl<'a> Reading<'a> {
         let bytes: usize = kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
         let left = self.bytes_left.checked_sub(bytes);
         self.bytes_left = left.ok_or(Failed::Denied(self.too_large))?;
+        self.answer.add(bytes);
         Ok(())
     }
 
@@ -355,6 +369,7 @@ impl<'a> Reading<'a> {
             .read(|state, _| state.check_ranges(request, succeeded))?;
         let mut ranges = Vec::new();
         for range in taken_ranges(request, succeeded) {
+            self.answer.room().await;
             let mut cursor = self.open(|state| state.open_range_at(range, now, before))?;
             let kvs = self.read(&mut cursor).await?;
             ranges.push(cursor.answer(kvs));
@@ -461,7 +476,7 @@ impl Chunks {
             self.permit = Some(api.permit_range(&self.request, &self.who).await?);
             if self.request.range_end.is_empty() || self.request.count_only {
                 self.done = true;
-                let mut response = local(&api, self.request.clone()).await?;
+                let mut response = local(&api, self.request.clone(), &self.who).await?;
                 self.permit
                     .as_ref()
                     .map_or(Ok(()), |permit| api.confirm(permit))?;
@@ -490,7 +505,7 @@ impl Chunks {
 
     /// The next pairs; in the last chunk also what belongs to the range as a whole.
     async fn chunk(&mut self, api: &Api, bytes: usize) -> Result<RangeResponse, Failed> {
-        let mut reading = Reading::new(api);
+        let mut reading = Reading::new(api, &self.who);
         let within = |left: usize| Bounds {
             entries: limits::LOOK_ENTRIES_MAX,
             // Of the last pair that etcd's limit reads only its being there is wanted.

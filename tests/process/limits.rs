@@ -5,10 +5,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+use futures_util::future::join_all;
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use quorate::client::Channel;
+use quorate::proto::etcdserverpb::RangeRequest;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::support::{Client, Cluster, Member, PATIENCE, run};
 use super::tls::{Authority, connect, secure, start};
+use tower_service::Service;
 
 /// How many strangers connect, all together.
 const STRANGERS_VARIABLE: &str = "QUORATE_STRANGERS";
@@ -16,6 +23,12 @@ const STRANGERS: usize = 4_000;
 /// Enough that the engine has to write tables.
 const LARGE_VALUES: usize = 450;
 const LARGE_VALUE_BYTES: usize = 100_000;
+
+/// Answers that are asked for and not read, and the bytes of each.
+const UNREAD_ANSWERS: usize = 150;
+const UNREAD_ANSWER_BYTES: usize = 8 << 20;
+/// What a connection may hold and one answer more, as they are read and as they are sent, and the requests.
+const UNREAD_MEBIBYTES_MAX: u64 = 250;
 
 /// This process holds the other ends of all connections.
 fn take_all_descriptors() {
@@ -179,4 +192,70 @@ fn many_may_connect_before_the_first_is_accepted() {
         connected.push(stream.expect("there is a place to wait"));
     }
     cluster.members[0].resume();
+}
+
+/// A request for all keys with a prefix, as gRPC frames it.
+fn list(prefix: &'static str) -> http::Request<tonic::body::Body> {
+    let request = RangeRequest {
+        key: prefix.into(),
+        range_end: format!("{prefix}~").into(),
+        serializable: true,
+        ..RangeRequest::default()
+    };
+    let message = request.encode_to_vec();
+    let mut frame = BytesMut::from(&[0][..]);
+    frame.extend_from_slice(&u32::try_from(message.len()).expect("it is short").to_be_bytes());
+    frame.extend_from_slice(&message);
+    let body = tonic::body::Body::new(Full::new(Bytes::from(frame)));
+    let request = http::Request::post("/etcdserverpb.KV/Range").header("content-type", "application/grpc");
+    request.header("te", "trailers").body(body).expect("a request")
+}
+
+/// 1.2 GB in flight, if they were all in memory; and all come when they are read.
+#[test]
+fn answers_that_nobody_reads_are_not_kept_in_memory() {
+    run(async |env| {
+        let cluster = Cluster::start(1, &[]);
+        let member = &cluster.members[0];
+        let mut client = member.connect(&env).await;
+        let value = "x".repeat(1 << 20);
+        for n in 0..UNREAD_ANSWER_BYTES >> 20 {
+            client.put(&env, &format!("large-{n}"), &value).await;
+        }
+        let mut channel = Channel::connect(&env, &member.address, PATIENCE)
+            .await
+            .expect("the server listens");
+        let before = member.resident_mebibytes();
+        let mut answers = Vec::new();
+        for _ in 0..UNREAD_ANSWERS {
+            answers.push(env.spawn(channel.call(list("large"))));
+        }
+        let mut most = 0;
+        for n in 0..30 {
+            env.sleep(Duration::from_millis(100)).await;
+            most = most.max(member.resident_mebibytes());
+            // Others do not notice.
+            client.put(&env, &format!("small-{n}"), "1").await;
+        }
+        assert!(
+            most < before + UNREAD_MEBIBYTES_MAX,
+            "{before} MiB, and {most} with answers that nobody reads"
+        );
+        let read = answers.into_iter().map(async |answer| {
+            let answer = answer
+                .await
+                .expect("the client lives")
+                .expect("there is an answer");
+            answer
+                .into_body()
+                .collect()
+                .await
+                .expect("it comes whole")
+                .to_bytes()
+                .len()
+        });
+        for length in join_all(read).await {
+            assert!(length > UNREAD_ANSWER_BYTES, "an answer of {length} bytes");
+        }
+    });
 }

@@ -192,6 +192,15 @@ impl Member {
     }
 
     /// The process's number.
+    /// Memory that the process has in use.
+    pub fn resident_mebibytes(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kibibytes.expect("a size") >> 10
+    }
+
     pub fn id(&self) -> u32 {
         self.child.as_ref().expect("the member runs").id()
     }

@@ -18,6 +18,7 @@ use crate::proto::command::Header;
 use crate::server::Api;
 use crate::server::front::CommonName;
 use crate::server::rpc::Rights;
+use crate::server::unread::Answer;
 use crate::state::State;
 
 /// On whose behalf something is done.
@@ -25,7 +26,21 @@ use crate::state::State;
 pub enum Caller {
     /// The member itself, which may do everything.
     Member,
-    Client(Credentials),
+    Client {
+        credentials: Credentials,
+        /// What is held for it.
+        answer: Answer,
+    },
+}
+
+impl Caller {
+    /// Where the bytes of its answer are counted.
+    pub(in crate::server) fn answer(&self) -> Answer {
+        match self {
+            Caller::Member => Answer::default(),
+            Caller::Client { answer, .. } => answer.clone(),
+        }
+    }
 }
 
 /// What a client shows.
@@ -60,12 +75,15 @@ impl Api {
         let common_name = extensions
             .get::<CommonName>()
             .filter(|_| self.options.client_cert_auth);
-        Caller::Client(Credentials::of(metadata, common_name))
+        Caller::Client {
+            credentials: Credentials::of(metadata, common_name),
+            answer: extensions.get::<Answer>().cloned().unwrap_or_default(),
+        }
     }
 
     /// The header for what a caller asks; `None` for the member itself.
     pub(in crate::server) async fn identify(&self, caller: &Caller) -> Result<Option<Header>, Denied> {
-        let Caller::Client(credentials) = caller else {
+        let Caller::Client { credentials, .. } = caller else {
             return Ok(None);
         };
         if !self.consensus.is_auth_enabled() {

@@ -83,12 +83,12 @@ fn nothing_is_asked_after_its_end() {
         .expect("a response");
     let mut answer = response.into_body();
     let counter = IntCounter::new("x", "x").expect("a counter");
-    let mut request = Received::new(StreamBody::new(once().boxed()), &counter);
+    let mut request = Counted::new(StreamBody::new(once().boxed()), Some(counter.clone()));
     for _ in 0..3 {
         assert!(answer.frame().now_or_never().expect("an end").is_none());
         assert!(request.frame().now_or_never().expect("an end").is_none());
     }
-    let mut full = Received::new(Full::new(Bytes::from_static(b"abc")), &counter);
+    let mut full = Counted::new(Full::new(Bytes::from_static(b"abc")), Some(counter.clone()));
     assert!(full.frame().now_or_never().flatten().is_some());
     assert_eq!((counter.get(), panics(&env)), (3, 0));
 }

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::server::Api;
 use crate::server::boundary::AnswerBody;
-use crate::server::front;
+use crate::server::{front, unread};
 
 /// Length of what stands before each message of gRPC: a flag and a length.
 const PREFIX_BYTES: usize = 5;
@@ -32,6 +32,7 @@ pub async fn call(
     api: &Arc<Api>,
     method: &MethodDescriptor,
     metadata: HeaderMap,
+    held: unread::Answer,
     messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
 ) -> BoxStream<'static, Result<Bytes, Status>> {
     // What the client sent wrong is told instead of an answer.
@@ -53,6 +54,7 @@ pub async fn call(
     *request.uri_mut() = path.parse().expect("names of services and methods make a path");
     *request.method_mut() = http::Method::POST;
     *request.headers_mut() = metadata;
+    request.extensions_mut().insert(held);
     let Ok(response) = front::grpc(api, request).await;
     answers(response, failure)
 }

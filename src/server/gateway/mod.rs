@@ -26,7 +26,7 @@ use prost_reflect::MethodDescriptor;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::Api;
+use super::{Api, unread};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -54,15 +54,20 @@ where
         Ok(metadata) => metadata,
         Err(status) => return refused(&status),
     };
+    let held = parts
+        .extensions
+        .get::<unread::Answer>()
+        .cloned()
+        .unwrap_or_default();
     let answers = if method.is_client_streaming() {
         let messages = requests(&method, body_bytes(body), max);
-        call::call(api, &method, metadata, messages).await
+        call::call(api, &method, metadata, held, messages).await
     } else {
         let message = match only_message(&method, body, max).await {
             Ok(message) => message,
             Err(status) => return refused(&status),
         };
-        call::call(api, &method, metadata, stream::iter([Ok(message)])).await
+        call::call(api, &method, metadata, held, stream::iter([Ok(message)])).await
     };
     if method.is_server_streaming() {
         many(method, answers).await

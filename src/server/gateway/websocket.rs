@@ -18,7 +18,7 @@ use tonic::body::Body;
 
 use super::{call, json_bytes_max, line, refused, requests};
 use crate::runtime::panics::Contained;
-use crate::server::Api;
+use crate::server::{Api, unread};
 
 const BEARER: &str = "Bearer";
 
@@ -112,7 +112,7 @@ async fn serve(api: &Arc<Api>, method: MethodDescriptor, metadata: HeaderMap, up
         true => messages.left_stream(),
         false => messages.take(1).right_stream(),
     };
-    let answers = call::call(api, &method, metadata, messages).await;
+    let answers = call::call(api, &method, metadata, unread::Answer::default(), messages).await;
     // A client that leaves takes its watches with it. That its requests are no longer read says nothing.
     let left = async {
         if left.await.is_err() {

@@ -250,13 +250,6 @@ impl Tally {
     }
 }
 
-fn resident_mebibytes(member: &Member) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", member.id())).expect("the process lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.expect("a size") >> 10
-}
-
 fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
@@ -274,14 +267,14 @@ fn fuzz_of_every_path_and_method_harms_nobody() {
         let requests = Requests::new();
         let (mut tally, mut number, mut most) = (Tally::default(), 0, 0);
         let deadline = env.now() + Duration::from_secs(seconds);
-        let before = resident_mebibytes(ours.member());
+        let before = ours.member().resident_mebibytes();
         while env.now() < deadline {
             one(&env, &requests, &mut random, &mut ours, &mut theirs, &mut tally).await;
             number += 1;
             if number % CHECKED_AFTER == 0 {
                 let mut client = ours.member().connect(&env).await;
                 client.put(&env, "alive", "").await;
-                most = most.max(resident_mebibytes(ours.member()));
+                most = most.max(ours.member().resident_mebibytes());
                 assert!(
                     most < before + GROWTH_MEBIBYTES_MAX,
                     "{most} MiB after {number}, seed {seed}"
@@ -290,7 +283,7 @@ fn fuzz_of_every_path_and_method_harms_nobody() {
         }
         let mut client = ours.member().connect(&env).await;
         client.put(&env, "alive", "").await;
-        most = most.max(resident_mebibytes(ours.member()));
+        most = most.max(ours.member().resident_mebibytes());
         println!("seed {seed}: {number} requests; resident {before} MiB before, {most} MiB at most");
         tally
             .requests
