@@ -2,7 +2,8 @@
 //!
 //! A member's front knows the size of what was applied, and nothing of what the other members have under way; so several members
 //! together would go beyond the quota by all of that. The leader knows. It refuses a batch that does not fit, by its own quota;
-//! the batch is surely not appended, so who proposed it hears that there is no space.
+//! the batch is surely not appended, so who proposed it hears that there is no space. The alarm is the leader's: it is its
+//! quota that is used up.
 //!
 //! Far from the quota nothing is added up. A new leader does not know what earlier ones had under way: a few batches at most.
 
@@ -14,6 +15,7 @@ use super::command;
 use super::types::Batch;
 use crate::base::{MemberId, limits};
 use crate::runtime::panics::poisoned;
+use crate::runtime::signal;
 use crate::state::space::cost;
 
 /// Origin, life and sequence of a batch.
@@ -27,6 +29,8 @@ pub(super) struct QuotaGate {
     used: AtomicU64,
     /// Appended by this member and not applied yet: the term, and what they add.
     under_way: Mutex<BTreeMap<Name, (u64, u64)>>,
+    /// How many batches did not fit.
+    pub refusals: signal::Sender<u64>,
 }
 
 impl QuotaGate {
@@ -35,6 +39,7 @@ impl QuotaGate {
             quota,
             used: AtomicU64::new(used),
             under_way: Mutex::default(),
+            refusals: signal::channel(0).0,
         }
     }
 
@@ -62,6 +67,13 @@ impl QuotaGate {
         let fits = used + waiting + added < quota;
         if fits {
             under_way.insert(name(batch), (term, added));
+        }
+        drop(under_way);
+        if !fits {
+            self.refusals.send_if_modified(|count| {
+                *count += 1;
+                true
+            });
         }
         fits
     }

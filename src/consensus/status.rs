@@ -136,6 +136,11 @@ impl Consensus {
         self.0.status.subscribe()
     }
 
+    /// Changes whenever this member, as the leader, refuses a batch that does not fit into its quota.
+    pub fn quota_refusals(&self) -> signal::Receiver<u64> {
+        self.core().quota_gate.refusals.subscribe()
+    }
+
     /// Keeps [`Self::status_signal`] up to date, and the lessor in step with leadership.
     pub(super) async fn run_status(self) {
         let mut server_metrics = self.0.raft.server_metrics();

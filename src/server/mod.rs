@@ -101,7 +101,6 @@ struct Api {
     standing: Standing,
     streams: Arc<Streams>,
     allowance: Allowance,
-    raising_no_space: AtomicBool,
     passwords: Passwords,
     /// Who reads on a copy of the state, has its only place.
     copying: tokio::sync::Semaphore,
@@ -161,7 +160,6 @@ impl Server {
             standing: Standing::default(),
             streams: Arc::default(),
             allowance: Allowance::default(),
-            raising_no_space: AtomicBool::new(false),
             passwords: Passwords::new(env.clone(), config.bcrypt_cost),
             copying: tokio::sync::Semaphore::new(1),
             jwt,
@@ -178,7 +176,7 @@ impl Server {
             env.spawn(api.hub.clone().run()),
             env.spawn(become_ready(api.clone(), ready_sender)),
             env.spawn(versions::run(api.clone())),
-            env.spawn(quota::watch_applied(api.clone())),
+            env.spawn(quota::watch(api.clone())),
         ];
         if let Some(mode) = config.auto_compaction {
             background.push(env.spawn(compactor::run(api.clone(), mode)));
@@ -373,9 +371,6 @@ impl Api {
                 outcome.answer.map(|answer| (answer, outcome.revision))
             }
             Err(denied) => {
-                if denied == Denied::NO_SPACE {
-                    self.told_of_no_space().await;
-                }
                 if denied == Denied::TOO_MANY_REQUESTS || denied == Denied::STOPPED {
                     proposal.end = End::NotMade;
                 }

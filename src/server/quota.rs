@@ -15,7 +15,6 @@ use super::auth::Caller;
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
-use crate::runtime::BoxFuture;
 
 /// etcd's quota when none is given.
 const DEFAULT_BYTES: i64 = 2 << 30;
@@ -74,23 +73,6 @@ impl Api {
         Err(Denied::NO_SPACE)
     }
 
-    /// The leader found that a write does not fit: raises the alarm, unless it is raised or about to be.
-    pub(super) fn told_of_no_space(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            let Some(quota) = bound(self.options.quota_bytes) else {
-                return;
-            };
-            let raised = self.raised();
-            let (used, is_raised) = self
-                .consensus
-                .read(|state, _| (state.logical_bytes().0, state.alarms().contains(&raised)));
-            if !is_raised && !self.raising_no_space.swap(true, Relaxed) {
-                self.raise_no_space(used, quota).await;
-                self.raising_no_space.store(false, Relaxed);
-            }
-        })
-    }
-
     fn raised(&self) -> AlarmMember {
         AlarmMember {
             member_id: self.consensus.member_id(),
@@ -111,9 +93,9 @@ impl Api {
     }
 }
 
-/// Raises the alarm when what was applied goes beyond the quota. A size that does not grow is left alone: the operator
-/// who disarms and then deletes is not to be alarmed again.
-pub async fn watch_applied(api: Arc<Api>) {
+/// Raises the alarm when what was applied goes beyond the quota, and when this member leads and refuses what would. A size
+/// that does not grow is left alone: the operator who disarms and then deletes is not to be alarmed again.
+pub async fn watch(api: Arc<Api>) {
     let Some(quota) = bound(api.options.quota_bytes) else {
         return;
     };
@@ -122,11 +104,12 @@ pub async fn watch_applied(api: Arc<Api>) {
         api.consensus
             .read(|state, _| (state.logical_bytes().0, state.alarms().contains(&raised)))
     };
+    let mut refusals = api.consensus.quota_refusals();
     let (mut seen, _) = look();
     loop {
-        api.env.sleep(LOOK_EVERY).await;
+        let refused = api.env.timeout(LOOK_EVERY, refusals.changed()).await.is_ok();
         let (used, is_raised) = look();
-        if used > quota && used > seen && !is_raised {
+        if (refused || (used > quota && used > seen)) && !is_raised {
             api.raise_no_space(used, quota).await;
         }
         seen = used;

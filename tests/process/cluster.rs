@@ -152,6 +152,12 @@ fn a_member_that_is_far_behind_catches_up_by_a_snapshot() {
 /// etcd's second check: what other members let in.
 #[test]
 fn a_member_with_the_smaller_quota_raises_the_alarm_for_all() {
+    for leads in [false, true] {
+        smaller_quota(leads);
+    }
+}
+
+fn smaller_quota(leads: bool) {
     run(async |env| {
         let mut cluster = Cluster::new(3, &[]);
         cluster.members[2]
@@ -162,11 +168,19 @@ fn a_member_with_the_smaller_quota_raises_the_alarm_for_all() {
         let mut client = cluster.members[0].connect(&env).await;
         let status = cluster.members[2].connect(&env).await.status(&env).await;
         let small = status.header.expect("a header").member_id;
-        // A leader refuses what does not fit, and who proposed it raises the alarm.
-        let raises_it = match status.leader == small {
-            true => client.status(&env).await.header.expect("a header").member_id,
-            false => small,
-        };
+        let heir = if leads { 2 } else { 0 };
+        let leader = cluster.leader(&env, 0).await;
+        if leader != heir {
+            let status = cluster.members[heir].connect(&env).await.status(&env).await;
+            let target_id = status.header.expect("a header").member_id;
+            let request = pb::MoveLeaderRequest { target_id };
+            let mut leader = cluster.members[leader].connect(&env).await;
+            leader
+                .maintenance
+                .move_leader(request)
+                .await
+                .expect("it hands over");
+        }
         let value = "v".repeat(100_000);
         let deadline = env.now() + PATIENCE;
         let refused = loop {
@@ -177,24 +191,27 @@ fn a_member_with_the_smaller_quota_raises_the_alarm_for_all() {
             env.sleep(Duration::from_millis(50)).await;
         };
         assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
-        let request = pb::AlarmRequest::default();
-        let alarms = client
-            .maintenance
-            .alarm(request)
-            .await
-            .expect("a list")
-            .into_inner()
-            .alarms;
+        // A leader refuses at once, and then tells all.
+        let alarms = loop {
+            let request = pb::AlarmRequest::default();
+            let alarms = client.maintenance.alarm(request).await.expect("a list");
+            let alarms = alarms.into_inner().alarms;
+            if !alarms.is_empty() {
+                break alarms;
+            }
+            assert!(env.now() < deadline, "nobody raises the alarm");
+            env.sleep(Duration::from_millis(50)).await;
+        };
         assert_eq!(alarms.len(), 1);
         assert_eq!(
             (alarms[0].member_id, alarms[0].alarm()),
-            (raises_it, pb::AlarmType::Nospace)
+            (small, pb::AlarmType::Nospace)
         );
 
         // Who disarms and makes room is not alarmed again.
         let request = pb::AlarmRequest {
             action: pb::alarm_request::AlarmAction::Deactivate.into(),
-            member_id: raises_it,
+            member_id: small,
             alarm: pb::AlarmType::Nospace.into(),
         };
         client.maintenance.alarm(request).await.expect("it is disarmed");
