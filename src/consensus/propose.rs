@@ -267,10 +267,13 @@ impl Proposals {
         self.wake();
     }
 
+    fn is_ours(&self, batch: &Batch) -> bool {
+        batch.origin == self.member && batch.life == self.life
+    }
+
     /// Whether somebody waits here for the outcomes of a batch.
     pub fn awaits(&self, batch: &Batch) -> bool {
-        let ours = batch.origin == self.member && batch.life == self.life;
-        ours && self.lock().flights.contains_key(&batch.sequence)
+        self.is_ours(batch) && self.lock().flights.contains_key(&batch.sequence)
     }
 
     /// Entries were applied here, the last of them in `term`. Batches of ours are not under way any more; what is
@@ -282,8 +285,7 @@ impl Proposals {
         let mut landed = Vec::new();
         let mut inner = self.lock();
         for (batch, outcomes) in batches {
-            if batch.origin == self.member
-                && batch.life == self.life
+            if self.is_ours(&batch)
                 && let Some(flight) = inner.flights.remove(&batch.sequence)
             {
                 landed.push((flight, outcomes));
