@@ -29,10 +29,10 @@ pub const PROMOTE_LAG_ENTRIES_MAX: u64 = 500;
 pub const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 /// Nearer to the quota than this a leader counts what is under way: more than can be.
 pub const QUOTA_NEAR_BYTES: u64 = 64 * 1024 * 1024;
-/// Commands that share one raft entry.
-pub const BATCH_COMMANDS_MAX: usize = 512;
-/// Commands that are applied while the state is locked once, nearly: those of the last entry may go beyond.
-pub const APPLY_CHUNK_COMMANDS: usize = 512;
+/// Operations that share one raft entry (one command may have more).
+pub const BATCH_OPERATIONS_MAX: usize = 512;
+/// Commands and what they write that are applied while the state is locked once, nearly: the last entry may go beyond.
+pub const APPLY_CHUNK_CHANGES: usize = 1_024;
 /// Bytes of commands that share one raft entry (one command may be larger).
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Commands one member accepts before it makes new ones wait.

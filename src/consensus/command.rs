@@ -17,7 +17,10 @@ use crate::proto::nesting;
 
 /// A command that [`decode`] has decoded.
 #[derive(Clone, Debug)]
-pub struct EncodedCommand(Bytes);
+pub struct EncodedCommand {
+    bytes: Bytes,
+    operations: usize,
+}
 
 impl EncodedCommand {
     /// # Errors
@@ -32,7 +35,13 @@ impl EncodedCommand {
             return Err(Denied::REQUEST_TOO_LARGE);
         }
         match decode(&encoded) {
-            Ok(_) => Ok(EncodedCommand(encoded)),
+            Ok((_, request)) => Ok(EncodedCommand {
+                bytes: encoded,
+                operations: match &request {
+                    Request::Txn(request) => request.operations().max(1),
+                    _ => 1,
+                },
+            }),
             Err(unreadable) => {
                 tracing::error!(%unreadable, "a request that cannot be applied is not proposed");
                 Err(Denied::UNREADABLE_COMMAND)
@@ -41,7 +50,12 @@ impl EncodedCommand {
     }
 
     pub fn bytes(&self) -> &Bytes {
-        &self.0
+        &self.bytes
+    }
+
+    /// What applying it costs, roughly.
+    pub fn operations(&self) -> usize {
+        self.operations
     }
 }
 

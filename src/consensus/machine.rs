@@ -277,10 +277,19 @@ impl Core {
         self.store.begin_install().await
     }
 
-    /// Applies entries that follow each other, and answers who waits for them.
+    /// Applies entries that follow each other.
     fn apply(&self, entries: Vec<Entry>) -> Result<(), Broken> {
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            self.apply_some(&mut entries)?;
+        }
+        Ok(())
+    }
+
+    /// Applies entries that follow each other, as many as one look at the state may take, and answers who waits for them.
+    fn apply_some(&self, entries: &mut std::vec::IntoIter<Entry>) -> Result<(), Broken> {
         let env = &self.env;
-        let (begun, count) = (env.now(), entries.len());
+        let (begun, mut count, mut commands) = (env.now(), 0, 0);
         let mut batches = Vec::new();
         let last = {
             let mut inner = self.inner.write();
@@ -292,7 +301,10 @@ impl Core {
             let since = state.compact_revision();
             let mut pending = Pending::new(&**engine);
             let mut members_changed = false;
-            for entry in entries {
+            while pending.len() + commands < limits::APPLY_CHUNK_CHANGES
+                && let Some(entry) = entries.next()
+            {
+                count += 1;
                 standing.applied = Some(entry.log_id);
                 let at = position(&entry.log_id);
                 match entry.payload {
@@ -305,6 +317,7 @@ impl Core {
                         members_changed = true;
                     }
                     Payload::Normal(batch) => {
+                        commands += batch.commands.len();
                         let asked = self.proposals.awaits(&batch);
                         let effects = apply_batch(env, state, at, &batch, &mut pending, asked)?;
                         batches.push((batch, effects));
@@ -503,13 +516,6 @@ fn apply_batch(
     batch.commands.iter().map(apply).collect()
 }
 
-fn commands_of(entry: &Entry) -> usize {
-    match &entry.payload {
-        Payload::Normal(batch) => batch.commands.len(),
-        Payload::Blank | Payload::Membership(_) => 0,
-    }
-}
-
 /// What answers still lack is read from the store as it is now: before it gives up what died.
 fn keep_store(batches: &mut [(Batch, Vec<Effect>)], engine: &dyn Engine) {
     let mut view = None;
@@ -578,24 +584,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
     {
         let chunk_max = buggify::limit(Site::ApplyOne, APPLY_CHUNK_ENTRIES, 2);
-        let (mut chunk, mut commands) = (Vec::new(), 0);
+        let mut chunk = Vec::new();
         pause(&self.0.env, Site::ApplyLate, APPLY_PAUSE).await;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            commands += commands_of(&entry);
             chunk.push(entry);
             if let Some(responder) = responder {
                 responder.send(());
             }
-            if chunk.len() == chunk_max || commands >= limits::APPLY_CHUNK_COMMANDS {
+            if chunk.len() == chunk_max {
                 self.0.apply(std::mem::take(&mut chunk))?;
-                commands = 0;
             }
         }
-        if !chunk.is_empty() {
-            self.0.apply(chunk)?;
-        }
-        Ok(())
+        Ok(self.0.apply(chunk)?)
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {

@@ -176,9 +176,9 @@ impl Proposals {
         if term < inner.settled_term {
             return None;
         }
-        let commands_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_COMMANDS_MAX, 3);
+        let operations_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_OPERATIONS_MAX, 3);
         let mut proposals = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut operations) = (0, 0);
         while let Some(proposal) = inner.again.front() {
             // A proposal that came back keeps its place; one whose caller is gone is not offered again.
             let is_late = proposal.answer.is_closed() || proposal.deadline <= now;
@@ -191,7 +191,8 @@ impl Proposals {
                 continue;
             }
             bytes += proposal.command.bytes().len();
-            let full = proposals.len() == commands_max || bytes > limits::BATCH_BYTES_MAX;
+            operations += proposal.command.operations();
+            let full = operations > operations_max || bytes > limits::BATCH_BYTES_MAX;
             if full && !proposals.is_empty() {
                 break;
             }

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, bool, message, skip_field};
 use prost::{DecodeError, Message};
 
-use super::etcdserverpb::{Compare, RequestOp, ResponseHeader, ResponseOp};
+use super::etcdserverpb::{Compare, RequestOp, ResponseHeader, ResponseOp, request_op::Request};
 
 /// Compares, and what is done if all of them hold, or else.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -17,6 +17,20 @@ pub struct TxnRequest {
     pub compare: Vec<Compare>,
     pub success: Vec<RequestOp>,
     pub failure: Vec<RequestOp>,
+}
+
+impl TxnRequest {
+    /// Operations of the greater branch, those of nested transactions included.
+    pub fn operations(&self) -> usize {
+        let branch = |ops: &[RequestOp]| -> usize {
+            let operations = |op: &RequestOp| match &op.request {
+                Some(Request::RequestTxn(nested)) => nested.operations(),
+                _ => 1,
+            };
+            ops.iter().map(operations).sum()
+        };
+        branch(&self.success).max(branch(&self.failure))
+    }
 }
 
 /// The answers of the operations that were carried out.

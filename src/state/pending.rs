@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::base::Broken;
 use crate::base::kv::{Batch, Change, Read, Space, Visit};
+use crate::base::{Broken, effort};
 
 /// An overlay of changes on a store. Many commands go into one, which the caller then writes at once.
 pub struct Pending<'a> {
@@ -38,6 +38,12 @@ impl<'a> Pending<'a> {
             Space::Meta => meta,
         };
         changes.insert(key, value);
+        effort::spend(1);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.changes.iter().map(BTreeMap::len).sum()
     }
 
     pub fn put(&mut self, space: Space, key: impl Into<Bytes>, value: impl Into<Bytes>) {

@@ -13,6 +13,7 @@
 //! A compaction can pass the position between two looks. Then the cursor is [`Overtaken`].
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -21,7 +22,7 @@ use super::check::{RangeEnd, has_revision_filter};
 use super::index::{Entry, Past, behind};
 use super::record::Record;
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, Denied, Revision, RevisionAt, effort};
+use crate::base::{Broken, Denied, Revision, RevisionAt, effort, limits};
 use crate::proto::etcdserverpb::{
     RangeRequest, RangeResponse, ResponseHeader, range_request::SortOrder, range_request::SortTarget,
 };
@@ -171,7 +172,7 @@ pub struct RangeCursor {
     count: usize,
     /// Those that the filters let pass.
     matched: usize,
-    picked: Vec<Picked>,
+    picked: VecDeque<Picked>,
     /// Pairs that were taken out.
     taken: usize,
     /// Of what is kept, what the last [`digest`](Self::digest) left.
@@ -234,6 +235,10 @@ impl RangeCursor {
             self.order();
         }
         self.digested = self.picked.len();
+        if !self.is_read() {
+            // Or the next look would have to, and with very many pairs for long.
+            self.picked.reserve(limits::RANGE_PIECE_KEYS);
+        }
         Ok(())
     }
 
@@ -257,7 +262,7 @@ impl RangeCursor {
                 self.picked.drain(..excess);
                 return;
             }
-            (_, target) => self.picked.sort_by(|a, b| {
+            (_, target) => self.picked.make_contiguous().sort_by(|a, b| {
                 let ordering = match target {
                     SortTarget::Version => a.past.version.cmp(&b.past.version),
                     SortTarget::Create => a.past.create.cmp(&b.past.create),
@@ -275,7 +280,7 @@ impl RangeCursor {
     pub fn close(&mut self) {
         self.order();
         if self.request.sort_target() == SortTarget::Key && !self.is_in_key_order() {
-            self.picked.reverse();
+            self.picked.make_contiguous().reverse();
         }
     }
 
@@ -318,7 +323,7 @@ impl RangeCursor {
     }
 
     /// Takes out what was picked as it was picked: for compares, which want no answer.
-    pub fn take_picked(&mut self) -> Vec<Picked> {
+    pub fn take_picked(&mut self) -> VecDeque<Picked> {
         std::mem::take(&mut self.picked)
     }
 }
@@ -394,7 +399,7 @@ impl State {
             picks_left,
             count: 0,
             matched: 0,
-            picked: Vec::new(),
+            picked: VecDeque::new(),
             taken: 0,
             digested: 0,
             request: request.clone(),
@@ -431,7 +436,7 @@ impl State {
             if passes(request, &past) {
                 let picked = pick(request, entry, past);
                 (cursor.matched, pairs, bytes) = (cursor.matched + 1, pairs + 1, bytes + picked.bytes());
-                cursor.picked.push(picked);
+                cursor.picked.push_back(picked);
                 cursor.picks_left -= 1;
             }
             true

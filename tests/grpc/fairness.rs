@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use quorate::proto::etcdserverpb::{
     self as pb, compare, maintenance_client::MaintenanceClient, range_request::SortOrder,
     range_request::SortTarget, request_op::Request, response_op::Response,
@@ -87,10 +88,11 @@ fn ranges() -> Vec<(&'static str, pb::RangeRequest, usize)> {
 }
 
 async fn fill(member: &Member) {
-    let mut kv = member.kv().await;
+    let kv = member.kv().await;
     // Twice, so that every key has a past.
     for round in 0..2 {
-        for first in (0..KEYS).step_by(KEYS_PER_WRITE) {
+        // All at once: together they would be a long look.
+        let writes = (0..KEYS).step_by(KEYS_PER_WRITE).map(|first| {
             let put = |number: usize| {
                 let value = format!("{:05}/{round}", number * 7919 % KEYS);
                 op(Request::RequestPut(put(&format!("key-{number:05}"), value)))
@@ -99,8 +101,10 @@ async fn fill(member: &Member) {
                 success: (first..first + KEYS_PER_WRITE).map(put).collect(),
                 ..Default::default()
             };
-            kv.txn(write).await.unwrap();
-        }
+            let mut kv = kv.clone();
+            async move { kv.txn(write).await.unwrap() }
+        });
+        join_all(writes).await;
     }
 }
 
