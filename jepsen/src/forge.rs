@@ -4,6 +4,10 @@
 //! Each step lets one client invoke, take effect, or return; so every history is linearizable by
 //! construction until a lie is told.
 
+mod once;
+
+pub use once::{Once, OnceLie};
+
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::mvccpb::Event;
 use rand::{RngExt, SeedableRng};

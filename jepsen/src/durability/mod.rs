@@ -13,8 +13,9 @@ use bytes::Bytes;
 use quorate::proto::etcdserverpb::request_op::Request as Op;
 use quorate::proto::etcdserverpb::response_op::Response as Re;
 use quorate::proto::etcdserverpb::{self as pb};
+use quorate::proto::mvccpb::KeyValue;
 
-use crate::history::{Answer, FinalState, History, OpId, Operation, Request, show_bytes, show_kv};
+use crate::history::{Answer, FinalState, History, InOrder, OpId, Operation, Request, show_bytes, show_kv};
 use crate::model::covers;
 use crate::property::{Property, Violation};
 
@@ -24,10 +25,13 @@ const VIOLATIONS_MAX: usize = 10;
 /// Checks acknowledged writes against what each member held at the end.
 pub fn check(history: &History) -> Vec<Violation> {
     let last_puts = last_acknowledged_puts(history);
+    let removers: Vec<&Operation> = history.operations.iter().filter(|op| removes(op)).collect();
     let mut violations = Vec::new();
     for state in &history.finals {
+        let mut held = InOrder::of(&state.range.kvs);
         for (key, (revision, id)) in &last_puts {
-            violations.extend(check_key(history, state, key, *revision, *id));
+            let put = (*revision, &history.operations[*id]);
+            violations.extend(check_key(state, held.seek(key), &removers, key, put));
             if violations.len() >= VIOLATIONS_MAX {
                 return violations;
             }
@@ -37,22 +41,22 @@ pub fn check(history: &History) -> Vec<Violation> {
 }
 
 /// For each key the acknowledged put with the highest revision.
-fn last_acknowledged_puts(history: &History) -> BTreeMap<Bytes, (i64, OpId)> {
-    fn of_txn(r: &pb::TxnRequest, a: &pb::TxnResponse, keys: &mut Vec<Bytes>) {
+fn last_acknowledged_puts(history: &History) -> BTreeMap<&Bytes, (i64, OpId)> {
+    fn of_txn<'a>(r: &'a pb::TxnRequest, a: &pb::TxnResponse, keys: &mut Vec<&'a Bytes>) {
         let branch = if a.succeeded { &r.success } else { &r.failure };
         for (op, response) in branch.iter().zip(&a.responses) {
             match (&op.request, &response.response) {
-                (Some(Op::RequestPut(r)), _) => keys.push(r.key.clone()),
+                (Some(Op::RequestPut(r)), _) => keys.push(&r.key),
                 (Some(Op::RequestTxn(r)), Some(Re::ResponseTxn(a))) => of_txn(r, a, keys),
                 _ => {}
             }
         }
     }
-    let mut last: BTreeMap<Bytes, (i64, OpId)> = BTreeMap::new();
+    let mut last: BTreeMap<&Bytes, (i64, OpId)> = BTreeMap::new();
     for operation in &history.operations {
         let mut keys = Vec::new();
         match (&operation.request, operation.outcome.answer()) {
-            (Request::Put(r), Some(_)) => keys.push(r.key.clone()),
+            (Request::Put(r), Some(_)) => keys.push(&r.key),
             (Request::Txn(r), Some(Answer::Txn(a))) => of_txn(r, a, &mut keys),
             _ => {}
         }
@@ -67,40 +71,55 @@ fn last_acknowledged_puts(history: &History) -> BTreeMap<Bytes, (i64, OpId)> {
     last
 }
 
+/// Judges what a member held of a key by the last put that was acknowledged.
 fn check_key(
-    history: &History,
     state: &FinalState,
+    held: Option<&KeyValue>,
+    removers: &[&Operation],
     key: &Bytes,
-    revision: i64,
-    id: OpId,
+    (revision, put): (i64, &Operation),
 ) -> Option<Violation> {
     let lost = |message| {
-        Violation::of_operations(Property::Durability, [id], message)
+        Violation::of_operations(Property::Durability, [put.id], message)
             .on_key(key)
             .at_revision(revision)
             .seen_at(state.at.nanos)
     };
     if state.revision < revision {
         let message = format!(
-            "member {} ended at revision {}, before this acknowledged write:\n  {}",
-            state.member, state.revision, history.operations[id]
+            "member {} ended at revision {}, before this acknowledged write:\n  {put}",
+            state.member, state.revision
         );
         return Some(lost(message));
     }
-    let held = state.range.kvs.iter().find(|kv| kv.key == *key);
     let found = match held {
         Some(kv) if kv.mod_revision >= revision => return None,
         Some(kv) => format!("holds {}", show_kv(kv)),
-        None if history.operations.iter().any(|op| may_remove(op, key, revision)) => {
-            return None;
-        }
+        None if removers.iter().any(|op| may_remove(op, key, revision)) => return None,
         None => format!("does not hold {}", show_bytes(key)),
     };
     let message = format!(
-        "member {} {found} at the end, but this write was acknowledged:\n  {}",
-        state.member, history.operations[id]
+        "member {} {found} at the end, but this write was acknowledged:\n  {put}",
+        state.member
     );
     Some(lost(message))
+}
+
+/// True if `operation` may have removed any key at all.
+fn removes(operation: &Operation) -> bool {
+    fn in_ops(ops: &[pb::RequestOp]) -> bool {
+        ops.iter().any(|op| match &op.request {
+            Some(Op::RequestDeleteRange(_)) => true,
+            Some(Op::RequestTxn(r)) => in_ops(&r.success) || in_ops(&r.failure),
+            _ => false,
+        })
+    }
+    match &operation.request {
+        Request::Delete(_) => true,
+        Request::Txn(r) => in_ops(&r.success) || in_ops(&r.failure),
+        Request::Put(r) => r.lease != 0,
+        _ => false,
+    }
 }
 
 /// True if `operation` may have removed `key` after `revision`.
@@ -173,8 +192,10 @@ pub fn check_convergence(history: &History) -> Vec<Violation> {
 
 fn difference(first: &FinalState, other: &FinalState) -> String {
     let only = |a: &FinalState, b: &FinalState| {
-        let missing = a.range.kvs.iter().find(|kv| !b.range.kvs.contains(kv));
-        missing.map_or("nothing".into(), show_kv)
+        let mut others = InOrder::of(&b.range.kvs);
+        let pairs = InOrder::of(&a.range.kvs);
+        let mut missing = pairs.all().filter(|kv| others.seek(&kv.key) != Some(kv));
+        missing.next().map_or("nothing".into(), show_kv)
     };
     format!("{} against {}", only(first, other), only(other, first))
 }

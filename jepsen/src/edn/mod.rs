@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 
 use quorate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate::proto::etcdserverpb::request_op::Request as Op;
@@ -30,8 +31,9 @@ enum Line<'a> {
     Note(&'a str),
 }
 
-/// Exports operations and notes; watches are left out (Jepsen has no common form for them).
-pub fn export(history: &History) -> String {
+/// Writes operations and notes, line by line: a long history is larger than memory should be. Watches are left out (Jepsen
+/// has no common form for them).
+pub fn write(history: &History, out: &mut impl io::Write) -> io::Result<()> {
     let mut lines: Vec<(Moment, Line<'_>)> = Vec::new();
     for operation in &history.operations {
         lines.push((operation.invoked, Line::Invoke(operation)));
@@ -45,7 +47,6 @@ pub fn export(history: &History) -> String {
     lines.sort_by_key(|(at, _)| *at);
     let clients = history.operations.iter().map(|op| op.client).max().unwrap_or(0) + 1;
     let mut processes: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut out = String::new();
     for (index, (at, line)) in lines.iter().enumerate() {
         let (kind, function, value, process) = match line {
             Line::Note(text) => ("info", "nemesis".to_owned(), string(text.as_bytes()), None),
@@ -69,10 +70,9 @@ pub fn export(history: &History) -> String {
             out,
             "{{:type :{kind}, :f :{function}, :value {value}, :process {process}, :time {}, :index {index}}}",
             at.nanos
-        )
-        .expect("writing to a string cannot fail");
+        )?;
     }
-    out
+    Ok(())
 }
 
 fn function(request: &Request) -> String {
@@ -105,7 +105,8 @@ fn completion(operation: &Operation) -> (&'static str, String) {
 
 /// An EDN string; bytes that are not printable ASCII are escaped as `\u00XX`.
 fn string(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
+    let mut text = String::with_capacity(bytes.len() + 2);
+    text.push('"');
     for byte in bytes {
         match byte {
             b'"' => text.push_str("\\\""),
@@ -226,8 +227,13 @@ fn pair(kv: &KeyValue) -> String {
 }
 
 fn pairs(kvs: &[KeyValue]) -> String {
-    let kvs: Vec<String> = kvs.iter().map(pair).collect();
-    format!("[{}]", kvs.join(" "))
+    let mut text = String::from("[");
+    for (number, kv) in kvs.iter().enumerate() {
+        let space = if number > 0 { " " } else { "" };
+        write!(text, "{space}{}", pair(kv)).expect("writing to a string cannot fail");
+    }
+    text.push(']');
+    text
 }
 
 fn txn_answer(a: &pb::TxnResponse) -> String {

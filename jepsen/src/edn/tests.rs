@@ -1,8 +1,8 @@
 use quorate::proto::etcdserverpb as pb;
 
-use super::export;
+use super::write;
 use crate::forge::Forge;
-use crate::history::{Outcome, Recorder};
+use crate::history::{History, Outcome, Recorder};
 
 fn put(key: &str, value: &str) -> pb::PutRequest {
     pb::PutRequest {
@@ -10,6 +10,12 @@ fn put(key: &str, value: &str) -> pb::PutRequest {
         value: value.to_owned().into(),
         ..Default::default()
     }
+}
+
+fn export(history: &History) -> String {
+    let mut out = Vec::new();
+    write(history, &mut out).expect("a vector takes everything");
+    String::from_utf8(out).expect("ASCII")
 }
 
 #[test]

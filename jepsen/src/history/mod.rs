@@ -13,6 +13,7 @@
 //! This module knows neither etcd's rules nor verdicts; `status` knows which refusals are definite.
 
 mod display;
+mod in_order;
 mod recorder;
 mod status;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use quorate::proto::etcdserverpb as pb;
 use tonic::Code;
 
 pub use display::{show_bytes, show_kv};
+pub use in_order::InOrder;
 pub use recorder::Recorder;
 pub use status::is_definite_refusal;
 

@@ -7,12 +7,16 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate::proto::etcdserverpb as pb;
+use quorate::proto::mvccpb::KeyValue;
 use tonic::Code;
 
 use super::{
-    Alarm, Claim, FinalState, History, Moment, Nanos, Note, OpId, Operation, Outcome, Permission, Request,
-    Unguarded, WatchEntry, WatchEvent, WatchId, WatchRecord,
+    Alarm, Answer, Claim, FinalState, History, InOrder, Moment, Nanos, Note, OpId, Operation, Outcome,
+    Permission, Request, Unguarded, WatchEntry, WatchEvent, WatchId, WatchRecord,
 };
+
+/// Fewer are not worth a comparison.
+const SHARED_PAIRS_MIN: usize = 1_000;
 
 /// A shared, growing history. Clones record into the same one.
 #[derive(Clone, Default)]
@@ -23,6 +27,8 @@ struct Inner {
     history: History,
     order: u64,
     streams: u64,
+    /// The answer with most pairs so far.
+    largest: Option<OpId>,
 }
 
 impl Inner {
@@ -30,6 +36,33 @@ impl Inner {
         self.order += 1;
         let order = self.order;
         Moment { nanos, order }
+    }
+
+    /// Keys and values that the largest answer shows, too, are kept once: at the end of a long run every member is asked for
+    /// everything, twice.
+    fn share(&self, kvs: &mut [KeyValue]) {
+        if kvs.len() < SHARED_PAIRS_MIN {
+            return;
+        }
+        let largest = self.largest.and_then(|id| self.history.operations.get(id));
+        let Some(Outcome::Ok(Answer::Range(largest))) = largest.map(|operation| &operation.outcome) else {
+            return;
+        };
+        let mut known = InOrder::of(&largest.kvs);
+        for kv in kvs {
+            if let Some(same) = known.seek(&kv.key).filter(|same| same.value == kv.value) {
+                kv.key = same.key.clone();
+                kv.value = same.value.clone();
+            }
+        }
+    }
+
+    fn pairs_of_largest(&self) -> usize {
+        let largest = self.largest.and_then(|id| self.history.operations.get(id));
+        match largest.map(|operation| &operation.outcome) {
+            Some(Outcome::Ok(Answer::Range(answer))) => answer.kvs.len(),
+            _ => 0,
+        }
     }
 }
 
@@ -73,9 +106,15 @@ impl Recorder {
     }
 
     /// A call has ended. A second completion of the same call is a defect of the tester.
-    pub fn complete(&self, id: OpId, now: Nanos, outcome: Outcome) {
+    pub fn complete(&self, id: OpId, now: Nanos, mut outcome: Outcome) {
         let mut inner = self.lock();
         let returned = inner.moment(now);
+        if let Outcome::Ok(Answer::Range(answer)) = &mut outcome {
+            inner.share(&mut answer.kvs);
+            if answer.kvs.len() > inner.pairs_of_largest() {
+                inner.largest = Some(id);
+            }
+        }
         let operation = inner
             .history
             .operations
@@ -121,12 +160,13 @@ impl Recorder {
         member: u32,
         now: Nanos,
         revision: i64,
-        range: pb::RangeResponse,
+        mut range: pb::RangeResponse,
         hash_kv: Option<pb::HashKvResponse>,
         digest: Option<u64>,
     ) {
         let mut inner = self.lock();
         let at = inner.moment(now);
+        inner.share(&mut range.kvs);
         inner.history.finals.push(FinalState {
             member,
             at,

@@ -55,33 +55,33 @@ pub(super) struct Evidence {
 
 /// Spans of revisions, by key and by where they begin: to where each is known to reach.
 #[derive(Default)]
-struct Spans(BTreeMap<Bytes, BTreeMap<i64, i64>>);
+struct Spans<'a>(BTreeMap<(&'a Bytes, i64), i64>);
 
-impl Spans {
-    fn note(&mut self, key: &Bytes, from: i64, to: i64) {
-        let spans = self.0.entry(key.clone()).or_default();
-        let end = spans.entry(from).or_default();
+impl<'a> Spans<'a> {
+    fn note(&mut self, key: &'a Bytes, from: i64, to: i64) {
+        let end = self.0.entry((key, from)).or_default();
         *end = to.max(*end);
     }
 
     /// The newest one that begins at a revision or below it.
     fn at(&self, key: &Bytes, revision: i64) -> Option<(i64, i64)> {
-        let (from, to) = self.0.get(key)?.range(..=revision).next_back()?;
+        let spans: &BTreeMap<(&Bytes, i64), i64> = &self.0;
+        let ((_, from), to) = spans.range((key, i64::MIN)..=(key, revision)).next_back()?;
         Some((*from, *to))
     }
 }
 
 /// What is known of when keys changed, and when they did not.
 #[derive(Default)]
-pub(super) struct Lives {
+pub(super) struct Lives<'a> {
     /// From a creation to the newest revision at which a pair of that life was made.
-    lives: Spans,
+    lives: Spans<'a>,
     /// From a pair to the event that shows it as the previous one.
-    unchanged: Spans,
+    unchanged: Spans<'a>,
 }
 
-impl Lives {
-    fn note(&mut self, kv: &KeyValue) {
+impl<'a> Lives<'a> {
+    fn note(&mut self, kv: &'a KeyValue) {
         self.lives.note(&kv.key, kv.create_revision, kv.mod_revision);
     }
 
@@ -106,12 +106,12 @@ pub(super) struct Seen {
     pub by: OpId,
 }
 
-pub(super) struct Index {
+pub(super) struct Index<'a> {
     pub places: Vec<Place>,
     /// The highest revision that any answer shows.
     pub last: i64,
-    /// Acknowledged writers by revision (more than one is a violation).
-    pub writers: BTreeMap<i64, Vec<OpId>>,
+    /// Acknowledged writers by revision: the first one, and the second, which is a violation.
+    pub writers: BTreeMap<i64, (OpId, Option<OpId>)>,
     pub reads: BTreeMap<i64, Vec<OpId>>,
     /// Sorted by invocation.
     pub candidates: Vec<Candidate>,
@@ -126,9 +126,9 @@ pub(super) struct Index {
     /// What watches show of them: it is only a hint, as the watches are on trial too.
     pub hints: BTreeMap<i64, Evidence>,
     /// Lives of keys that answers show.
-    pub lives: Lives,
+    pub lives: Lives<'a>,
     /// Those that watches show.
-    pub hinted_lives: Lives,
+    pub hinted_lives: Lives<'a>,
 }
 
 /// True for reads that may show an old state: serializable ranges, and transactions of nothing else
@@ -266,8 +266,8 @@ pub fn shown_pairs<'a>(request: &'a Request, answer: &'a Answer) -> Vec<&'a KeyV
     pairs
 }
 
-impl Index {
-    pub fn new(history: &History) -> Self {
+impl<'a> Index<'a> {
+    pub fn new(history: &'a History) -> Self {
         let places: Vec<Place> = history.operations.iter().map(place).collect();
         let mut index = Index {
             places,
@@ -286,7 +286,10 @@ impl Index {
         for (id, place) in index.places.iter().enumerate() {
             let revision = match place {
                 Place::Write(revision) => {
-                    index.writers.entry(*revision).or_default().push(id);
+                    let known = index.writers.entry(*revision);
+                    known
+                        .and_modify(|(_, second)| *second = second.or(Some(id)))
+                        .or_insert((id, None));
                     *revision
                 }
                 Place::Read(revision) => {
@@ -306,7 +309,7 @@ impl Index {
 
     /// The writer of a revision: the first one, if several claim it.
     pub fn writer(&self, revision: i64) -> Option<OpId> {
-        self.writers.get(&revision)?.first().copied()
+        Some(self.writers.get(&revision)?.0)
     }
 
     /// The smallest running number at which `revision` had been made for certain.
@@ -319,9 +322,8 @@ impl Index {
 
     /// Revisions that two acknowledged writes claim.
     pub fn clashes(&self, history: &History) -> Vec<Violation> {
-        let clash = |(revision, writers): (&i64, &Vec<OpId>)| {
-            let (first, second) = (writers.first()?, writers.get(1)?);
-            let (first, second) = (&history.operations[*first], &history.operations[*second]);
+        let clash = |(revision, (first, second)): (&i64, &(OpId, Option<OpId>))| {
+            let (first, second) = (&history.operations[*first], &history.operations[(*second)?]);
             let message = format!("two acknowledged writes have revision {revision}:\n  {first}\n  {second}");
             let operations = [first.id, second.id];
             let violation = Violation::of_operations(Property::ExactlyOnce, operations, message);
@@ -330,7 +332,7 @@ impl Index {
         self.writers.iter().filter_map(clash).collect()
     }
 
-    fn collect_evidence(&mut self, history: &History) {
+    fn collect_evidence(&mut self, history: &'a History) {
         for operation in &history.operations {
             let Some(answer) = operation.outcome.answer() else {
                 continue;
@@ -349,7 +351,7 @@ impl Index {
         }
     }
 
-    fn collect_hints(&mut self, watch: &WatchRecord) {
+    fn collect_hints(&mut self, watch: &'a WatchRecord) {
         let request = &watch.request;
         let everything = request.key.as_ref() <= b"\0".as_slice() && request.range_end.as_ref() == [0];
         let complete = everything && request.filters.is_empty() && !request.fragment;

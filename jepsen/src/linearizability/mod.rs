@@ -14,7 +14,7 @@
 //!              a gap is filled by an operation with unknown result, or the end of a lease
 //! ```
 //!
-//! That is close to linear: 100,000 operations take seconds. Only gaps need a search, and what was
+//! That is close to linear: a million operations take ten seconds. Only gaps need a search, and what was
 //! seen (values are unique) nearly always leaves one choice. If the search gives up, the history is
 //! *undecided*, which is neither accepted nor refused.
 
@@ -25,6 +25,7 @@ pub mod search;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod told;
 
 pub use index::{KeyRange, footprint, is_serializable, made_revision, shown_pairs};
 pub use timeline::{Author, Revision, Timeline};

@@ -12,7 +12,7 @@ use crate::property::{Property, Violation};
 /// At most this many violations are listed: the first ones tell the story.
 const VIOLATIONS_MAX: usize = 10;
 
-pub(super) fn check(history: &History, index: &Index) -> Vec<Violation> {
+pub(super) fn check(history: &History, index: &Index<'_>) -> Vec<Violation> {
     let violation = |operation: &Operation| {
         let (revision, least, verb) = match index.places[operation.id] {
             Place::Write(revision) => (revision, 1, "was written"),

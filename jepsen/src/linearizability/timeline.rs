@@ -16,13 +16,17 @@ use std::cmp::Reverse;
 use bytes::Bytes;
 use quorate::proto::mvccpb::{Event, event::EventType};
 
-use super::index::{Evidence, Index, KeyRange, Lives, footprint, is_serializable, values};
-use crate::history::{Answer, History, OpId, Operation, Request, show_kv};
+use super::index::{Evidence, Index, KeyRange, Lives, footprint};
+use super::told::{Cause, Expected};
+use crate::history::{History, OpId, Operation, Request};
 use crate::model::{Applied, Model, covers, same_answer};
-use crate::property::{Property, Violation};
+use crate::property::Violation;
 
 /// Contradictions after which the search gives up.
 pub(super) const CONTRADICTIONS_MAX: u32 = 20_000;
+
+/// Revisions taken back after which it does, too: each contradiction of a long history may take back most of it.
+const TAKEN_BACK_MAX: u64 = 100_000_000;
 
 /// Who made a revision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,15 +78,19 @@ pub(super) struct Built {
     pub undecided: Option<String>,
 }
 
-pub(super) fn build(history: &History, index: &Index, contradictions_max: u32) -> Built {
+pub(super) fn build(history: &History, index: &Index<'_>, contradictions_max: u32) -> Built {
     let search = |hints| {
         let mut search = Search::new(history, index, hints);
         let end = search.run(contradictions_max);
         (search, end)
     };
     let gave_up = |search: &Search| {
-        let furthest = search.furthest.as_ref().map_or("", |f| f.text.as_str());
-        format!("gave up after {contradictions_max} contradictions; the furthest one:\n{furthest}")
+        let furthest = search.furthest.as_ref();
+        let furthest = furthest.map_or(String::new(), |furthest| {
+            furthest.cause.tell(furthest.revision, history, index).text
+        });
+        let contradictions = search.contradictions.min(contradictions_max);
+        format!("gave up after {contradictions} contradictions; the furthest one:\n{furthest}")
     };
     let (mut found, mut end) = search(Hints::Binding);
     let mut undecided = matches!(end, End::OutOfBudget).then(|| gave_up(&found));
@@ -136,12 +144,10 @@ struct Gap {
     widened: bool,
 }
 
-/// Why a revision cannot be as the answers say.
+/// A revision that cannot be as the answers say.
 struct Contradiction {
     revision: i64,
-    property: Property,
-    operations: Vec<OpId>,
-    text: String,
+    cause: Cause,
     /// The keys it is about; `None`: the author is missing, so any choice before may be the cause.
     keys: Option<Vec<KeyRange>>,
     /// The gaps' authors when it arose.
@@ -150,33 +156,36 @@ struct Contradiction {
 
 struct Search<'a> {
     history: &'a History,
-    index: &'a Index,
+    index: &'a Index<'a>,
     hints: Hints,
     model: Model,
     revisions: Vec<Revision>,
-    applied: Vec<Applied>,
+    /// Revisions that ended a lease, and the lease.
+    ended: Vec<(i64, i64)>,
     gaps: Vec<Gap>,
     used: Vec<bool>,
     /// The revision at which a candidate's value was seen, which can have made no other.
     seen_at: Vec<Option<i64>>,
     furthest: Option<Contradiction>,
     contradictions: u32,
+    taken_back: u64,
 }
 
 impl<'a> Search<'a> {
-    fn new(history: &'a History, index: &'a Index, hints: Hints) -> Self {
+    fn new(history: &'a History, index: &'a Index<'a>, hints: Hints) -> Self {
         Search {
             history,
             index,
             hints,
             model: Model::assuming_leases(),
             revisions: Vec::new(),
-            applied: Vec::new(),
+            ended: Vec::new(),
             gaps: Vec::new(),
             used: vec![false; index.candidates.len()],
             seen_at: seen_at(index, hints),
             furthest: None,
             contradictions: 0,
+            taken_back: 0,
         }
     }
 
@@ -185,7 +194,7 @@ impl<'a> Search<'a> {
         loop {
             if let Err(contradiction) = result {
                 self.contradictions += 1;
-                if self.contradictions > contradictions_max {
+                if self.contradictions > contradictions_max || self.taken_back > TAKEN_BACK_MAX {
                     return End::OutOfBudget;
                 }
                 if !self.go_back(contradiction) {
@@ -213,18 +222,18 @@ impl<'a> Search<'a> {
     }
 
     fn push(&mut self, author: Author, applied: Applied) {
-        let events = applied.events.clone();
+        let mut events = applied.events;
+        events.shrink_to_fit();
+        let ended = applied.ended.map(|lease| (self.model.revision(), lease));
+        self.ended.extend(ended);
         self.revisions.push(Revision { author, events });
-        self.applied.push(applied);
     }
 
     fn pop(&mut self) {
-        self.revisions.pop();
-        let applied = self
-            .applied
-            .pop()
-            .expect("revisions and their changes go together");
-        self.model.undo(&applied);
+        let revision = self.model.revision();
+        let made = self.revisions.pop().expect("the model's revisions are all here");
+        let ended = self.ended.pop_if(|(number, _)| *number == revision);
+        self.model.take_back(&made.events, ended.map(|(_, lease)| lease));
     }
 
     /// A write that was answered must do in the model what its answer says.
@@ -239,30 +248,24 @@ impl<'a> Search<'a> {
                     self.push(Author::Operation(id), applied);
                     return Ok(());
                 }
-                "a change of another version".to_owned()
+                Expected::Else("a change of another version".to_owned())
             }
-            Ok(expected) => in_full(expected, answer),
-            Err(refusal) => format!("refusal \"{}\"", refusal.text),
+            Ok(expected) => Expected::Answer(Box::new(expected.clone())),
+            Err(refusal) => Expected::Else(format!("refusal \"{}\"", refusal.text)),
         };
         if changed {
             self.model.undo(&applied);
         }
-        Err(self.mismatch(revision, operation, &expected))
+        Err(self.mismatch(revision, operation, expected))
     }
 
-    fn mismatch(&self, revision: i64, operation: &Operation, expected: &str) -> Contradiction {
-        let property = if is_serializable(&operation.request) {
-            Property::SerializableRead
-        } else {
-            Property::Linearizable
-        };
+    fn mismatch(&self, revision: i64, operation: &Operation, expected: Expected) -> Contradiction {
         Contradiction {
             revision,
-            property,
-            operations: vec![operation.id],
-            text: format!(
-                "the answer is not what the state at revision {revision} gives:\n  {operation}\n  expected: {expected}"
-            ),
+            cause: Cause::Mismatch {
+                operation: operation.id,
+                expected,
+            },
             keys: Some(footprint(&operation.request)),
             choices: self.choices(),
         }
@@ -282,18 +285,15 @@ impl<'a> Search<'a> {
             let applied = self.model.apply(&operation.request, Some(answer));
             if !applied.events.is_empty() {
                 self.model.undo(&applied);
-                return Err(self.mismatch(revision, operation, "a change"));
+                let expected = Expected::Else("a change".to_owned());
+                return Err(self.mismatch(revision, operation, expected));
             }
-            match &applied.result {
-                Ok(expected) if same_answer(&operation.request, expected, answer) => {}
-                Ok(expected) => {
-                    return Err(self.mismatch(revision, operation, &in_full(expected, answer)));
-                }
-                Err(refusal) => {
-                    let expected = format!("refusal \"{}\"", refusal.text);
-                    return Err(self.mismatch(revision, operation, &expected));
-                }
-            }
+            let expected = match applied.result {
+                Ok(expected) if same_answer(&operation.request, &expected, answer) => continue,
+                Ok(expected) => Expected::Answer(Box::new(expected)),
+                Err(refusal) => Expected::Else(format!("refusal \"{}\"", refusal.text)),
+            };
+            return Err(self.mismatch(revision, operation, expected));
         }
         Ok(())
     }
@@ -391,7 +391,7 @@ impl<'a> Search<'a> {
             let candidate = &self.index.candidates[number];
             let applied = self.model.apply(&candidate.request, None);
             if applied.events.is_empty() {
-                self.model.forget_ended(&applied);
+                self.model.forget_ended(applied.ended);
                 continue;
             }
             if !self.agrees(revision, &applied.events) {
@@ -413,7 +413,7 @@ impl<'a> Search<'a> {
         if answered.is_some_and(|evidence| !shows(events, evidence)) {
             return false;
         }
-        let all_allowed = |lives: &Lives| events.iter().all(|event| lives.allow(event, revision));
+        let all_allowed = |lives: &Lives<'_>| events.iter().all(|event| lives.allow(event, revision));
         if !all_allowed(&index.lives) {
             return false;
         }
@@ -457,6 +457,7 @@ impl<'a> Search<'a> {
             let relevant = keys.as_ref().is_none_or(|keys| self.touches(&gap, keys));
             while self.model.revision() >= gap.revision {
                 self.pop();
+                self.taken_back += 1;
             }
             self.used[gap.chosen] = false;
             if relevant {
@@ -482,35 +483,11 @@ impl<'a> Search<'a> {
         concerns(gap.chosen) || gap.left.iter().any(|number| concerns(*number))
     }
 
-    /// Nobody can have made `revision`: say what was seen of it, and whose it looks like.
+    /// Nobody can have made `revision`.
     fn authorless(&self, revision: i64) -> Contradiction {
-        let none = Evidence::default();
-        let evidence = self.index.evidence.get(&revision);
-        let seen = evidence.or(self.index.hints.get(&revision)).unwrap_or(&none);
-        let mut text = format!("no operation can have made revision {revision}");
-        let mut property = Property::ExactlyOnce;
-        let mut operations = Vec::new();
-        if let Some(kv) = seen.puts.values().next() {
-            text.push_str(&format!(", which shows {}", show_kv(kv)));
-            let writes_it = |operation: &&Operation| values(&operation.request).contains(&kv.value);
-            for operation in self.history.operations.iter().filter(writes_it) {
-                if operation.outcome.is_denied() {
-                    property = Property::RefusedNoEffect;
-                    text.push_str("; its write was refused:");
-                } else {
-                    text.push_str("; its write has another revision already, or cannot do this:");
-                }
-                text.push_str(&format!("\n  {operation}"));
-                operations.push(operation.id);
-            }
-        } else if let Some(key) = seen.deletes.first() {
-            text.push_str(&format!(", which deletes {}", crate::history::show_bytes(key)));
-        }
         Contradiction {
             revision,
-            property,
-            operations,
-            text,
+            cause: Cause::Authorless,
             keys: None,
             choices: self.choices(),
         }
@@ -518,8 +495,8 @@ impl<'a> Search<'a> {
 
     fn verdict(&self) -> Option<Violation> {
         let furthest = self.furthest.as_ref()?;
-        let operations = furthest.operations.iter().copied();
-        let violation = Violation::of_operations(furthest.property, operations, furthest.text.clone());
+        let told = furthest.cause.tell(furthest.revision, self.history, self.index);
+        let violation = Violation::of_operations(told.property, told.operations, told.text);
         let keys = furthest.keys.iter().flatten();
         let violation = keys.fold(violation, |violation, (key, _)| violation.on_key(key));
         Some(violation.at_revision(furthest.revision))
@@ -530,7 +507,7 @@ impl<'a> Search<'a> {
         let Some(furthest) = self.furthest.take() else {
             return;
         };
-        while !self.applied.is_empty() {
+        while !self.revisions.is_empty() {
             self.pop();
         }
         let mut choices = furthest.choices.iter().peekable();
@@ -556,7 +533,7 @@ impl<'a> Search<'a> {
 }
 
 /// Values are unique: which revision each candidate made, as far as its value was seen.
-fn seen_at(index: &Index, hints: Hints) -> Vec<Option<i64>> {
+fn seen_at(index: &Index<'_>, hints: Hints) -> Vec<Option<i64>> {
     let mut seen_at = vec![None; index.candidates.len()];
     let hinted = (hints == Hints::Binding).then_some(&index.hints);
     for (revision, seen) in [&index.evidence].into_iter().chain(hinted).flatten() {
@@ -567,15 +544,6 @@ fn seen_at(index: &Index, hints: Hints) -> Vec<Option<i64>> {
         }
     }
     seen_at
-}
-
-/// An expected answer as text, with every field where the short forms do not tell the two apart.
-fn in_full(expected: &Answer, actual: &Answer) -> String {
-    let text = expected.to_string();
-    if text == actual.to_string() {
-        return format!("{expected:?}\n  and not: {actual:?}");
-    }
-    text
 }
 
 /// True if the changes include what was seen of them.

@@ -103,6 +103,12 @@ pub struct Applied {
     pub ended: Option<i64>,
 }
 
+/// What was there after a revision.
+fn at(versions: &[Version], revision: i64) -> Option<&KeyValue> {
+    let after = versions.partition_point(|version| version.main <= revision);
+    versions.get(after.checked_sub(1)?)?.kv.as_ref()
+}
+
 impl Model {
     /// A new store that knows its leases.
     pub fn strict() -> Self {
@@ -131,9 +137,7 @@ impl Model {
 
     /// The pair of `key` after revision `revision`.
     pub fn get_at(&self, key: &[u8], revision: i64) -> Option<&KeyValue> {
-        let versions = self.keys.get(key)?;
-        let after = versions.partition_point(|version| version.main <= revision);
-        versions.get(after.checked_sub(1)?)?.kv.as_ref()
+        at(self.keys.get(key)?, revision)
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&KeyValue> {
@@ -142,7 +146,9 @@ impl Model {
 
     /// All pairs after `revision`, in key order.
     pub fn pairs_at(&self, revision: i64) -> impl Iterator<Item = &KeyValue> {
-        self.keys.keys().filter_map(move |key| self.get_at(key, revision))
+        self.keys
+            .values()
+            .filter_map(move |versions| at(versions, revision))
     }
 
     /// Runs one request. `seen` is the answer that a client got, if it did: it settles what the store
@@ -179,25 +185,30 @@ impl Model {
 
     /// Takes back the newest revision, whose changes were `applied`.
     pub fn undo(&mut self, applied: &Applied) {
+        self.take_back(&applied.events, applied.ended);
+    }
+
+    /// The same, by the changes themselves and the lease that ended.
+    pub fn take_back(&mut self, events: &[Event], ended: Option<i64>) {
         assert!(
-            !applied.events.is_empty(),
+            !events.is_empty(),
             "only a revision that changed something can be undone"
         );
         let newest = self.revision;
-        for event in &applied.events {
+        for event in events {
             let key = &event.kv.as_ref().expect("model events have a pair").key;
             let versions = self.keys.get_mut(key).expect("an event's key has versions");
             while versions.last().is_some_and(|version| version.main == newest) {
                 versions.pop();
             }
         }
-        self.forget_ended(applied);
+        self.forget_ended(ended);
         self.revision -= 1;
     }
 
     /// Takes back the end of a lease that changed no key.
-    pub fn forget_ended(&mut self, applied: &Applied) {
-        if let (Some(lease), Leases::Assumed { ended }) = (applied.ended, &mut self.leases) {
+    pub fn forget_ended(&mut self, lease: Option<i64>) {
+        if let (Some(lease), Leases::Assumed { ended }) = (lease, &mut self.leases) {
             ended.remove(&lease);
         }
     }
@@ -290,6 +301,10 @@ impl Model {
 
     fn push(&mut self, key: &Bytes, main: i64, kv: Option<KeyValue>) {
         let versions = self.keys.entry(key.clone()).or_default();
+        if versions.is_empty() {
+            // Most keys of a long history are written once: room for more would be most of the model.
+            versions.reserve_exact(1);
+        }
         versions.push(Version { main, kv });
     }
 
@@ -420,6 +435,10 @@ impl Change {
         };
         let is_new = kind == EventType::Put && kv.create_revision == kv.mod_revision;
         let prev_kv = before.filter(|_| !is_new);
+        if self.events.is_empty() {
+            // As with versions: most revisions change one key.
+            self.events.reserve_exact(1);
+        }
         self.events.push(Event {
             r#type: kind as i32,
             kv: Some(kv),

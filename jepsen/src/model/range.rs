@@ -8,7 +8,7 @@ use quorate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate::proto::etcdserverpb::{self as pb};
 use quorate::proto::mvccpb::KeyValue;
 
-use super::{Model, Refusal, header};
+use super::{Model, Refusal, at, header};
 
 /// True if the range (`key`, `end`) contains `candidate`: no end means that one key, a single zero
 /// byte means all keys from `key` on.
@@ -55,7 +55,7 @@ impl Model {
         };
         self.keys
             .range::<[u8], _>((start, upper_bound(key, end)))
-            .filter_map(|(key, _)| self.get_at(key, revision))
+            .filter_map(|(_, versions)| at(versions, revision))
             .collect()
     }
 
@@ -118,6 +118,8 @@ fn select<'a>(
             && (r.max_create_revision == 0 || kv.create_revision <= r.max_create_revision)
     });
     match order {
+        // As they are.
+        SortOrder::None | SortOrder::Ascend if target == SortTarget::Key => {}
         SortOrder::Descend => kvs.sort_by(|a, b| compare(b, a, target)),
         SortOrder::None | SortOrder::Ascend => kvs.sort_by(|a, b| compare(a, b, target)),
     }

@@ -1,5 +1,5 @@
 use super::{JudgeOptions, Verdict, judge};
-use crate::forge::{Forge, Lie};
+use crate::forge::{Forge, Lie, Once, OnceLie};
 use crate::history::{History, Outcome};
 use crate::property::{Property, Violation};
 
@@ -73,4 +73,60 @@ fn what_the_tester_saw_counts_too() {
         ..Default::default()
     };
     assert_eq!(failed(crashed), Some(Property::StaysUp));
+}
+
+/// CPU time of this thread so far, in seconds: what else the machine does is none of it.
+fn cpu_seconds() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux tells");
+    let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |number: usize| fields[number].parse::<u64>().expect("a number");
+    // Of user and of system, 100 to the second.
+    (ticks(11) + ticks(12)) / 100
+}
+
+#[test]
+fn a_long_run_takes_no_more_than_its_length() {
+    let once = Once {
+        seed: 1,
+        keys: 300_000,
+        unknown: 600,
+        lie: OnceLie::Nothing,
+    };
+    let history = once.run();
+    let begun = cpu_seconds();
+    let report = judge(&history, &JudgeOptions::default());
+    let spent = cpu_seconds() - begun;
+    assert_eq!(report.verdict, Verdict::Passed, "{}", report.to_text());
+    let counts = &report.counts;
+    assert_eq!((counts.unknown, counts.once_other_versions), (600, 0));
+    assert_eq!(counts.keys_checked_alone, 300_003);
+    assert!((300..500).contains(&counts.revisions_of_unknown));
+    // Some seven without optimization; looking for each key among all takes far longer, even with it.
+    assert!(spent < 120, "{spent} s for {} operations", counts.operations);
+}
+
+#[test]
+fn lies_in_a_long_run_are_found() {
+    let found = |lie| {
+        let once = Once {
+            seed: 2,
+            keys: 20_000,
+            unknown: 500,
+            lie,
+        };
+        let report = judge(&once.run(), &JudgeOptions::default());
+        assert_eq!(report.undecided, [] as [String; 0]);
+        let found: Vec<Property> = report.violations.iter().map(|found| found.property).collect();
+        found
+    };
+    assert_eq!(found(OnceLie::Nothing), []);
+    let twice = found(OnceLie::TwiceApplied);
+    for property in [Property::ExactlyOnce, Property::PerKey] {
+        assert!(twice.contains(&property), "{twice:?}");
+    }
+    let lost = found(OnceLie::Lost);
+    for property in [Property::Durability, Property::Convergence] {
+        assert!(lost.contains(&property), "{lost:?}");
+    }
 }

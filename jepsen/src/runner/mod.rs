@@ -13,7 +13,7 @@ mod page;
 mod probes;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -113,13 +113,20 @@ fn write_results(
     let files = [
         ("report.txt", report.to_text()),
         ("report.json", report.to_json()),
-        ("history.edn", edn::export(history)),
         ("timeline.html", page::write(options, history, report, seen)),
     ];
     for (name, text) in files {
         let path = options.out.join(name);
         fs::write(&path, text).map_err(|error| at(&path, &error))?;
     }
+    let path = options.out.join("history.edn");
+    let written = fs::File::create(&path)
+        .map(io::BufWriter::new)
+        .and_then(|mut file| {
+            edn::write(history, &mut file)?;
+            file.flush()
+        });
+    written.map_err(|error| at(&path, &error))?;
     let data = options.out.join("data");
     if report.verdict == Verdict::Passed && !options.keep_data && data.exists() {
         fs::remove_dir_all(&data).map_err(|error| at(&data, &error))?;

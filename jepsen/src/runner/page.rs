@@ -35,7 +35,9 @@ pub fn write(options: &RunOptions, history: &History, report: &Report, seen: See
         ],
         ..Timeline::default()
     };
-    timeline.add_history(history, &|client| (role(client), String::new()));
+    timeline.add_excerpt(history, &report.violations, &|client| {
+        (role(client), String::new())
+    });
     timeline.phases = phases(&seen, timeline.end);
     timeline.faults = faults(&seen.nodes);
     timeline.nodes = seen.nodes;

@@ -16,12 +16,11 @@ use crate::property::Violation;
 const INVOLVED_MAX: usize = 10;
 
 /// The operations and the part of each.
-pub(super) fn of(history: &History, violation: &Violation) -> Vec<Involved> {
+pub(super) fn of(history: &History, writes: &Writes<'_>, violation: &Violation) -> Vec<Involved> {
     let mut involved = Parts::default();
     for id in &violation.operations {
         involved.add(*id, "named by the check");
     }
-    let writes = Writes::of(history);
     // What the others show is not in doubt.
     let last = violation
         .operations
@@ -93,10 +92,10 @@ fn shown(operation: &Operation, violation: &Violation) -> Vec<(Bytes, i64)> {
 }
 
 /// Acknowledged writes, by revision.
-struct Writes<'a>(Vec<(i64, &'a Operation)>);
+pub(super) struct Writes<'a>(Vec<(i64, &'a Operation)>);
 
 impl<'a> Writes<'a> {
-    fn of(history: &'a History) -> Self {
+    pub fn of(history: &'a History) -> Self {
         let made = |operation: &'a Operation| Some((made_revision(operation)?, operation));
         let mut writes: Vec<_> = history.operations.iter().filter_map(made).collect();
         writes.sort_by_key(|(revision, operation)| (*revision, operation.id));
@@ -104,22 +103,28 @@ impl<'a> Writes<'a> {
     }
 
     fn at(&self, revision: i64) -> Option<&'a Operation> {
-        let found = self.0.iter().find(|(own, _)| *own == revision);
-        found.map(|(_, operation)| *operation)
+        let (own, operation) = self.from(revision).first()?;
+        (*own == revision).then_some(*operation)
+    }
+
+    /// Those of a revision and later ones.
+    fn from(&self, revision: i64) -> &[(i64, &'a Operation)] {
+        let before = self.0.partition_point(|(own, _)| *own < revision);
+        self.0.get(before..).unwrap_or_default()
     }
 
     /// The first write of a key after a revision that a reader invoked later should have seen.
     fn missed(&self, key: &Bytes, revision: i64, reader: &Operation) -> Option<&'a Operation> {
-        let missed = |(own, writer): &&(i64, &'a Operation)| {
-            *own > revision && writer.precedes(reader) && wrote(writer, key)
-        };
-        self.0.iter().find(missed).map(|(_, operation)| *operation)
+        let mut later = self.from(revision.saturating_add(1)).iter();
+        let missed = |(_, writer): &&(i64, &'a Operation)| writer.precedes(reader) && wrote(writer, key);
+        later.find(missed).map(|(_, operation)| *operation)
     }
 
     fn after(&self, keys: &[Vec<u8>], revision: i64) -> impl Iterator<Item = &'a Operation> {
         let touched = move |writer: &Operation| keys.iter().any(|key| wrote(writer, key));
-        let later = self.0.iter().filter(move |(own, _)| *own > revision);
+        let later = self.from(revision.saturating_add(1));
         later
+            .iter()
             .map(|(_, operation)| *operation)
             .filter(move |writer| touched(writer))
     }

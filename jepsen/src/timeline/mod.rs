@@ -16,6 +16,7 @@
 
 mod data;
 mod describe;
+mod excerpt;
 mod involved;
 mod of_history;
 mod page;

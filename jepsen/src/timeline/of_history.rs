@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::data::{Client, Entry, Micros, Operation, Outcome, Role, Timeline, Violation, Watch};
-use super::{describe, involved, promise, source};
+use super::excerpt::Excerpt;
+use super::involved::{self, Writes};
+use super::{describe, promise, source};
 use crate::history::{self, History, Nanos, WatchEvent, WatchRecord, show_bytes};
 use crate::linearizability::made_revision;
 use crate::property;
@@ -15,8 +17,38 @@ pub(super) fn micros(nanos: Nanos) -> Micros {
 impl Timeline {
     /// Adds everything that the history shows of clients. `role` names who is more than a client.
     pub fn add_history(&mut self, history: &History, role: &dyn Fn(u32) -> (Role, String)) {
-        self.operations.extend(history.operations.iter().map(operation));
-        self.watches.extend(history.watches.iter().map(watch));
+        self.end = self.end.max(end(history));
+        self.add_part(history, role, &Excerpt::whole());
+    }
+
+    /// The same for a history of any length: what is far from the first violation is left out if there is much of it.
+    pub fn add_excerpt(
+        &mut self,
+        history: &History,
+        found: &[property::Violation],
+        role: &dyn Fn(u32) -> (Role, String),
+    ) {
+        self.end = self.end.max(end(history));
+        let first = found
+            .first()
+            .map(|found| violated(history, &Writes::of(history), found, self.end));
+        let excerpt = Excerpt::of(history, first.as_ref(), self.end);
+        let before = self.operations.len();
+        self.add_part(history, role, &excerpt);
+        if excerpt.reach < Micros::MAX {
+            let gone = before + history.operations.len() - self.operations.len();
+            self.omitted.push(format!(
+                "{gone} operations, and what watches received, more than {:.1} s away are not shown at all",
+                excerpt.reach as f64 / 1e6
+            ));
+        }
+    }
+
+    fn add_part(&mut self, history: &History, role: &dyn Fn(u32) -> (Role, String), excerpt: &Excerpt) {
+        let shown = history.operations.iter().filter(|own| excerpt.shows(own));
+        self.operations.extend(shown.map(operation));
+        self.watches
+            .extend(history.watches.iter().map(|record| watch(record, excerpt)));
         let callers = history.operations.iter().map(|operation| operation.client);
         let watchers = history.watches.iter().map(|watch| watch.client);
         let numbers: BTreeSet<u32> = callers.chain(watchers).collect();
@@ -24,18 +56,29 @@ impl Timeline {
             let (role, host) = role(number);
             Client { number, role, host }
         }));
-        let returns = self.operations.iter().filter_map(|operation| operation.to);
-        let entries = self.watches.iter().flat_map(|watch| &watch.entries);
-        let latest = returns.chain(entries.map(|entry| entry.at)).max();
-        self.end = self.end.max(latest.unwrap_or(0));
     }
 
     /// Adds what the checks found in the history.
     pub fn add_violations(&mut self, history: &History, found: &[property::Violation]) {
         let end = self.end;
-        self.violations
-            .extend(found.iter().map(|violation| violated(history, violation, end)));
+        let writes = Writes::of(history);
+        self.violations.extend(
+            found
+                .iter()
+                .map(|violation| violated(history, &writes, violation, end)),
+        );
     }
+}
+
+/// The last return, or event of a watch.
+fn end(history: &History) -> Micros {
+    let returns = history
+        .operations
+        .iter()
+        .filter_map(|operation| operation.returned);
+    let entries = history.watches.iter().flat_map(|watch| &watch.entries);
+    let latest = returns.chain(entries.map(|entry| entry.at));
+    latest.map(|moment| micros(moment.nanos)).max().unwrap_or(0)
 }
 
 fn operation(operation: &history::Operation) -> Operation {
@@ -60,7 +103,7 @@ fn operation(operation: &history::Operation) -> Operation {
     }
 }
 
-fn watch(record: &WatchRecord) -> Watch {
+fn watch(record: &WatchRecord, excerpt: &Excerpt) -> Watch {
     let request = &record.request;
     let mut label = describe::range(&request.key, &request.range_end);
     if request.start_revision > 0 {
@@ -72,11 +115,13 @@ fn watch(record: &WatchRecord) -> Watch {
             quorate::proto::etcdserverpb::watch_create_request::FilterType::Nodelete => " no deletes",
         });
     }
+    let entries = record.entries.iter();
+    let shown = entries.filter(|entry| excerpt.shows_entry(record, entry));
     Watch {
         id: record.id,
         client: record.client,
         label,
-        entries: record.entries.iter().map(entry).collect(),
+        entries: shown.map(entry).collect(),
     }
 }
 
@@ -138,7 +183,7 @@ fn entry(entry: &history::WatchEntry) -> Entry {
     shown
 }
 
-fn violated(history: &History, found: &property::Violation, end: Micros) -> Violation {
+fn violated(history: &History, writes: &Writes<'_>, found: &property::Violation, end: Micros) -> Violation {
     let named = found
         .operations
         .iter()
@@ -160,7 +205,7 @@ fn violated(history: &History, found: &property::Violation, end: Micros) -> Viol
         source: source(found.property.name()),
         text: found.message.clone(),
         at,
-        operations: involved::of(history, found),
+        operations: involved::of(history, writes, found),
         watches: found.watches.clone(),
         nodes: Vec::new(),
         keys,
