@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
 use super::auth::Caller;
 use super::rpc::Rpc;
 use super::spans::Span;
 use super::status::status;
-use super::streams::{Guarded, Record};
+use super::streams::{Guarded, Record, Requests};
 use crate::base::Denied;
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::{Instant, panics};
@@ -162,6 +162,22 @@ impl Api {
                 Err(status)
             }
         }
+    }
+
+    /// Opens a stream of answers to a stream of requests, of which no learner serves any. `label`: see [`Requests`].
+    pub(super) async fn exchange<Req: 'static, T, S>(
+        &self,
+        rpc: Rpc,
+        label: &'static str,
+        request: Request<Streaming<Req>>,
+        open: impl FnOnce(Requests<Streaming<Req>>, Caller) -> S,
+    ) -> Result<Response<Guarded<S>>, Status>
+    where
+        S: Stream<Item = Result<T, Status>>,
+    {
+        let request = request.map(|requests| Requests::new(&self.metrics, rpc, label, requests));
+        self.stream(rpc, false, request, |requests, who| Ok(open(requests, who)))
+            .await
     }
 
     fn span<Req: Any>(&self, rpc: Rpc, request: &Request<Req>) -> Option<Span> {
