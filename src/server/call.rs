@@ -10,20 +10,23 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
 use super::auth::Caller;
 use super::rpc::Rpc;
 use super::spans::Span;
 use super::status::status;
-use super::streams::{Guarded, Record};
+use super::streams::{Guarded, Record, Requests};
 use crate::base::Denied;
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::{Instant, panics};
 
 /// The longest pause before an answer, in a simulation.
 const ANSWER_PAUSE: Duration = Duration::from_secs(2);
+
+/// What is over before a call can have begun.
+const TIMEOUT_MIN: Duration = Duration::from_micros(1);
 
 /// What a call may do, from its metadata.
 struct Admission {
@@ -164,6 +167,22 @@ impl Api {
         }
     }
 
+    /// Opens a stream of answers to a stream of requests, of which no learner serves any. `label`: see [`Requests`].
+    pub(super) async fn exchange<Req: 'static, T, S>(
+        &self,
+        rpc: Rpc,
+        label: &'static str,
+        request: Request<Streaming<Req>>,
+        open: impl FnOnce(Requests<Streaming<Req>>, Caller) -> S,
+    ) -> Result<Response<Guarded<S>>, Status>
+    where
+        S: Stream<Item = Result<T, Status>>,
+    {
+        let request = request.map(|requests| Requests::new(&self.metrics, rpc, label, requests));
+        self.stream(rpc, false, request, |requests, who| Ok(open(requests, who)))
+            .await
+    }
+
     fn span<Req: Any>(&self, rpc: Rpc, request: &Request<Req>) -> Option<Span> {
         let spans = self.spans.as_ref()?;
         spans.begin(rpc, request.metadata(), request.get_ref())
@@ -195,7 +214,7 @@ impl Api {
             .get("grpc-timeout")
             .and_then(|value| parse_timeout(value.as_encoded_bytes()));
         // A timer may be coarser than what is left: a deadline that is over must not depend on it.
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        if timeout.is_some_and(|timeout| timeout < TIMEOUT_MIN) {
             return Err(Denied::CONTEXT_DEADLINE_EXCEEDED);
         }
         Ok(Admission {

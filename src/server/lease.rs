@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::auth::Caller;
 use super::kv::Shared;
 use super::rpc::Rpc;
-use super::status::{of_request, status};
-use super::streams::Guarded;
+use super::status::status;
+use super::streams::{Guarded, Requests};
 use super::{Api, mismatch};
 use crate::base::{Denied, LeaseId, limits};
 use crate::consensus::Renewal;
@@ -48,9 +48,12 @@ impl Lease for Api {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        self.stream(Rpc::LeaseKeepAlive, false, request, |requests, who| {
-            Ok(Box::pin(keep_alives(self.shared(), requests, who)) as KeepAlives)
-        })
+        self.exchange(
+            Rpc::LeaseKeepAlive,
+            "lease-keepalive",
+            request,
+            |requests, who| Box::pin(keep_alives(self.shared(), requests, who)) as KeepAlives,
+        )
         .await
     }
 
@@ -158,20 +161,15 @@ impl Api {
         Ok(response)
     }
 
-    /// Renews what was asked for together. What cannot be asked, or is refused, ends the answers.
+    /// Renews what was asked for together. What cannot be asked, which is always the last, or is refused, ends the answers.
     async fn renew_leases(
         &self,
         asked: Vec<Result<LeaseId, Status>>,
         who: &Caller,
     ) -> Vec<Result<Renewed, Status>> {
-        let (mut ids, mut last) = (Vec::with_capacity(asked.len()), None);
-        for id in asked {
-            match id {
-                Ok(id) if last.is_none() => ids.push(id),
-                Ok(_) => {}
-                Err(error) => last = last.or(Some(error)),
-            }
-        }
+        let mut last = None;
+        let known = |id: Result<LeaseId, Status>| id.map_err(|error| last = Some(error)).ok();
+        let mut ids: Vec<LeaseId> = asked.into_iter().filter_map(known).collect();
         let mut permitted = 0;
         let permit = self.permit(who, |state, who| {
             ids.iter().try_for_each(|&id| {
@@ -234,25 +232,11 @@ fn random_id(random: u64) -> LeaseId {
 /// end holds up the answers behind its own, but not the renewals.
 fn keep_alives(
     api: Shared,
-    requests: Streaming<pb::LeaseKeepAliveRequest>,
+    requests: Requests<Streaming<pb::LeaseKeepAliveRequest>>,
     who: Caller,
 ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send {
-    let (renewing, answering, who) = (api.clone(), api.clone(), Arc::new(who));
-    let asked = requests.map(move |request| match request {
-        Ok(request) => {
-            api.metrics.rpc(Rpc::LeaseKeepAlive).msg_received.inc();
-            Ok(request.id)
-        }
-        Err(error) => {
-            api.metrics.request_failed("lease-keepalive", error.code());
-            Err(of_request(error))
-        }
-    });
-    // What could not be decoded once is an error for ever: the first one is the last of the stream.
-    let asked = asked.scan(false, |is_over, asked| {
-        let is_new = !std::mem::replace(is_over, asked.is_err());
-        std::future::ready(is_new.then_some(asked))
-    });
+    let (renewing, answering, who) = (api.clone(), api, Arc::new(who));
+    let asked = requests.map(|request| Ok(request?.id));
     let renew = move |asked| {
         let (api, who) = (renewing.clone(), who.clone());
         async move { api.renew_leases(asked, &who).await }

@@ -1,9 +1,10 @@
-//! Open streams, and what ends them from the server's side: a stop, a lost leader, the client's deadline.
+//! Open streams, and what ends them: a stop, a lost leader, the client's deadline, a request that cannot be read.
 //!
 //! ```text
-//!   Guarded ── polls ──► its End (stopped? no leader? deadline?) ──► then the stream itself
-//!      │
-//!      └── counts what was sent, and the code it ended with (Canceled if the client left)
+//!   Guarded ── polls ──► its End (stopped? no leader? deadline?) ──► then the stream itself ── polls ──► Requests
+//!      │                                                                                                    │
+//!      └── counts what was sent, and the code it ended with                 counts what came; an error is the last
+//!          (Canceled if the client left)
 //! ```
 //!
 //! Ending is a flag and a wake-up per stream, so that a stream pays nothing for it while it runs.
@@ -21,7 +22,7 @@ use tonic::Status;
 use super::metrics::Metrics;
 use super::rpc::Rpc;
 use super::spans::Span;
-use super::status::status;
+use super::status::{of_request, status};
 use crate::base::Denied;
 use crate::runtime::{BoxFuture, Env, Instant};
 
@@ -190,6 +191,49 @@ impl<S> Drop for Guarded<S> {
     }
 }
 
+/// The requests of a client's stream, up to the first that cannot be read: its status is the last item. tonic's own
+/// stream gives the same error again as often as it is asked, so no handler sees that.
+pub struct Requests<S> {
+    /// `None` after its end.
+    stream: Option<S>,
+    metrics: Arc<Metrics>,
+    rpc: Rpc,
+    /// What etcd calls the method where it counts streams that broke off.
+    label: &'static str,
+}
+
+impl<S> Requests<S> {
+    pub fn new(metrics: &Arc<Metrics>, rpc: Rpc, label: &'static str, stream: S) -> Self {
+        Requests {
+            stream: Some(stream),
+            metrics: metrics.clone(),
+            rpc,
+            label,
+        }
+    }
+}
+
+impl<T, S: Stream<Item = Result<T, Status>> + Unpin> Stream for Requests<S> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else {
+            return Poll::Ready(None);
+        };
+        let next = std::task::ready!(Pin::new(stream).poll_next(cx));
+        match &next {
+            Some(Ok(_)) => this.metrics.rpc(this.rpc).msg_received.inc(),
+            Some(Err(error)) => this.metrics.request_failed(this.label, error.code()),
+            None => {}
+        }
+        if !matches!(next, Some(Ok(_))) {
+            this.stream = None;
+        }
+        Poll::Ready(next.map(|request| request.map_err(of_request)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt, StreamExt, stream};
@@ -298,5 +342,46 @@ mod tests {
             (vec![], vec![true])
         );
         assert!(streams.lock().is_empty());
+    }
+
+    /// An item that is ready, if one is: a request, or the code and text of the end.
+    fn ready<S: Stream<Item = Item> + Unpin>(
+        requests: &mut Requests<S>,
+    ) -> Option<Result<u32, (tonic::Code, String)>> {
+        let next = requests.next().now_or_never().expect("an item, or the end");
+        next.map(|item| item.map_err(|status| (status.code(), status.message().to_owned())))
+    }
+
+    #[test]
+    fn requests_end_with_the_first_that_cannot_be_read() {
+        let metrics = Metrics::new(Arc::default());
+        let broken = || Err(Status::internal("failed to decode"));
+        // As tonic's own: the error for ever.
+        let stream = stream::iter([Ok(1), Ok(2)]).chain(stream::repeat_with(broken));
+        let mut requests = Requests::new(&metrics, Rpc::Watch, "watch", Box::pin(stream));
+        assert_eq!(ready(&mut requests), Some(Ok(1)));
+        assert_eq!(ready(&mut requests), Some(Ok(2)));
+        let end = (tonic::Code::Internal, "failed to decode".to_owned());
+        assert_eq!(ready(&mut requests), Some(Err(end)));
+        assert_eq!(ready(&mut requests), None);
+        assert_eq!(ready(&mut requests), None);
+        assert_eq!(metrics.rpc(Rpc::Watch).msg_received.get(), 2);
+        let text = String::from_utf8(metrics.render(&super::super::metrics::Sample::default(), "x"));
+        let failed = "etcd_network_server_stream_failures_total{API=\"watch\",Type=\"receive\"} 1";
+        assert!(text.expect("text").lines().any(|line| line == failed));
+    }
+
+    #[test]
+    fn requests_that_end_are_not_asked_again() {
+        let metrics = Metrics::new(Arc::default());
+        let mut ends = 0;
+        let stream = stream::poll_fn(|_| {
+            ends += 1;
+            assert_eq!(ends, 1, "asked after the end");
+            Poll::Ready(None)
+        });
+        let mut requests = Requests::new(&metrics, Rpc::LeaseKeepAlive, "lease-keepalive", stream);
+        assert_eq!(ready(&mut requests), None);
+        assert_eq!(ready(&mut requests), None);
     }
 }

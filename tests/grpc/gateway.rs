@@ -451,3 +451,40 @@ fn who_is_not_known_is_told_how_to_be() {
         },
     );
 }
+
+#[test]
+fn a_body_that_is_cut_off_is_judged_by_what_came_of_it() {
+    with_member(|member| async move {
+        for (body, wanted) in [
+            ("", (400, "unexpected EOF")),
+            (" ", (400, "unexpected EOF")),
+            ("{\"key\":\"YQ==\"", (400, "unexpected EOF")),
+            ("{\"key\":\"YQ==\"}", (499, "context canceled")),
+            ("{}{", (499, "context canceled")),
+        ] {
+            for (header, piece) in [
+                ("Content-Length: 30", body.to_owned()),
+                ("Transfer-Encoding: chunked", format!("1e\r\n{body}")),
+            ] {
+                let mut stream = member.env.connect(member.client_address()).await.unwrap();
+                let request =
+                    format!("POST /v3/kv/put HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n{piece}");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                let mut answer = String::new();
+                let read = stream.read_to_string(&mut answer);
+                member
+                    .env
+                    .timeout(PATIENCE, read)
+                    .await
+                    .expect("in time")
+                    .unwrap();
+                let (status, text) = wanted;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+                assert!(answer.contains(text), "{body:?}: {answer}");
+            }
+        }
+        let (_, kept) = post(&member, "/v3/kv/range", r#"{"key":"YQ=="}"#).await;
+        assert!(kept.get("kvs").is_none(), "{kept}");
+    });
+}

@@ -1,5 +1,8 @@
-//! Watch streams over the wire, and what a stop does to open streams.
+//! Watch streams over the wire, and what a stop, or a request that cannot be read, does to open streams.
 
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use quorate::client::Channel;
 use quorate::proto::etcdserverpb::{
     self as pb, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
@@ -7,7 +10,8 @@ use quorate::proto::etcdserverpb::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
+use tower_service::Service;
 
 use crate::{Member, PATIENCE, put, refusal, with_member};
 
@@ -143,5 +147,58 @@ fn a_stop_ends_streams_with_the_reason_and_closes() {
         );
         let mut kv = pb::kv_client::KvClient::new(channel);
         assert!(kv.put(put("a", "1")).await.is_err());
+    });
+}
+
+/// The messages of a stream of answers to these bytes, after which the client waits, and its status.
+async fn answers(channel: &mut Channel, path: &str, bytes: &[u8], is_over: bool) -> (usize, Status) {
+    let piece = Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(bytes)));
+    let (held, waiting) = mpsc::unbounded_channel();
+    let body =
+        tokio_stream::StreamExt::chain(tokio_stream::once(piece), UnboundedReceiverStream::new(waiting));
+    let held = (!is_over).then_some(held);
+    let request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(StreamBody::new(body)))
+        .unwrap();
+    let mut answer = channel.call(request).await.unwrap().into_body();
+    let mut count = 0;
+    let status = loop {
+        let frame = answer.frame().await.expect("a status").unwrap();
+        match frame.trailers_ref() {
+            Some(trailers) => break Status::from_header_map(trailers).expect("a status"),
+            None => count += 1,
+        }
+    };
+    drop(held);
+    (count, status)
+}
+
+#[test]
+fn a_request_that_cannot_be_read_ends_its_stream() {
+    with_member(|member| async move {
+        let mut channel = member.channel().await;
+        for path in ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"] {
+            for (bytes, is_over, count, code) in [
+                // A tag that is none, once alone and once after an empty request.
+                (&b"\0\0\0\0\x01\x07"[..], false, 0, Code::Internal),
+                (b"\0\0\0\0\0\0\0\0\0\x01\x07", false, 1, Code::Internal),
+                (b"\0\x7f\xff\xff\xff", false, 0, Code::ResourceExhausted),
+                (b"\x09\0\0\0\0", false, 0, Code::Internal),
+                // Its end in the middle of a message.
+                (b"\0\0\0\0\x09\x07", true, 0, Code::Internal),
+            ] {
+                let answers = answers(&mut channel, path, bytes, is_over);
+                let (answered, status) = member.env.timeout(PATIENCE, answers).await.expect("in time");
+                // To an empty request there is no answer of a watch.
+                let count = if path.ends_with("Watch") { 0 } else { count };
+                assert_eq!(
+                    (answered, status.code()),
+                    (count, code),
+                    "{path} {bytes:?}: {status:?}"
+                );
+            }
+        }
     });
 }

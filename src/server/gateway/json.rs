@@ -48,12 +48,37 @@ pub fn parse(kind: &MessageDescriptor, text: &[u8]) -> Result<Option<Bytes>, Sta
     if !nests_at_most(value.as_bytes(), JSON_LEVELS_MAX) {
         return Err(Status::invalid_argument("proto: exceeded max recursion depth"));
     }
+    if has_half_pair(value.as_bytes()) {
+        return Err(Status::invalid_argument("proto: invalid escape code in string"));
+    }
     let mut json = serde_json::Deserializer::from_str(value);
     json.disable_recursion_limit();
     let message = MessageSeed(kind)
         .deserialize(&mut json)
         .map_err(|error| Status::invalid_argument(format!("proto: {error}")))?;
     Ok(Some(message.encode_to_vec().into()))
+}
+
+/// Whether an escape in a value is half of a surrogate pair. Go looks at those of ignored fields too, `serde_json` does not.
+fn has_half_pair(value: &[u8]) -> bool {
+    let unit = |text: &[u8]| {
+        let digits = text.strip_prefix(b"u")?.first_chunk::<4>()?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut rest = value;
+    while let Some(at) = rest.iter().position(|&byte| byte == b'\\') {
+        let escape = rest.get(at + 1..).unwrap_or_default();
+        let mut length = 1;
+        if let Some(first @ 0xd800..0xe000) = unit(escape) {
+            let second = escape.get(5..).and_then(|next| unit(next.strip_prefix(b"\\")?));
+            if first >= 0xdc00 || !matches!(second, Some(0xdc00..0xe000)) {
+                return true;
+            }
+            length = 11;
+        }
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    false
 }
 
 /// Finds the end of a JSON object that arrives in pieces, and looks at each byte once.
@@ -180,6 +205,23 @@ mod tests {
 
     fn kind(name: &str) -> MessageDescriptor {
         pool().get_message_by_name(name).unwrap()
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_refused_wherever_it_is() {
+        for (text, is_read) in [
+            (r#"{"unknown":"\ud83d\ude00"}"#, true),
+            (r#"{"unknown":"\\ud83d"}"#, true),
+            (r#"{"unknown":["\ud83d"]}"#, false),
+            (r#"{"unknown":"\ud83d\ud83d"}"#, false),
+            (r#"{"unknown":"\ud83d\n"}"#, false),
+            (r#"{"unknown":"\ude00"}"#, false),
+            (r#"{"unknown\uD800":1}"#, false),
+            (r#"{} {"unknown":"\ud83d"}"#, true),
+        ] {
+            let read = parse(&kind("etcdserverpb.PutRequest"), text.as_bytes());
+            assert_eq!(read.is_ok(), is_read, "{text}: {read:?}");
+        }
     }
 
     #[test]

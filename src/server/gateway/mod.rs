@@ -97,19 +97,29 @@ fn refused(status: &Status) -> Response<Body> {
     response
 }
 
-/// The message of a unary call: the first value of the body, defaults if there is none.
+/// The message of a unary call: the first value of the body, defaults if there is none. Of a body that is cut off, what
+/// came is judged first, as in etcd: the client may have left, or have sent less than it announced.
 async fn only_message<B>(method: &MethodDescriptor, body: B, max: usize) -> Result<Bytes, Status>
 where
-    B: HttpBody<Data = Bytes>,
+    B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let body = Limited::new(body, max).collect().await;
-    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-        true => too_large(max),
-        false => Status::cancelled("context canceled"),
-    });
-    let body = body?.to_bytes();
-    Ok(json::parse(&method.input(), &body)?.unwrap_or_default())
+    let (mut body, mut text, mut is_cut) = (Limited::new(body, max), BytesMut::new(), false);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => text.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Err(error) if error.is::<LengthLimitError>() => return Err(too_large(max)),
+            Err(_) => {
+                is_cut = true;
+                break;
+            }
+        }
+    }
+    match (json::parse(&method.input(), &text)?, is_cut) {
+        (message, false) => Ok(message.unwrap_or_default()),
+        (Some(_), true) => Err(Status::cancelled("context canceled")),
+        (None, true) => Err(Status::invalid_argument("unexpected EOF")),
+    }
 }
 
 fn too_large(max: usize) -> Status {

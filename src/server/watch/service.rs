@@ -13,7 +13,6 @@ use crate::server::Api;
 use crate::server::auth::Caller;
 use crate::server::kv::Answers;
 use crate::server::rpc::{CODES, Rpc};
-use crate::server::status::of_request;
 use crate::server::streams::Guarded;
 
 #[async_trait]
@@ -24,17 +23,8 @@ impl Watch for Api {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.stream(Rpc::Watch, false, request, |requests, who| {
-            let received = self.metrics.rpc(Rpc::Watch).msg_received.clone();
-            let metrics = self.metrics.clone();
-            let requests = requests.map(move |request| {
-                received.inc();
-                request.map_err(|error| {
-                    metrics.request_failed("watch", error.code());
-                    of_request(error)
-                })
-            });
-            Ok(self.watch_stream(requests, who) as Answers<_>)
+        self.exchange(Rpc::Watch, "watch", request, |requests, who| {
+            self.watch_stream(requests, who) as Answers<_>
         })
         .await
     }

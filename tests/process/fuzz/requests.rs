@@ -192,7 +192,11 @@ impl Requests {
             }
             1 => {
                 body.truncate(random.random_range(1..=body.len()));
-                "truncated"
+                match body.len() {
+                    ..HEAD_BYTES => "head cut off",
+                    length if length < HEAD_BYTES + message.len() => "truncated",
+                    _ => "message",
+                }
             }
             2 => {
                 body[0] = 1;
@@ -401,6 +405,9 @@ fn object(random: &mut StdRng, depth: u32) -> Vec<u8> {
     text.push('}');
     text.into_bytes()
 }
+
+/// What precedes a message: a flag, and its length.
+const HEAD_BYTES: usize = 5;
 
 fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let mut bytes = vec![flag];
