@@ -107,13 +107,12 @@ func (m *member) start() error {
 		return err
 	}
 	defer log.Close()
-	m.process = exec.Command(m.args[0], m.args[1:]...)
-	m.process.Stdout, m.process.Stderr = log, log
-	if err := m.process.Start(); err != nil {
+	process, ended := exec.Command(m.args[0], m.args[1:]...), make(chan error, 1)
+	process.Stdout, process.Stderr = log, log
+	if err := process.Start(); err != nil {
 		return err
 	}
-	process, ended := m.process, make(chan error, 1)
-	m.ended = ended
+	m.process, m.ended = process, ended
 	go func() { ended <- process.Wait() }()
 	return nil
 }
