@@ -98,6 +98,10 @@ pub const LOG_READ_GAP_BYTES: u64 = 4 * 1024;
 pub const ENGINE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Journals of the engine on disk, of 64 MB each, before it flushes what pins the oldest: bounds what a start replays.
 pub const ENGINE_JOURNALS_MAX: usize = 3;
+/// Changes on their way to the engine that are written at once.
+pub const ENGINE_BATCH_BYTES: usize = 1024 * 1024;
+/// Bytes of changes on their way to the engine; beyond, applying waits.
+pub const ENGINE_QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Newest writes of a keyspace kept in memory by the engine before it makes tables of them.
 pub const ENGINE_WRITE_BUFFER_BYTES: u64 = 32 * 1024 * 1024;
 /// The same, if tables are made more slowly than there is written; then writes wait.

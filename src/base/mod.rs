@@ -6,6 +6,7 @@ pub mod figures;
 pub mod ids;
 pub mod kv;
 pub mod limits;
+pub mod overlay;
 pub mod urls;
 
 pub use error::{Broken, Denied};

@@ -268,6 +268,11 @@ impl Core {
         self.synced.fetch_max(index, Ordering::SeqCst);
     }
 
+    /// Whether the engine still takes what is applied.
+    pub fn check_store(&self) -> Result<(), Broken> {
+        self.store.check()
+    }
+
     pub fn synced(&self) -> u64 {
         self.synced.load(Ordering::SeqCst)
     }
@@ -278,9 +283,10 @@ impl Core {
     }
 
     /// Applies entries that follow each other.
-    fn apply(&self, entries: Vec<Entry>) -> Result<(), Broken> {
+    async fn apply(&self, entries: Vec<Entry>) -> Result<(), Broken> {
         let mut entries = entries.into_iter();
         while entries.len() > 0 {
+            self.store.room().await;
             self.apply_some(&mut entries)?;
         }
         Ok(())
@@ -301,7 +307,7 @@ impl Core {
             let since = state.compact_revision();
             let mut pending = Pending::new(&**engine);
             let mut members_changed = false;
-            while pending.len() + commands < limits::APPLY_CHUNK_CHANGES
+            while pending.keys() + commands < limits::APPLY_CHUNK_CHANGES
                 && let Some(entry) = entries.next()
             {
                 count += 1;
@@ -327,11 +333,7 @@ impl Core {
             state.seal(&mut pending);
             let mut changes = pending.into_batch();
             changes.put(Space::Meta, RAFT_KEY, encode(standing));
-            let writing = env.now();
             engine.write(changes)?;
-            let wrote = env.now() - writing;
-            env.figures().engine.write.observe(wrote);
-            env.figures().engine.commit.observe(wrote);
             keep_store(&mut batches, &**engine);
             let dead = state.dead_records();
             if state.compact_revision() > since {
@@ -593,10 +595,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 responder.send(());
             }
             if chunk.len() == chunk_max {
-                self.0.apply(std::mem::take(&mut chunk))?;
+                self.0.apply(std::mem::take(&mut chunk)).await?;
             }
         }
-        Ok(self.0.apply(chunk)?)
+        Ok(self.0.apply(chunk).await?)
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {

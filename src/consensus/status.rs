@@ -117,7 +117,8 @@ impl Consensus {
             fatal: removed
                 .then(|| REMOVED.to_owned())
                 .or(stopped)
-                .or_else(|| self.0.damage.get().map(ToString::to_string)),
+                .or_else(|| self.0.damage.get().map(ToString::to_string))
+                .or_else(|| self.0.core.check_store().err().map(|broken| broken.to_string())),
         }
     }
 

@@ -93,6 +93,10 @@ sites! {
     PurgeEarly, "purge/early", 10;
     /// The log is not purged for a while.
     PurgeLate, "purge/late", 25;
+    /// What is written reaches the engine late.
+    EngineQueueLate, "engine/queue late", 10;
+    /// Little may be on its way to the engine.
+    EngineQueueShort, "engine/short queue", 10;
     /// The engine is made durable at an odd moment.
     EngineSynced, "engine/synced", 10;
     /// The simulator's engine rewrites its journal before its time.

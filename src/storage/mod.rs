@@ -7,6 +7,7 @@ mod fjall_journal;
 mod fjall_log;
 pub mod format;
 pub mod journal;
+mod queue;
 pub mod snapshot;
 pub mod store;
 mod synced;

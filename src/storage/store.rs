@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use super::engine::{Engine, View};
 use super::fjall::FjallEngine;
 use super::journal::JournalEngine;
+use super::queue::Queue;
 use super::{EngineKind, failed};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, Figures, RevisionAt};
@@ -113,6 +114,17 @@ impl Store {
         self.state().current.clone()
     }
 
+    /// Waits until the engine has taken in so much that more can be written.
+    pub async fn room(&self) {
+        let current = self.state().current.clone();
+        current.0.queue().room().await;
+    }
+
+    /// Whether the engine still takes what is written.
+    pub fn check(&self) -> Result<(), Broken> {
+        self.state().current.0.queue().check()
+    }
+
     /// Begins a fresh, empty generation. Dropping it undoes it.
     pub async fn begin_install(&self) -> Result<Install, Broken> {
         let number = {
@@ -138,8 +150,9 @@ pub struct Install {
 }
 
 impl Install {
+    /// Writes to the engine itself: nobody reads it yet.
     pub fn write(&self, batch: Batch) -> Result<(), Broken> {
-        self.fresh.write(batch)
+        self.fresh.0.queue().engine().write(batch)
     }
 
     /// Makes the generation durable and current; returns its engine.
@@ -201,8 +214,8 @@ struct Held {
     janitor: mpsc::UnboundedSender<Stale>,
     stale: AtomicBool,
     figures: Arc<Figures>,
-    /// Taken when dropped, so that it is closed before the directory goes.
-    engine: Option<Box<dyn Engine>>,
+    /// The engine. Taken when dropped, so that it is closed before the directory goes.
+    queue: Option<Queue>,
 }
 
 impl Site {
@@ -211,39 +224,39 @@ impl Site {
         let cannot = failed("could not make", &path);
         disk.create_dir_all(&path).await.map_err(&cannot)?;
         disk.sync_dir(&self.directory).await.map_err(cannot)?;
-        let engine: Box<dyn Engine> = match self.kind {
-            EngineKind::Fjall => Box::new(FjallEngine::open(&self.env, &path).await?),
-            EngineKind::Journal => Box::new(JournalEngine::open(&self.env, &path).await?),
+        let engine: Arc<dyn Engine> = match self.kind {
+            EngineKind::Fjall => Arc::new(FjallEngine::open(&self.env, &path).await?),
+            EngineKind::Journal => Arc::new(JournalEngine::open(&self.env, &path).await?),
         };
         Ok(Arc::new(Generation(Arc::new(Held {
             path,
             janitor: self.janitor.clone(),
             stale: AtomicBool::new(false),
             figures: self.env.figures().clone(),
-            engine: Some(engine),
+            queue: Some(Queue::new(&self.env, engine)),
         }))))
     }
 }
 
 impl Held {
-    fn engine(&self) -> &dyn Engine {
-        self.engine.as_deref().expect("taken only when dropped")
+    fn queue(&self) -> &Queue {
+        self.queue.as_ref().expect("taken only when dropped")
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         if self.stale.load(Ordering::Relaxed)
-            && let Some(engine) = self.engine.take()
+            && let Some(queue) = self.queue.take()
         {
             // If nobody cleans up any more, the next start does.
-            let _ = self.janitor.send((engine, std::mem::take(&mut self.path)));
+            let _ = self.janitor.send((queue, std::mem::take(&mut self.path)));
         }
     }
 }
 
 /// An engine that nobody uses any more, and its directory.
-type Stale = (Box<dyn Engine>, PathBuf);
+type Stale = (Queue, PathBuf);
 
 /// Starts the task that removes stale generations; it ends with the last generation. A task of its own,
 /// because the last user may be dropped where nothing can be started: with the node.
@@ -251,9 +264,8 @@ fn start_janitor(env: &Env) -> mpsc::UnboundedSender<Stale> {
     let (sender, mut receiver) = mpsc::unbounded_channel::<Stale>();
     let inside = env.clone();
     env.spawn(async move {
-        while let Some((engine, path)) = receiver.recv().await {
-            // Closing may wait for a compaction.
-            inside.run_blocking(move || drop(engine)).await;
+        while let Some((queue, path)) = receiver.recv().await {
+            queue.close(&inside).await;
             if let Err(error) = inside.disk().remove_dir_all(&path).await {
                 tracing::warn!("could not remove {}: {error}", path.display());
             }
@@ -264,7 +276,7 @@ fn start_janitor(env: &Env) -> mpsc::UnboundedSender<Stale> {
 
 impl Read for Generation {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        self.0.engine().get(space, key)
+        self.0.queue().get(space, key)
     }
 
     fn scan(
@@ -274,33 +286,33 @@ impl Read for Generation {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), Broken> {
-        self.0.engine().scan(space, from, to, visit)
+        self.0.queue().scan(space, from, to, visit)
     }
 }
 
 impl Engine for Generation {
     fn write(&self, batch: Batch) -> Result<(), Broken> {
-        self.0.engine().write(batch)
+        self.0.queue().write(batch)
     }
 
     fn discard(&self, dead: Vec<RevisionAt>) {
-        self.0.engine().discard(dead);
+        self.0.queue().discard(dead);
     }
 
     fn sync(&self) -> BoxFuture<'_, Result<(), Broken>> {
-        self.0.engine().sync()
+        Box::pin(self.0.queue().sync())
     }
 
     fn view(&self) -> Box<dyn View> {
         self.0.figures.engine.views.add(1);
         Box::new(HeldView {
-            view: self.0.engine().view(),
+            view: Box::new(self.0.queue().view()),
             held: self.0.clone(),
         })
     }
 
     fn bytes(&self) -> (u64, u64) {
-        self.0.engine().bytes()
+        self.0.queue().engine().bytes()
     }
 }
 
