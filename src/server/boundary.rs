@@ -28,6 +28,7 @@ use crate::runtime::{BoxFuture, Env};
 
 const FAILED: &str = "internal error: the server panicked while it served this request";
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) type Answer = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
 
 /// How a request is answered, and so how its failure is.
@@ -217,10 +218,44 @@ impl Drop for AnswerBody {
     }
 }
 
-/// The body of a request: its bytes are counted, and it has one end, however often it is asked.
+/// Where in a body of gRPC we are: before each message stand a flag and its length.
+#[derive(Default)]
+struct Framing {
+    head: [u8; 5],
+    /// How much of the head has come.
+    come: usize,
+    /// What of the message has not.
+    missing: usize,
+}
+
+impl Framing {
+    fn pass(&mut self, mut data: &[u8]) {
+        while let Some((&byte, rest)) = data.split_first() {
+            if self.missing > 0 {
+                let length = self.missing.min(data.len());
+                self.missing -= length;
+                data = data.get(length..).unwrap_or_default();
+                continue;
+            }
+            self.head[self.come] = byte;
+            self.come += 1;
+            data = rest;
+            if let [_, length @ ..] = self.head
+                && self.come == self.head.len()
+            {
+                self.come = 0;
+                self.missing = u32::from_be_bytes(length) as usize;
+            }
+        }
+    }
+}
+
+/// The body of a gRPC request: its bytes are counted, it has one end, however often it is asked, and an end in the middle
+/// of a message is an error, also right behind the head, where tonic takes it for the end of the requests.
 pub struct Received<B> {
     body: Option<B>,
     counter: IntCounter,
+    framing: Framing,
 }
 
 impl<B> Received<B> {
@@ -228,18 +263,22 @@ impl<B> Received<B> {
         Received {
             body: Some(body),
             counter: counter.clone(),
+            framing: Framing::default(),
         }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Received<B>
+where
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
@@ -249,15 +288,19 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.counter.inc_by(data.remaining() as u64);
+                    this.framing.pass(data);
                 }
             }
             None | Some(Err(_)) => this.body = None,
         }
-        Poll::Ready(frame)
+        if frame.is_none() && std::mem::take(&mut this.framing).missing > 0 {
+            return Poll::Ready(Some(Err(Status::internal(status::TONIC_TRUNCATED).into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.framing.missing == 0 && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

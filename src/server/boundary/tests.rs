@@ -153,3 +153,29 @@ fn a_lock_that_somebody_panicked_under_is_of_no_use() {
     assert!(held.is_err());
     drop(lock.lock().unwrap_or_else(poisoned));
 }
+
+#[test]
+fn a_body_that_ends_within_a_message_is_an_error() {
+    let counter = IntCounter::new("x", "x").expect("a counter");
+    for (pieces, is_whole) in [
+        (&[][..], true),
+        (&[&b"\0\0\0\0\0"[..]], true),
+        (&[b"\0\0\0", b"\0\x02a", b"b\0\0\0\0\0"], true),
+        (&[b"\0\0\0\0\x02"], false),
+        (&[b"\0\0\0\0\x02a", b"b\0\0\0\0\x01"], false),
+        (&[b"\0\0\0\0\x02", b"a"], false),
+        // tonic itself judges a head.
+        (&[b"\0\0\0"], true),
+    ] {
+        let frames = pieces
+            .iter()
+            .map(|&piece| Ok::<_, Status>(Frame::data(Bytes::from_static(piece))));
+        let mut request = Received::new(StreamBody::new(stream::iter(frames)), &counter);
+        let mut next = || request.frame().now_or_never().expect("ready");
+        for _ in pieces {
+            assert!(next().is_some_and(|frame| frame.is_ok()));
+        }
+        assert_eq!(next().is_none(), is_whole, "{pieces:?}");
+        assert!(next().is_none(), "one end");
+    }
+}
