@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whatever a request runs is polled and dropped inside [`contain`]; what has ended or panicked is dropped at once,
-//! so that nothing is polled after its end, neither a handler's stream nor the client's body ([`Counted`]).
+//! so that nothing is polled after its end, neither a handler's stream nor the client's body ([`Received`]).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -28,6 +28,7 @@ use crate::runtime::{BoxFuture, Env};
 
 const FAILED: &str = "internal error: the server panicked while it served this request";
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) type Answer = BoxFuture<'static, Result<Response<tonic::body::Body>, Infallible>>;
 
 /// How a request is answered, and so how its failure is.
@@ -203,14 +204,14 @@ impl Drop for AnswerBody {
 }
 
 /// A body whose bytes are counted, and that has one end, however often it is asked: what is behind it is dropped there.
-pub struct Counted<B> {
+struct Counted<B> {
     /// `None` after the end.
     body: Option<B>,
     counter: Option<IntCounter>,
 }
 
 impl<B> Counted<B> {
-    pub fn new(body: B, counter: Option<IntCounter>) -> Self {
+    fn new(body: B, counter: Option<IntCounter>) -> Self {
         Counted {
             body: Some(body),
             counter,
@@ -254,6 +255,86 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
         self.body
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// Where in a body of gRPC we are: before each message stand a flag and its length.
+#[derive(Default)]
+struct Framing {
+    head: [u8; 5],
+    /// How much of the head has come.
+    come: usize,
+    /// What of the message has not.
+    missing: usize,
+}
+
+impl Framing {
+    fn pass(&mut self, mut data: &[u8]) {
+        while let Some((&byte, rest)) = data.split_first() {
+            if self.missing > 0 {
+                let length = self.missing.min(data.len());
+                self.missing -= length;
+                data = data.get(length..).unwrap_or_default();
+                continue;
+            }
+            self.head[self.come] = byte;
+            self.come += 1;
+            data = rest;
+            if let [_, length @ ..] = self.head
+                && self.come == self.head.len()
+            {
+                self.come = 0;
+                self.missing = u32::from_be_bytes(length) as usize;
+            }
+        }
+    }
+}
+
+/// The body of a gRPC request: an end in the middle of a message is an error, also right behind the head, where tonic
+/// takes it for the end of the requests.
+pub struct Received<B> {
+    body: Counted<B>,
+    framing: Framing,
+}
+
+impl<B> Received<B> {
+    pub fn new(body: B, counter: &IntCounter) -> Self {
+        Received {
+            body: Counted::new(body, Some(counter.clone())),
+            framing: Framing::default(),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Received<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.framing.pass(data);
+        }
+        if frame.is_none() && std::mem::take(&mut self.framing).missing > 0 {
+            return Poll::Ready(Some(Err(Status::internal(status::TONIC_TRUNCATED).into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.framing.missing == 0 && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

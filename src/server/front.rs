@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -15,10 +16,12 @@ use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tower_service::Service;
 
-use super::boundary::{Answer, AnswerBody, Answering, Counted, Protocol};
+use super::boundary::{Answer, AnswerBody, Answering, Protocol, Received};
 use super::call::parse_timeout;
+use super::status::status;
 use super::unread::Unread;
 use super::{Api, http as endpoints};
+use crate::base::Denied;
 use crate::proto::etcdserverpb::{
     auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
@@ -26,6 +29,9 @@ use crate::proto::etcdserverpb::{
 use crate::proto::health::health_server::HealthServer;
 use crate::proto::v3electionpb::election_server::ElectionServer;
 use crate::proto::v3lockpb::lock_server::LockServer;
+
+/// What is over before a call can have begun.
+const TIMEOUT_MIN: Duration = Duration::from_micros(1);
 
 /// What a port is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,7 +149,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    let request = request.map(|body| Counted::new(body, Some(api.metrics.bytes_received.clone())));
+    let request = request.map(|body| Received::new(body, &api.metrics.bytes_received));
     let sent = Some(api.metrics.bytes_sent.clone());
     Answering::new(&api.env, Protocol::Grpc, sent, request, |request| {
         dispatch(api, request)
@@ -173,10 +179,16 @@ where
             }
         }};
     }
-    if let Some(timeout) = request.headers().get("grpc-timeout")
-        && parse_timeout(timeout.as_bytes()).is_none()
-    {
-        return refuse(Status::internal(format!("malformed grpc-timeout: {timeout:?}")));
+    if let Some(timeout) = request.headers().get("grpc-timeout") {
+        match parse_timeout(timeout.as_bytes()) {
+            None => return refuse(Status::internal(format!("malformed grpc-timeout: {timeout:?}"))),
+            // A timer may be coarser than what is left: a deadline that is over must not depend on it. As in grpc-go,
+            // nothing else of the call is looked at, so it is counted nowhere.
+            Some(timeout) if timeout < TIMEOUT_MIN => {
+                return refuse(status(Denied::CONTEXT_DEADLINE_EXCEEDED));
+            }
+            Some(_) => {}
+        }
     }
     let path = request.uri().path();
     let service = path

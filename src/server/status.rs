@@ -15,7 +15,7 @@ const TONIC_TOO_LARGE: &str = "Error, decoded message length too large";
 const TONIC_GROWS_TOO_LARGE: &str = "Error decompressing: size limit";
 /// Its words for a message that never came, and for one that came in part.
 const TONIC_MISSING: &str = "Missing request message.";
-const TONIC_TRUNCATED: &str = "Unexpected EOF decoding stream.";
+pub(super) const TONIC_TRUNCATED: &str = "Unexpected EOF decoding stream.";
 
 /// The gRPC code with etcd's number.
 pub fn code(code: Code) -> tonic::Code {

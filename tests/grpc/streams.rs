@@ -186,8 +186,9 @@ fn a_request_that_cannot_be_read_ends_its_stream() {
                 (b"\0\0\0\0\0\0\0\0\0\x01\x07", false, 1, Code::Internal),
                 (b"\0\x7f\xff\xff\xff", false, 0, Code::ResourceExhausted),
                 (b"\x09\0\0\0\0", false, 0, Code::Internal),
-                // Its end in the middle of a message.
+                // Its end in the middle of a message, and before its first byte.
                 (b"\0\0\0\0\x09\x07", true, 0, Code::Internal),
+                (b"\0\0\0\0\x09", true, 0, Code::Internal),
             ] {
                 let answers = answers(&mut channel, path, bytes, is_over);
                 let (answered, status) = member.env.timeout(PATIENCE, answers).await.expect("in time");

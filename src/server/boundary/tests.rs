@@ -83,12 +83,12 @@ fn nothing_is_asked_after_its_end() {
         .expect("a response");
     let mut answer = response.into_body();
     let counter = IntCounter::new("x", "x").expect("a counter");
-    let mut request = Counted::new(StreamBody::new(once().boxed()), Some(counter.clone()));
+    let mut request = Received::new(StreamBody::new(once().boxed()), &counter);
     for _ in 0..3 {
         assert!(answer.frame().now_or_never().expect("an end").is_none());
         assert!(request.frame().now_or_never().expect("an end").is_none());
     }
-    let mut full = Counted::new(Full::new(Bytes::from_static(b"abc")), Some(counter.clone()));
+    let mut full = Received::new(Full::new(Bytes::from_static(b"abc")), &counter);
     assert!(full.frame().now_or_never().flatten().is_some());
     assert_eq!((counter.get(), panics(&env)), (3, 0));
 }
@@ -152,4 +152,30 @@ fn a_lock_that_somebody_panicked_under_is_of_no_use() {
     });
     assert!(held.is_err());
     drop(lock.lock().unwrap_or_else(poisoned));
+}
+
+#[test]
+fn a_body_that_ends_within_a_message_is_an_error() {
+    let counter = IntCounter::new("x", "x").expect("a counter");
+    for (pieces, is_whole) in [
+        (&[][..], true),
+        (&[&b"\0\0\0\0\0"[..]], true),
+        (&[b"\0\0\0", b"\0\x02a", b"b\0\0\0\0\0"], true),
+        (&[b"\0\0\0\0\x02"], false),
+        (&[b"\0\0\0\0\x02a", b"b\0\0\0\0\x01"], false),
+        (&[b"\0\0\0\0\x02", b"a"], false),
+        // tonic itself judges a head.
+        (&[b"\0\0\0"], true),
+    ] {
+        let frames = pieces
+            .iter()
+            .map(|&piece| Ok::<_, Status>(Frame::data(Bytes::from_static(piece))));
+        let mut request = Received::new(StreamBody::new(stream::iter(frames)), &counter);
+        let mut next = || request.frame().now_or_never().expect("ready");
+        for _ in pieces {
+            assert!(next().is_some_and(|frame| frame.is_ok()));
+        }
+        assert_eq!(next().is_none(), is_whole, "{pieces:?}");
+        assert!(next().is_none(), "one end");
+    }
 }

@@ -220,9 +220,6 @@ fn explained(what: &str, message: &str, ours: Outcome, theirs: Outcome) -> Optio
             "a body that ends early: the client has gone, before or after what came of it was made"
         }
         (Some(499), Some(504)) if is_cut && says(&["Grpc-Timeout: 1n"]) => "the client has left, and is late",
-        (Some(13), Some(4)) if message.contains("decode") && says(&[r#""grpc-timeout", "1n""#]) => {
-            "tonic decodes a message before it is asked how much time there is for it"
-        }
         (None, _) | (_, None) if says(&["gRPC, reset"]) => {
             "nobody is left to be answered: what is sent all the same depends on who was quicker"
         }
@@ -346,7 +343,9 @@ async fn one(
             let mut wanted = theirs.http(env, &request, ANSWER).await;
             // A loaded machine, or a difference.
             match (found, wanted) {
-                (None, Some(_)) if !request.is_cut => found = ours.http(env, &request, LATE_ANSWER).await,
+                (None, Some(status)) if !request.is_cut || status == 400 => {
+                    found = ours.http(env, &request, LATE_ANSWER).await
+                }
                 (Some(_), None) if !request.is_cut => wanted = theirs.http(env, &request, LATE_ANSWER).await,
                 _ => {}
             }
