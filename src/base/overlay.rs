@@ -6,8 +6,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::Broken;
 use super::kv::{Batch, Change, Read, Space, Visit};
-use super::{Broken, effort};
 
 /// The last change of each key, in the order of [`Space::ALL`]; `None`: it was deleted.
 #[derive(Default)]
@@ -31,7 +31,6 @@ impl Overlay {
             Space::Meta => meta,
         };
         changes.insert(key, value);
-        effort::spend(1);
     }
 
     /// Keys that it changes.
@@ -46,11 +45,12 @@ impl Overlay {
     }
 
     /// The same, as a batch.
-    pub fn to_batch(&self) -> Batch {
-        let changes = self.iter().map(|(space, key, value)| Change {
-            space,
-            key: key.clone(),
-            value: value.clone(),
+    pub fn into_batch(self) -> Batch {
+        let spaces = Space::ALL.into_iter().zip(self.0);
+        let changes = spaces.flat_map(|(space, changes)| {
+            changes
+                .into_iter()
+                .map(move |(key, value)| Change { space, key, value })
         });
         Batch {
             changes: changes.collect(),

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::base::Broken;
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::overlay::Overlay;
+use crate::base::{Broken, effort};
 
 /// Changes above a store. Many commands go into one, which the caller then writes at once.
 pub struct Pending<'a> {
@@ -19,11 +19,16 @@ impl<'a> Pending<'a> {
     }
 
     pub fn put(&mut self, space: Space, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.changes.change(space, key.into(), Some(value.into()));
+        self.change(space, key.into(), Some(value.into()));
     }
 
     pub fn delete(&mut self, space: Space, key: impl Into<Bytes>) {
-        self.changes.change(space, key.into(), None);
+        self.change(space, key.into(), None);
+    }
+
+    fn change(&mut self, space: Space, key: Bytes, value: Option<Bytes>) {
+        effort::spend(1);
+        self.changes.change(space, key, value);
     }
 
     /// How many keys are changed.
@@ -33,7 +38,7 @@ impl<'a> Pending<'a> {
 
     /// The changes, in order of space and key.
     pub fn into_batch(self) -> Batch {
-        self.changes.to_batch()
+        self.changes.into_batch()
     }
 }
 

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, View};
-use crate::base::kv::{Batch, Read, Space, Visit};
+use crate::base::kv::{Batch, Change, Read, Space, Visit};
 use crate::base::overlay::Overlay;
 use crate::base::{Broken, RevisionAt, limits};
 use crate::runtime::buggify::{self, Site, pause};
@@ -123,7 +123,7 @@ impl Queue {
         Queue(shared)
     }
 
-    /// The engine, for what is written before anything is in line.
+    /// The engine itself; what is written to it must not have anything in line before it.
     pub fn engine(&self) -> &dyn Engine {
         &*self.0.engine
     }
@@ -361,14 +361,17 @@ impl Shared {
 
 /// The changes of some layers, of which the last of a key counts.
 fn merged(layers: &[Arc<Overlay>]) -> Batch {
-    if let [only] = layers {
-        return only.to_batch();
+    let changes = layers.iter().flat_map(|layer| layer.iter());
+    let changes = changes.map(|(space, key, value)| (space, key.clone(), value.clone()));
+    if layers.len() == 1 {
+        let changes = changes.map(|(space, key, value)| Change { space, key, value });
+        return Batch {
+            changes: changes.collect(),
+        };
     }
     let mut all = Overlay::default();
-    for (space, key, value) in layers.iter().flat_map(|layer| layer.iter()) {
-        all.change(space, key.clone(), value.clone());
-    }
-    all.to_batch()
+    changes.for_each(|(space, key, value)| all.change(space, key, value));
+    all.into_batch()
 }
 
 #[cfg(test)]
