@@ -409,17 +409,14 @@ impl Node {
     }
 
     pub fn probe(&self) -> Probe {
-        let status = self.consensus.status();
-        let (revision, digest_index, digest) = self
-            .consensus
-            .read(|state, _| (state.revision(), state.position().index, state.digest()));
+        let reached = self.consensus.reached();
         Probe {
             member: self.consensus.member_id(),
-            status,
-            revision,
+            status: self.consensus.status(),
+            revision: reached.revision,
             synced: self.consensus.synced(),
-            digest_index,
-            digest,
+            digest_index: reached.index,
+            digest: reached.digest,
         }
     }
 

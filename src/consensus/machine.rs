@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +35,7 @@ use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::figures::Figures;
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, LeaseId, MemberId, limits};
+use crate::base::{Broken, LeaseId, MemberId, Revision, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::panics::poisoned;
@@ -69,6 +69,25 @@ impl Standing {
     }
 }
 
+/// Where the state stands, for those who watch a member from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Reached {
+    pub revision: Revision,
+    /// The index that `digest` belongs to.
+    pub index: u64,
+    pub digest: u64,
+}
+
+impl Reached {
+    fn of(state: &State) -> Reached {
+        Reached {
+            revision: state.revision(),
+            index: state.position().index,
+            digest: state.digest(),
+        }
+    }
+}
+
 struct Inner {
     state: State,
     engine: Arc<dyn Engine>,
@@ -82,6 +101,8 @@ pub struct Core {
     store: Store,
     /// The log id up to which reads see everything.
     applied: signal::Sender<Option<LogId>>,
+    /// As of the same log id.
+    reached: Mutex<Reached>,
     pub(super) proposals: Proposals,
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
@@ -154,6 +175,7 @@ impl Core {
             compactions,
             quota_gate: QuotaGate::new(quota, inner.state.logical_bytes().0),
             slow_apply,
+            reached: Mutex::new(Reached::of(&inner.state)),
             inner: StateLock::new(env.clone(), inner),
             env,
             store,
@@ -211,6 +233,16 @@ impl Core {
 
     pub fn applied(&self) -> Option<LogId> {
         *self.applied.borrow()
+    }
+
+    pub fn reached(&self) -> Reached {
+        *self.reached.lock().unwrap_or_else(poisoned)
+    }
+
+    /// Lets reads go on that wait for what was applied.
+    fn publish(&self, applied: Option<LogId>, reached: Reached) {
+        *self.reached.lock().unwrap_or_else(poisoned) = reached;
+        self.applied.send(applied);
     }
 
     pub fn applied_signal(&self) -> signal::Receiver<Option<LogId>> {
@@ -297,7 +329,7 @@ impl Core {
         let env = &self.env;
         let (begun, mut count, mut commands) = (env.now(), 0, 0);
         let mut batches = Vec::new();
-        let last = {
+        let (last, reached) = {
             let mut inner = self.inner.write();
             let Inner {
                 state,
@@ -361,7 +393,7 @@ impl Core {
             if members_changed {
                 self.follow_members(&inner);
             }
-            inner.standing.applied
+            (inner.standing.applied, Reached::of(&inner.state))
         };
         self.tell_if_slow(begun, count);
         let outcomes = |effects: Vec<Effect>| effects.into_iter().map(|effect| effect.outcome);
@@ -370,7 +402,7 @@ impl Core {
             .map(|(batch, effects)| (batch, outcomes(effects)));
         // Before the position is published: nobody is to take for open what it covers.
         self.proposals.applied(term(&last), batches);
-        self.applied.send(last);
+        self.publish(last, reached);
         Ok(())
     }
 
@@ -433,7 +465,7 @@ impl Core {
         }
         let applied = fresh.standing.applied;
         self.note_synced(applied);
-        {
+        let reached = {
             let mut inner = self.inner.write();
             *inner = fresh;
             self.compactions.forget_all();
@@ -444,10 +476,11 @@ impl Core {
             self.quota_gate
                 .applied(term(&applied), inner.state.logical_bytes().0, std::iter::empty());
             self.observer.installed(inner.state.revision());
-        }
+            Reached::of(&inner.state)
+        };
         // Before the position is published, as in `apply`.
         self.proposals.installed(term(&applied));
-        self.applied.send(applied);
+        self.publish(applied, reached);
         Ok(())
     }
 

@@ -49,6 +49,7 @@ use tokio::sync::{RwLock, mpsc};
 pub use alone::force_alone;
 pub use join::{Found, FoundMember, ask};
 pub use lease::LeaseTtl;
+pub use machine::Reached;
 pub use members::Change;
 pub use message::PeerHash;
 pub use network::url_address;
@@ -352,6 +353,11 @@ impl Consensus {
     /// A look that may keep the store as it is at this moment, to be read when the state is free again.
     pub fn look<T>(&self, look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T) -> T {
         self.0.core.look(look)
+    }
+
+    /// Where the state stood when entries were last applied, without a look at it.
+    pub fn reached(&self) -> Reached {
+        self.0.core.reached()
     }
 
     /// What was read from a store that was kept: damage is treated as in [`read_store`](Self::read_store).
