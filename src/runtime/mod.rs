@@ -28,7 +28,7 @@ pub mod tls;
 pub mod tokio;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -337,6 +337,19 @@ impl<F: Future> Future for Timeout<F> {
         }
         self.sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
     }
+}
+
+/// Lets other tasks of this thread run between two pieces of work.
+pub async fn let_others_run() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// How code without an `Env` in its hands finds the one of the node that runs it.

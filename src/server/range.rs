@@ -10,8 +10,6 @@
 //! change does not show. A compaction that passes the position in the middle cannot hurt a client that asked for "now": the
 //! read starts again and, if that happens too often, is made on a copy of the state, of which there is one at a time.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
@@ -31,6 +29,7 @@ use crate::proto::etcdserverpb::{
 };
 use crate::proto::mvccpb::KeyValue;
 use crate::runtime::buggify::{self, Site, pause};
+use crate::runtime::let_others_run;
 use crate::state::{
     Bounds, Filled, Outcome, Overtaken, Part, RangeCursor, SharedStore, State, answer_ranges, taken_ranges,
 };
@@ -413,19 +412,6 @@ fn look(
         *view = Some(store());
     }
     Ok(())
-}
-
-/// Lets other tasks of this thread run between two pieces.
-async fn let_others_run() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// The messages of a range stream.

@@ -11,16 +11,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 
 use tonic::Status;
 
+use super::Source;
 use super::feed::{Watcher, event_bytes};
 use super::session::Session;
 use crate::base::{Broken, Revision, limits};
 use crate::proto::mvccpb::Event;
+use crate::runtime::BoxFuture;
 use crate::runtime::buggify::{self, Site};
 use crate::server::status::status;
-use crate::state::{SharedStore, history};
+use crate::state::{SharedStore, State, history};
 
 /// Bytes that rounds hold, of all streams.
 #[derive(Default)]
@@ -53,6 +56,13 @@ impl Drop for Reserved {
     }
 }
 
+/// What is done for the watches whose turn it is.
+pub(super) enum Catching {
+    /// The state is asked where it stands.
+    Begins(BoxFuture<'static, Round>),
+    Reads(Round),
+}
+
 /// A part of history that is being read.
 pub(super) struct Round {
     /// The first revision that is looked at, and the first that was not.
@@ -70,57 +80,46 @@ pub(super) struct Round {
     reserved: Reserved,
 }
 
-impl<R> Session<R> {
+impl<R, S: Source> Session<R, S> {
     /// Whether a watch reads history.
     pub(super) fn is_behind(&self) -> bool {
-        self.round.is_some() || !self.behind.is_empty()
+        self.catching.is_some() || !self.behind.is_empty()
     }
 
-    /// Reads a piece of history, for up to [`limits::WATCH_CATCH_UP_WATCHES_MAX`] watches.
-    pub(super) fn catch_up(&mut self) -> Result<(), Status> {
-        let mut round = match self.round.take() {
-            Some(round) => round,
-            None => self.begin_round(),
+    /// Reads a piece of history, for up to [`limits::WATCH_CATCH_UP_WATCHES_MAX`] watches. Pending if nothing is to be read, or
+    /// not yet.
+    pub(super) fn catch_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if !self.is_behind() {
+            return Poll::Pending;
+        }
+        let mut round = match self.catching.take() {
+            Some(Catching::Reads(round)) => round,
+            Some(Catching::Begins(begins)) => ready!(self.begin(begins, cx)),
+            None => {
+                let watches_max =
+                    buggify::limit(Site::WatchOneCatchesUp, limits::WATCH_CATCH_UP_WATCHES_MAX, 1);
+                let count = self.behind.len().min(watches_max);
+                let watchers = self.behind.drain(..count).collect();
+                let reserved = Budget::reserve(&self.setup.hub.catching_up);
+                let begins = Round::begin(self.setup.source.clone(), watchers, reserved);
+                ready!(self.begin(Box::pin(begins), cx))
+            }
         };
-        if round
-            .read_piece()
-            .map_err(|broken| status(self.setup.source.damaged(broken)))?
-        {
-            self.round = Some(round);
+        let more = round.read_piece();
+        if more.map_err(|broken| status(self.setup.source.damaged(broken)))? {
+            self.catching = Some(Catching::Reads(round));
         } else {
             self.end_round(round);
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    /// Looks where the first watch stands that is not compacted.
-    fn begin_round(&mut self) -> Round {
-        let watches_max = buggify::limit(Site::WatchOneCatchesUp, limits::WATCH_CATCH_UP_WATCHES_MAX, 1);
-        let count = self.behind.len().min(watches_max);
-        let watchers: Vec<Arc<Watcher>> = self.behind.drain(..count).collect();
-        let reserved = Budget::reserve(&self.setup.hub.catching_up);
-        let mut begun = None;
-        self.setup.source.look(&mut |state, store| {
-            begun = Some((state.revision(), state.compact_revision(), store()));
-        });
-        let (current, compacted, store) = begun.expect("a source looks once");
-        let alive = watchers
-            .iter()
-            .map(|watcher| watcher.next())
-            .find(|&next| next >= compacted);
-        let from = alive.unwrap_or(current + 1);
-        Round {
-            from,
-            to: from,
-            end: current.min(from.saturating_add(limits::WATCH_CATCH_UP_REVISIONS_MAX - 1)),
-            bytes_left: buggify::limit(Site::WatchShortHistory, limits::WATCH_CATCH_UP_BYTES_MAX, 500),
-            current,
-            compacted,
-            store,
-            watchers,
-            revisions: Vec::new(),
-            reserved,
+    fn begin(&mut self, mut begins: BoxFuture<'static, Round>, cx: &mut Context<'_>) -> Poll<Round> {
+        let begun = begins.as_mut().poll(cx);
+        if begun.is_pending() {
+            self.catching = Some(Catching::Begins(begins));
         }
+        begun
     }
 
     /// Makes the responses of a round.
@@ -157,6 +156,31 @@ impl<R> Session<R> {
 }
 
 impl Round {
+    /// Looks where the first watch stands that is not compacted.
+    async fn begin<S: Source>(source: S, watchers: Vec<Arc<Watcher>>, reserved: Reserved) -> Round {
+        let look = |state: &State, store: &dyn Fn() -> SharedStore| {
+            (state.revision(), state.compact_revision(), store())
+        };
+        let (current, compacted, store) = source.look(look).await;
+        let alive = watchers
+            .iter()
+            .map(|watcher| watcher.next())
+            .find(|&next| next >= compacted);
+        let from = alive.unwrap_or(current + 1);
+        Round {
+            from,
+            to: from,
+            end: current.min(from.saturating_add(limits::WATCH_CATCH_UP_REVISIONS_MAX - 1)),
+            bytes_left: buggify::limit(Site::WatchShortHistory, limits::WATCH_CATCH_UP_BYTES_MAX, 500),
+            current,
+            compacted,
+            store,
+            watchers,
+            revisions: Vec::new(),
+            reserved,
+        }
+    }
+
     /// Reads on; whether there is more to read in this round.
     fn read_piece(&mut self) -> Result<bool, Broken> {
         if self.to > self.end {

@@ -46,21 +46,24 @@ use registry::Registry;
 /// Revisions that the task hands out before it lets others run.
 const REVISIONS_PER_TURN: usize = 64;
 
-/// What wants to look at the local state, and may keep the store as it is at that moment.
-pub type Look<'a> = &'a mut dyn FnMut(&State, &dyn Fn() -> SharedStore);
-
 /// Where history and replaced pairs are read.
-pub trait Source: Send + Sync {
-    /// Looks at the local state, once; it is locked meanwhile.
-    fn look(&self, look: Look<'_>);
+pub trait Source: Clone + Send + Sync + Unpin + 'static {
+    /// Looks at the local state, and may keep the store as it is at that moment. Nothing is applied meanwhile.
+    fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
+    ) -> impl Future<Output = T> + Send;
 
     /// A store that was kept is damaged, which ends the member: what clients hear.
     fn damaged(&self, broken: Broken) -> Denied;
 }
 
 impl Source for Consensus {
-    fn look(&self, look: Look<'_>) {
-        Consensus::look(self, look);
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
+    ) -> T {
+        Consensus::look(self, look)
     }
 
     fn damaged(&self, broken: Broken) -> Denied {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::session::{Asked, Session, Setup};
+use crate::consensus::Consensus;
+use crate::proto::command::Header;
 use crate::proto::etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch};
 use crate::runtime::buggify::{self, Site, buggify};
 use crate::server::Api;
@@ -14,6 +17,7 @@ use crate::server::auth::Caller;
 use crate::server::kv::Answers;
 use crate::server::rpc::{CODES, Rpc};
 use crate::server::streams::Guarded;
+use crate::state::State;
 
 #[async_trait]
 impl Watch for Api {
@@ -55,24 +59,20 @@ impl Api {
         let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
             return None;
         };
-        let key = if create.key.is_empty() {
-            &[0]
-        } else {
-            create.key.as_ref()
+        let key = match create.key.is_empty() {
+            true => Bytes::from_static(&[0]),
+            false => create.key.clone(),
         };
-        let permit = self
-            .permit(who, |state, who| {
-                state.auth().permit_read(who, key, &create.range_end)
-            })
-            .await;
-        let denied = permit.err()?;
+        let range_end = create.range_end.clone();
+        let permit = move |state: &State, who: &Header| state.auth().permit_read(who, &key, &range_end);
+        let denied = self.permit(who, permit).await.err()?;
         Some(format!(
             "rpc error: code = {} desc = {}",
             CODES[denied.code as usize], denied.text
         ))
     }
 
-    fn watch_setup(&self) -> Setup {
+    fn watch_setup(&self) -> Setup<Consensus> {
         // All streams of a server that tick at once would be a burst every ten minutes.
         let interval = self.options.watch_progress_interval;
         let jitter = interval.mul_f64(0.1 * (self.env.random_u64() as f64 / u64::MAX as f64));
@@ -80,7 +80,7 @@ impl Api {
         Setup {
             env: self.env.clone(),
             hub: self.hub.clone(),
-            source: Arc::new(self.consensus.clone()),
+            source: self.consensus.clone(),
             header: Box::new(move |revision| api.header(revision)),
             tick: Box::new(move || {
                 let early = buggify(Site::WatchProgressEarly);

@@ -2,19 +2,20 @@
 //!
 //! The stream does its work when it is polled, so a client that does not read costs what is queued and no more:
 //! neither its requests nor history are read until it takes what is ready. Each turn looks at every
-//! source (requests, feed, history, the progress ticker), so none starves another.
+//! source (requests, feed, history, the progress ticker), so none starves another. Events that lack the pairs which they
+//! replaced stand in line with the other responses, and are completed when it is their turn.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use prost::Message;
 use tonic::Status;
 
-use super::catch_up::{Reserved, Round};
+use super::catch_up::{Catching, Reserved};
 use super::feed::{Delivery, Feed, Watcher, Wishes};
 use super::registry::Keys;
 use super::{Source, WatchHub};
@@ -24,11 +25,11 @@ use crate::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
     watch_request::RequestUnion,
 };
-use crate::proto::mvccpb::{Event, event::EventType};
-use crate::runtime::{BoxFuture, Env};
+use crate::proto::mvccpb::{Event, KeyValue, event::EventType};
+use crate::runtime::{BoxFuture, Env, Instant};
 use crate::server::status::status;
 use crate::state::check::RangeEnd;
-use crate::state::{Picked, State};
+use crate::state::{Picked, SharedStore, State};
 
 /// Requests that are taken in one turn.
 const REQUESTS_PER_TURN: usize = 16;
@@ -38,11 +39,11 @@ const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
 const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
 /// What a stream needs of its server.
-pub struct Setup {
+pub struct Setup<S> {
     /// For its clock.
     pub env: Env,
     pub hub: Arc<WatchHub>,
-    pub source: Arc<dyn Source>,
+    pub source: S,
     /// Completes a header around a revision.
     pub header: Box<dyn Fn(Revision) -> ResponseHeader + Send>,
     /// Resolves when progress is due; asked again each time.
@@ -75,9 +76,25 @@ pub(super) struct Watch {
     pub dead: bool,
 }
 
+/// A watch, the header's revision, and events for it.
+type Batch = (Arc<Watcher>, Revision, Vec<Event>);
+
+/// What is to be sent.
+enum Ready {
+    Response(WatchResponse),
+    /// Some of these events lack the pairs that they replaced.
+    Incomplete(Vec<Batch>),
+}
+
+/// Events that are being completed, and since when.
+struct Completing {
+    begun: Instant,
+    completed: BoxFuture<'static, Result<Vec<Batch>, Broken>>,
+}
+
 /// See the module.
-pub struct Session<R> {
-    pub(super) setup: Setup,
+pub struct Session<R, S> {
+    pub(super) setup: Setup<S>,
     requests: R,
     number: u64,
     feed: Arc<Feed>,
@@ -86,8 +103,11 @@ pub struct Session<R> {
     /// Watches that read history, in turn.
     pub(super) behind: VecDeque<Arc<Watcher>>,
     /// History that is being read for some of them, who are not in line meanwhile.
-    pub(super) round: Option<Round>,
-    ready: VecDeque<WatchResponse>,
+    pub(super) catching: Option<Catching>,
+    /// In the order in which it is sent.
+    ready: VecDeque<Ready>,
+    /// What comes before all that.
+    completing: Option<Completing>,
     /// What the last round holds of the memory for all, until its responses are taken.
     pub(super) reserved: Option<Reserved>,
     tick: BoxFuture<'static, ()>,
@@ -97,8 +117,8 @@ pub struct Session<R> {
     damaged: bool,
 }
 
-impl<R> Session<R> {
-    pub fn new(setup: Setup, requests: R) -> Self {
+impl<R, S: Source> Session<R, S> {
+    pub fn new(setup: Setup<S>, requests: R) -> Self {
         let (number, feed) = setup.hub.open();
         Session {
             requests,
@@ -107,8 +127,9 @@ impl<R> Session<R> {
             watches: BTreeMap::new(),
             next_id: 0,
             behind: VecDeque::new(),
-            round: None,
+            catching: None,
             ready: VecDeque::new(),
+            completing: None,
             reserved: None,
             tick: (setup.tick)(),
             ended: false,
@@ -119,6 +140,10 @@ impl<R> Session<R> {
 
     fn header(&self, revision: Revision) -> Option<ResponseHeader> {
         Some((self.setup.header)(revision))
+    }
+
+    fn respond(&mut self, response: WatchResponse) {
+        self.ready.push_back(Ready::Response(response));
     }
 
     fn request(&mut self, Asked { request, refused }: Asked, waker: &Waker) {
@@ -167,7 +192,7 @@ impl<R> Session<R> {
             },
         );
         let header = self.header(revision);
-        self.ready.push_back(WatchResponse {
+        self.respond(WatchResponse {
             header,
             watch_id: id,
             created: true,
@@ -193,7 +218,7 @@ impl<R> Session<R> {
             cancel_reason: why.to_owned(),
             ..WatchResponse::default()
         };
-        self.ready.push_back(response);
+        self.respond(response);
     }
 
     fn cancel(&mut self, id: i64) {
@@ -204,7 +229,7 @@ impl<R> Session<R> {
         self.behind
             .retain(|watcher| !Arc::ptr_eq(watcher, &watch.watcher));
         let header = self.header(self.setup.hub.revision());
-        self.ready.push_back(WatchResponse {
+        self.respond(WatchResponse {
             header,
             watch_id: id,
             canceled: true,
@@ -236,7 +261,7 @@ impl<R> Session<R> {
 
     fn progress(&mut self, watch_id: i64, revision: Revision) {
         let header = self.header(revision);
-        self.ready.push_back(WatchResponse {
+        self.respond(WatchResponse {
             header,
             watch_id,
             ..WatchResponse::default()
@@ -285,27 +310,9 @@ impl<R> Session<R> {
             .is_some_and(|watch| Arc::ptr_eq(&watch.watcher, watcher))
     }
 
-    /// Makes a response of each batch: its watch, the header's revision, its events.
-    pub(super) fn send(&mut self, batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
-        let events: usize = batches.iter().map(|(.., events)| events.len()).sum();
-        let begun = self.setup.env.now();
-        self.make_responses(batches);
-        if let Ok(events) = u32::try_from(events)
-            && events > 0
-        {
-            let (took, durations) = (self.setup.env.now() - begun, &self.setup.hub.metrics.watch);
-            durations.events.observe(took);
-            durations.per_event.observe(took / events);
-        }
-    }
-
-    fn make_responses(&mut self, mut batches: Vec<(Arc<Watcher>, Revision, Vec<Event>)>) {
-        if let Err(broken) = self.look_up_prev_kvs(&mut batches) {
-            self.setup.source.damaged(broken);
-            self.damaged = true;
-            return;
-        }
-        for (watcher, revision, events) in batches {
+    /// Makes a response of each batch, at once if its events lack nothing.
+    pub(super) fn send(&mut self, batches: Vec<Batch>) {
+        for (watcher, ..) in &batches {
             if let Some(Watch {
                 progress_due: Some(due),
                 ..
@@ -313,7 +320,21 @@ impl<R> Session<R> {
             {
                 *due = false;
             }
-            self.setup.hub.metrics.events.inc_by(events.len() as u64);
+        }
+        let lacks = |(watcher, _, events): &Batch| watcher.prev_kv && events.iter().any(replaces);
+        if batches.iter().any(lacks) {
+            self.ready.push_back(Ready::Incomplete(batches));
+        } else {
+            let responses = self.responses(batches, self.setup.env.now());
+            self.ready.extend(responses.into_iter().map(Ready::Response));
+        }
+    }
+
+    /// The responses for batches that lack nothing, which was begun at some moment.
+    fn responses(&self, batches: Vec<Batch>, begun: Instant) -> VecDeque<WatchResponse> {
+        let events: usize = batches.iter().map(|(.., events)| events.len()).sum();
+        let mut responses = VecDeque::with_capacity(batches.len());
+        for (watcher, revision, events) in batches {
             let header = self.header(revision);
             let response = WatchResponse {
                 header,
@@ -322,30 +343,52 @@ impl<R> Session<R> {
                 ..WatchResponse::default()
             };
             if watcher.fragment {
-                fragment(response, self.setup.fragment_bytes, &mut self.ready);
+                fragment(response, self.setup.fragment_bytes, &mut responses);
             } else {
-                self.ready.push_back(response);
+                responses.push_back(response);
             }
         }
+        let metrics = &self.setup.hub.metrics;
+        metrics.events.inc_by(events as u64);
+        if let Ok(events) = u32::try_from(events)
+            && events > 0
+        {
+            let (took, durations) = (self.setup.env.now() - begun, &metrics.watch);
+            durations.events.observe(took);
+            durations.per_event.observe(took / events);
+        }
+        responses
     }
 
-    /// Picks the pairs that events replaced in bounded looks, and reads what is not in memory without the state.
-    fn look_up_prev_kvs(&self, batches: &mut [(Arc<Watcher>, Revision, Vec<Event>)]) -> Result<(), Broken> {
-        let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
-        let mut wanting: Vec<&mut Event> = wanting.flat_map(|(.., events)| events).collect();
-        for events in wanting.chunks_mut(limits::LOOK_ENTRIES_MAX) {
-            let mut picked = Vec::new();
-            let mut kept = None;
-            self.setup.source.look(&mut |state, store| {
-                picked = events.iter().map(|event| pick_replaced(state, event)).collect();
-                kept = picked.iter().flatten().any(Picked::is_stored).then(store);
-            });
-            let store = kept.as_deref().map(|store| store as &dyn Read);
-            for (event, picked) in events.iter_mut().zip(picked) {
-                event.prev_kv = picked.map(|picked| picked.into_pair(store)).transpose()?;
+    /// Waits for the next response of those that are ready or nearly so; `None`: there is none.
+    fn next_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<WatchResponse>> {
+        loop {
+            if let Some(Completing { begun, completed }) = &mut self.completing {
+                let (begun, completed) = (*begun, ready!(completed.as_mut().poll(cx)));
+                self.completing = None;
+                match completed {
+                    Ok(batches) => {
+                        let responses = self.responses(batches, begun).into_iter().rev();
+                        responses.for_each(|response| self.ready.push_front(Ready::Response(response)));
+                    }
+                    Err(broken) => {
+                        self.setup.source.damaged(broken);
+                        self.damaged = true;
+                        self.ready.clear();
+                    }
+                }
+            }
+            match self.ready.pop_front() {
+                Some(Ready::Response(response)) => return Poll::Ready(Some(response)),
+                Some(Ready::Incomplete(batches)) => {
+                    self.completing = Some(Completing {
+                        begun: self.setup.env.now(),
+                        completed: Box::pin(complete(self.setup.source.clone(), batches)),
+                    });
+                }
+                None => return Poll::Ready(None),
             }
         }
-        Ok(())
     }
 
     /// A compaction has passed where a watch stands: tells its client.
@@ -362,11 +405,11 @@ impl<R> Session<R> {
             compact_revision,
             ..WatchResponse::default()
         };
-        self.ready.push_back(response);
+        self.respond(response);
     }
 }
 
-impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Session<R> {
+impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Session<R, S> {
     /// Takes requests that have arrived; true if there were some.
     fn take_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
         let mut worked = false;
@@ -391,13 +434,13 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Session<R> {
     }
 }
 
-impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Session<R> {
+impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Stream for Session<R, S> {
     type Item = Result<WatchResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
-            if let Some(response) = this.ready.pop_front() {
+            if let Some(response) = ready!(this.next_ready(cx)) {
                 return Poll::Ready(Some(Ok(response)));
             }
             this.reserved = None;
@@ -410,10 +453,10 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Ses
             };
             let taken = this.feed.take(cx.waker());
             this.deliver(taken);
-            let caught_up = this.is_behind();
-            if caught_up && let Err(status) = this.catch_up() {
-                return Poll::Ready(Some(Err(status)));
-            }
+            let caught_up = match this.catch_up(cx) {
+                Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
+                caught_up => caught_up.is_ready(),
+            };
             let ticked = this.tick.as_mut().poll(cx).is_ready();
             if ticked {
                 this.tick = (this.setup.tick)();
@@ -434,7 +477,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin> Stream for Ses
     }
 }
 
-impl<R> Drop for Session<R> {
+impl<R, S> Drop for Session<R, S> {
     fn drop(&mut self) {
         self.setup
             .hub
@@ -442,11 +485,34 @@ impl<R> Drop for Session<R> {
     }
 }
 
-/// The pair that an event replaced; a key that is created replaces none.
-fn pick_replaced(state: &State, event: &Event) -> Option<Picked> {
-    let kv = event.kv.as_ref()?;
-    let created = event.r#type == i32::from(EventType::Put) && kv.create_revision == kv.mod_revision;
-    (!created).then(|| state.pick_prev(&kv.key, kv.mod_revision))?
+/// Whether an event may have replaced a pair; a key that is created replaces none.
+fn replaces(event: &Event) -> bool {
+    let is_put = event.r#type == i32::from(EventType::Put);
+    let replaces = |kv: &KeyValue| !is_put || kv.create_revision != kv.mod_revision;
+    event.kv.as_ref().is_some_and(replaces)
+}
+
+/// Picks the pairs that events replaced in bounded looks, and reads what is not in memory without the state.
+async fn complete<S: Source>(source: S, mut batches: Vec<Batch>) -> Result<Vec<Batch>, Broken> {
+    let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
+    let events = wanting.flat_map(|(.., events)| events);
+    let mut lacking: Vec<&mut Event> = events.filter(|event| replaces(event)).collect();
+    for events in lacking.chunks_mut(limits::LOOK_ENTRIES_MAX) {
+        let pairs = events.iter().filter_map(|event| event.kv.as_ref());
+        let changes: Vec<(Bytes, Revision)> = pairs.map(|kv| (kv.key.clone(), kv.mod_revision)).collect();
+        let look = move |state: &State, store: &dyn Fn() -> SharedStore| {
+            let pick = |(key, revision): &(Bytes, Revision)| state.pick_prev(key, *revision);
+            let picked: Vec<Option<Picked>> = changes.iter().map(pick).collect();
+            let kept = picked.iter().flatten().any(Picked::is_stored).then(store);
+            (picked, kept)
+        };
+        let (picked, kept) = source.look(look).await;
+        let store = kept.as_deref().map(|store| store as &dyn Read);
+        for (event, picked) in events.iter_mut().zip(picked) {
+            event.prev_kv = picked.map(|picked| picked.into_pair(store)).transpose()?;
+        }
+    }
+    Ok(batches)
 }
 
 /// The keys that a request means; `None` if it means none.

@@ -4,8 +4,9 @@ mod slow;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
+use std::task::{Context, Wake};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
@@ -22,6 +23,7 @@ use crate::proto::etcdserverpb::{
     watch_request::RequestUnion,
 };
 use crate::proto::mvccpb::event::EventType;
+use crate::runtime::let_others_run;
 use crate::state::{Pending, Position};
 
 /// A store in memory.
@@ -61,10 +63,15 @@ struct Member {
     index: AtomicU64,
 }
 
-impl Source for Member {
-    fn look(&self, look: Look<'_>) {
+impl Source for Arc<Member> {
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
+    ) -> T {
+        // In production it is made on another thread.
+        let_others_run().await;
         let inner = self.state.read().unwrap();
-        look(&inner.0, &|| Arc::new(inner.1.clone()));
+        look(&inner.0, &|| Arc::new(inner.1.clone()))
     }
 
     fn damaged(&self, _broken: Broken) -> Denied {
@@ -171,10 +178,20 @@ fn put(key: &str, value: &str) -> Request {
 
 type Requests = Pin<Box<dyn Stream<Item = Result<WatchRequest, Status>> + Send>>;
 
+/// Whether a stream asked to be polled again.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A client's side of one stream.
 struct Client {
     requests: mpsc::UnboundedSender<Result<WatchRequest, Status>>,
-    session: Session<Requests>,
+    session: Session<Requests, Arc<Member>>,
     tick: Arc<Mutex<Vec<tokio::sync::oneshot::Sender<()>>>>,
 }
 
@@ -236,18 +253,26 @@ impl Client {
         due.send(()).unwrap();
     }
 
-    /// The next response as text; `None`: there is none now.
-    fn next(&mut self) -> Option<String> {
-        // A round of history may find nothing and ask to be polled again.
+    /// Polls the stream for as long as it asks for that at once: while it looks at the state, or finds nothing in a round of
+    /// history.
+    fn poll(&mut self) -> Poll<Option<Result<WatchResponse, Status>>> {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
         for _ in 0..1000 {
-            if let Some(next) = self.session.next().now_or_never() {
-                return Some(next.map_or("end".into(), |response| text(&response.unwrap())));
-            }
-            if !self.session.is_behind() {
-                return None;
+            let polled = self.session.poll_next_unpin(&mut Context::from_waker(&waker));
+            if polled.is_ready() || !woken.0.swap(false, Ordering::Relaxed) {
+                return polled;
             }
         }
         panic!("a watch never catches up");
+    }
+
+    /// The next response as text; `None`: there is none now.
+    fn next(&mut self) -> Option<String> {
+        match self.poll() {
+            Poll::Ready(next) => Some(next.map_or("end".into(), |response| text(&response.unwrap()))),
+            Poll::Pending => None,
+        }
     }
 
     /// Everything that is there now.
@@ -527,6 +552,32 @@ fn prev_kv_is_what_the_event_replaced() {
         ..from("a", "", 3)
     });
     client.check(&["1@5 created", "1@5 a=2/3 -a/4(2) a=3/5"]);
+}
+
+#[test]
+fn what_comes_behind_events_waits_until_their_previous_pairs_are_found() {
+    let member = Member::new();
+    let mut client = Client::new(&member);
+    client.create(WatchCreateRequest {
+        prev_kv: true,
+        ..create("a", "")
+    });
+    client.create(create("a", ""));
+    client.check(&["0@1 created", "1@1 created"]);
+    member.put("a", "1");
+    member.put("a", "2");
+    client.progress();
+    client.cancel(0);
+    client.create(create("b", ""));
+    client.check(&[
+        "0@2 a=1/2",
+        "1@2 a=1/2",
+        "0@3 a=2/3(1)",
+        "1@3 a=2/3",
+        "-1@3",
+        "0@3 canceled",
+        "2@3 created",
+    ]);
 }
 
 #[test]
