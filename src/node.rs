@@ -27,6 +27,7 @@ use crate::runtime::tls::{Security, Tls};
 use crate::runtime::{Disk, Env, Listener, Task};
 pub use crate::server::{AutoCompaction, CorruptionChecks, JwtOptions, Keepalive, TracingOptions};
 use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_own_version};
+use crate::state::State;
 use crate::storage::wal::{Wal, WalOptions, Witness};
 use crate::storage::{EngineKind, Store};
 use crate::transport::{Identity, Way};
@@ -357,7 +358,7 @@ impl Node {
         };
         let consensus =
             Consensus::start(env.clone(), options, wal.clone(), store, door, way, hub.clone()).await?;
-        if let Some(owner) = foreign_owner(&config, &consensus) {
+        if let Some(owner) = foreign_owner(&config, &consensus).await {
             consensus.stop().await;
             wal.close().await;
             let dir = config.data_dir.display();
@@ -365,7 +366,7 @@ impl Node {
                 "the data directory {dir} is another member's: that of {owner}"
             )));
         }
-        let mut fit = check_own_version(&consensus);
+        let mut fit = check_own_version(&consensus).await;
         if fit.is_ok() && config.corruption.initial {
             fit = check_initially(&consensus).await;
         }
@@ -375,7 +376,7 @@ impl Node {
             return Err(NodeError(why));
         }
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
-        let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports, clients_max);
+        let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports, clients_max).await;
         Ok(Node {
             consensus,
             wal,
@@ -422,8 +423,9 @@ impl Node {
 
     /// Whether this member knows that the one of this name has started: each announces that to the cluster, and a
     /// member that comes without data is refused by it.
-    pub fn has_seen_start(&self, name: &str) -> bool {
-        self.consensus.members().iter().any(|member| member.name == name)
+    pub async fn has_seen_start(&self, name: &str) -> bool {
+        let members = self.consensus.members().await;
+        members.iter().any(|member| member.name == name)
     }
 
     /// Sees what the log holds, and what of it is durable.
@@ -583,12 +585,12 @@ async fn refuse_lost_log(disk: &dyn Disk, dir: &Path, wal_dir: &Path) -> Result<
 
 /// Whose data these are, if they are hardly this member's: it was known by another name and other peer URLs. Either
 /// alone may change between two starts, and by service records a member begins under another name.
-fn foreign_owner(config: &Config, consensus: &Consensus) -> Option<String> {
+async fn foreign_owner(config: &Config, consensus: &Consensus) -> Option<String> {
     if config.discovery_srv.is_some() {
         return None;
     }
     let own = consensus.member_id();
-    let mut members = consensus.members().into_iter();
+    let mut members = consensus.members().await.into_iter();
     let recorded = members.find(|member| member.id == own && !member.name.is_empty())?;
     let moved = !config
         .advertise_peer_urls
@@ -609,7 +611,9 @@ async fn publish(env: Env, consensus: Consensus, config: Config) {
     pause(&env, Site::PublishLate, START_PAUSE).await;
     loop {
         let member = consensus.member_id();
-        let published = consensus.read(|state, _| state.attributes(member) == Some(&attributes));
+        let own = attributes.clone();
+        let is_published = move |state: &State| state.attributes(member) == Some(&own);
+        let published = consensus.read(is_published).await;
         let request = if !published {
             Request::ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest {
                 member_id: member,

@@ -15,6 +15,7 @@ use quorate::consensus::{Consensus, Door, Options, Peer, Renewal, Status};
 use quorate::proto::command::{Command, command::Request};
 use quorate::proto::etcdserverpb::{self as pb, request_op};
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
+use quorate::state::State;
 use quorate::storage::wal::{LogRecord, Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
 use quorate::transport::{Identity, Way, encode};
@@ -150,12 +151,11 @@ impl Cluster {
     async fn digests_agree(&self) {
         let mut seen = Vec::new();
         for _ in 0..500 {
-            seen = self
-                .members
-                .iter()
-                .flatten()
-                .map(|member| member.read(|state, _| (state.position(), state.revision(), state.digest())))
-                .collect();
+            seen.clear();
+            for member in self.members.iter().flatten() {
+                let look = |state: &State| (state.position(), state.revision(), state.digest());
+                seen.push(member.read(look).await);
+            }
             if seen.iter().all(|one| Some(one) == seen.first()) {
                 return;
             }
@@ -183,13 +183,14 @@ fn put(key: &str, value: &str) -> Request {
     })
 }
 
-fn get(member: &Consensus, key: &str) -> Option<String> {
+async fn get(member: &Consensus, key: &str) -> Option<String> {
     let request = pb::RangeRequest {
         key: key.to_owned().into(),
         ..pb::RangeRequest::default()
     };
     let response = member
-        .read(|state, store| state.range(&request, store))
+        .look(move |state, store| state.range(&request, &*store()))
+        .await
         .unwrap()
         .unwrap();
     response
@@ -214,7 +215,7 @@ async fn one_member_keeps_what_it_acknowledged() {
     let listener = listen(&cluster.env, &cluster.addresses[0].clone()).await;
     cluster.start_member(0, listener).await;
     cluster.member(0).read_barrier().await.unwrap();
-    assert_eq!(get(cluster.member(0), "k").as_deref(), Some("49"));
+    assert_eq!(get(cluster.member(0), "k").await.as_deref(), Some("49"));
 }
 
 /// A put inside so many transactions, as it lies in the log.
@@ -280,7 +281,7 @@ async fn entries_that_older_versions_could_not_apply_are_applied() {
     cluster.member(0).read_barrier().await.unwrap();
     for levels in depths {
         assert_eq!(
-            get(cluster.member(0), &format!("n{levels}")).as_deref(),
+            get(cluster.member(0), &format!("n{levels}")).await.as_deref(),
             Some("value")
         );
     }
@@ -295,7 +296,7 @@ async fn every_member_writes_and_reads() {
         let value = round.to_string();
         cluster.member(writer).propose(put("k", &value)).await.unwrap();
         cluster.member(reader).read_barrier().await.unwrap();
-        assert_eq!(get(cluster.member(reader), "k"), Some(value));
+        assert_eq!(get(cluster.member(reader), "k").await, Some(value));
     }
     let refused = cluster
         .member(0)
@@ -328,7 +329,7 @@ async fn writes_survive_the_leader_and_a_lagging_member_gets_a_snapshot() {
     let listener = listen(&cluster.env, &cluster.addresses[leader].clone()).await;
     cluster.start_member(leader, listener).await;
     cluster.member(leader).read_barrier().await.unwrap();
-    assert_eq!(get(cluster.member(leader), "b").as_deref(), Some("2"));
+    assert_eq!(get(cluster.member(leader), "b").await.as_deref(), Some("2"));
     cluster.digests_agree().await;
 }
 
@@ -374,7 +375,7 @@ async fn a_lease_ends_on_the_leaders_clock_and_takes_its_keys_along() {
     assert_eq!((ttl.granted, ttl.keys), (1, vec![key]));
     for _ in 0..500 {
         follower.read_barrier().await.unwrap();
-        if get(follower, "leased").is_none() {
+        if get(follower, "leased").await.is_none() {
             assert_eq!(follower.lease_time_to_live(7, true).await, Ok(None));
             return;
         }
@@ -408,10 +409,10 @@ async fn members_together_do_not_pass_the_quota() {
     let filling = names.iter().enumerate();
     let filling = filling.map(|(at, name)| fill(cluster.member(at % 3), name));
     let acknowledged: usize = futures_util::future::join_all(filling).await.into_iter().sum();
-    let used = |at| cluster.member(at).read(|state, _| state.logical_bytes().0);
+    let used = |at| cluster.member(at).read(|state| state.logical_bytes().0);
     cluster.digests_agree().await;
     assert!(
-        acknowledged as u64 <= QUOTA && used(0) <= QUOTA,
+        acknowledged as u64 <= QUOTA && used(0).await <= QUOTA,
         "{acknowledged} of {QUOTA}"
     );
     assert!(acknowledged as u64 > QUOTA / 2, "only {acknowledged} of {QUOTA}");

@@ -590,11 +590,13 @@ impl Cluster {
     }
 
     /// Whether a member knows that another one has started; `None` if it does not run.
-    pub fn has_seen_start(&self, index: usize, other: usize) -> Option<bool> {
-        let member = locked(&self.shared.members[index]);
-        let runs = !self.world().is_off(member.host);
-        let node = member.node.upgrade().filter(|_| runs)?;
-        Some(node.has_seen_start(&name(other)))
+    pub async fn has_seen_start(&self, index: usize, other: usize) -> Option<bool> {
+        let node = {
+            let member = locked(&self.shared.members[index]);
+            let runs = !self.world().is_off(member.host);
+            member.node.upgrade().filter(|_| runs)?
+        };
+        Some(node.has_seen_start(&name(other)).await)
     }
 
     /// Looks at all members at this moment and judges what is seen; their observations.

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use super::Consensus;
 use crate::base::{Broken, Denied, Revision, RevisionAt, limits};
 use crate::runtime::buggify::{self, Site, pause};
-use crate::state::{HashPlan, HashPlanner, KvHash, SharedStore, State};
+use crate::runtime::let_others_run;
+use crate::state::{HashPlan, HashPlanner, KvHash, Overtaken, SharedStore, State};
 use crate::storage::View;
 
 /// Hashes of compactions that are remembered, the newest: as many as etcd's.
@@ -73,7 +74,7 @@ impl Consensus {
     /// The hash of all records up to a revision (0: the current). What the compaction at that revision hashed is
     /// answered even when it can be read no more.
     pub async fn hash_kv(&self, revision: Revision) -> Result<KvHash, Denied> {
-        match self.hash_of_compaction(revision) {
+        match self.hash_of_compaction(revision).await {
             Some(hash) => Ok(hash),
             None => self.hash_now(revision).await,
         }
@@ -81,7 +82,7 @@ impl Consensus {
 
     /// What the compaction at a revision hashed, if that is remembered. To be compared with its like alone: etcd counts the
     /// records differently here.
-    pub fn hash_of_compaction(&self, revision: Revision) -> Option<KvHash> {
+    pub async fn hash_of_compaction(&self, revision: Revision) -> Option<KvHash> {
         self.core().compactions.find(revision)
     }
 
@@ -89,40 +90,51 @@ impl Consensus {
     /// serve others: nobody waits.
     pub async fn hash_now(&self, revision: Revision) -> Result<KvHash, Denied> {
         let begun = self.env().now();
-        let consensus = self.clone();
-        let plan = move || consensus.plan_hash(revision);
-        let (plan, view) = self.env().run_blocking(plan).await?;
+        let (planner, view) = self.plan_hash(revision).await?;
         pause(self.env(), Site::HashedLate, HASH_PAUSE).await;
-        let hash = self.env().run_blocking(move || plan.run(&*view)).await;
+        let run = move || planner.finish().run(&*view);
+        let hash = self.env().run_blocking(run).await;
         let took = self.env().now() - begun;
         self.env().figures().store.hash_at_revision.observe(took);
         self.checked(hash)
     }
 
-    /// How to hash the records up to a revision, and the store as it was then. Looks at all keys, in bounded looks. A compaction in
-    /// between is rare, and begins the plan anew; whoever compacts without a pause has it made on a copy of the state.
-    fn plan_hash(&self, revision: Revision) -> Result<(HashPlan, SharedStore), Denied> {
+    /// All that a hash of the records up to a revision leaves out, and the store as it was then. Looks at all keys, in bounded
+    /// looks. A compaction in between is rare, and begins the plan anew; whoever compacts without a pause has it made on a copy
+    /// of the state.
+    async fn plan_hash(&self, revision: Revision) -> Result<(HashPlanner, SharedStore), Denied> {
         for _ in 0..PLANS_MAX {
-            let (planner, view) = self.look(|state, view| (state.plan_hash(revision), view()));
-            let mut planner = planner?;
-            let look = |planner: &mut HashPlanner| {
-                let entries = buggify::limit(Site::HashTinyLooks, limits::LOOK_ENTRIES_MAX, 3);
-                self.read(|state, _| state.plan_on(planner, entries))
+            let begin = move |state: &State, view: &dyn Fn() -> SharedStore| {
+                let planner = state.plan_hash(revision);
+                planner.map(|planner| (planner, view()))
             };
-            while look(&mut planner).is_ok() {
-                match planner.finish() {
-                    Ok(plan) => return Ok((plan, view)),
-                    Err(unfinished) => planner = unfinished,
-                }
+            let (planner, view) = self.look(begin).await?;
+            if let Ok(planner) = self.plan_on(planner).await {
+                return Ok((planner, view));
             }
         }
-        let view = self.look(|_, view| view());
-        let state = self.checked(State::open_with_cache(&*view, 0))?;
-        let mut planner = state.plan_hash(revision)?;
-        let planned = state.plan_on(&mut planner, usize::MAX);
-        planned.expect("a copy is not compacted");
-        let plan = planner.finish().ok().expect("all was looked at");
-        Ok((plan, view))
+        let view = self.look(|_, view| view()).await;
+        let plan = move || -> Result<_, Broken> {
+            let state = State::open_with_cache(&*view, 0)?;
+            let planned = state.plan_hash(revision).map(|mut planner| {
+                let planned = state.plan_on(&mut planner, usize::MAX);
+                planned.expect("a copy is not compacted");
+                (planner, view)
+            });
+            Ok(planned)
+        };
+        let planned = self.env().run_blocking(plan).await;
+        self.checked(planned)?
+    }
+
+    async fn plan_on(&self, mut planner: HashPlanner) -> Result<HashPlanner, Overtaken> {
+        while !planner.is_complete() {
+            let entries = buggify::limit(Site::HashTinyLooks, limits::LOOK_ENTRIES_MAX, 3);
+            let look = move |state: &State| state.plan_on(&mut planner, entries).map(|()| planner);
+            planner = self.read(look).await?;
+            let_others_run().await;
+        }
+        Ok(planner)
     }
 
     pub(super) async fn run_compaction_hashes(self, mut compactions: mpsc::Receiver<Compacted>) {

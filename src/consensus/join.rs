@@ -71,7 +71,8 @@ impl Consensus {
     pub(super) async fn describe_cluster(&self) -> Found {
         let patience = self.election_timeout() / 2;
         let _ = self.env().timeout(patience, self.read_barrier()).await;
-        let members = self.members().into_iter().map(|member| FoundMember {
+        let members = self.core().read(|state, _| state.members());
+        let members = members.into_iter().map(|member| FoundMember {
             id: member.id,
             has_started: !member.name.is_empty() || !member.client_ur_ls.is_empty(),
             name: member.name,

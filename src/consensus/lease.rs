@@ -95,7 +95,7 @@ impl Consensus {
         let Some(remaining) = self.core().lessor.remaining(id)? else {
             return Some(None);
         };
-        Some(self.read(|state, _| {
+        Some(self.core().read(|state, _| {
             let lease = state.lease(id)?;
             let keys = if keys {
                 lease.keys.iter().cloned().collect()

@@ -28,7 +28,7 @@ use crate::proto::etcdserverpb as pb;
 use crate::runtime::Instant;
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::panics::poisoned;
-use crate::state::Answer;
+use crate::state::{Answer, State};
 
 /// etcd's `HealthInterval`: how long members have to have been connected before their number is changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -80,8 +80,8 @@ pub struct Health {
 
 impl Consensus {
     /// Members sorted by id, with the attributes they have published.
-    pub fn members(&self) -> Vec<pb::Member> {
-        self.read(|state, _| state.members())
+    pub async fn members(&self) -> Vec<pb::Member> {
+        self.read(State::members).await
     }
 
     /// Proposes a change, and waits until raft follows it as far as it does at once.
@@ -163,7 +163,7 @@ impl Consensus {
 
     /// Voters but `without`, and how many of them have started.
     fn started(&self, without: Option<MemberId>) -> (usize, usize) {
-        self.read(|state, _| {
+        self.core().read(|state, _| {
             let voters = state.member_ids(false).filter(|id| Some(*id) != without);
             let started = |id: &MemberId| {
                 let published = state.attributes(*id);
@@ -185,7 +185,7 @@ impl Consensus {
     }
 
     fn check_remove(&self, id: MemberId) -> Result<(), Objection> {
-        if self.read(|state, _| state.is_learner(id)) {
+        if self.core().read(|state, _| state.is_learner(id)) {
             return Ok(());
         }
         let (rest, started) = self.started(Some(id));
@@ -227,7 +227,7 @@ impl Consensus {
 
     /// Voters that have been connected for long enough, this one included.
     fn connected(&self) -> usize {
-        let voters: Vec<MemberId> = self.read(|state, _| state.member_ids(false).collect());
+        let voters: Vec<MemberId> = self.core().read(|state, _| state.member_ids(false).collect());
         let (health, now) = (self.health(), self.env().now());
         let well = |id: &&MemberId| {
             let well_since = || {
@@ -281,7 +281,9 @@ impl Consensus {
 
     /// A member that is not needed any more hears nothing: it has to ask.
     async fn ask_around(&self) {
-        let members: Vec<MemberId> = self.read(|state, _| state.members().iter().map(|m| m.id).collect());
+        let members: Vec<MemberId> = self
+            .core()
+            .read(|state, _| state.members().iter().map(|m| m.id).collect());
         for peer in members.into_iter().filter(|peer| *peer != self.member_id()) {
             let _ = self
                 .ask_peer(peer, PeerRequest::Describe, self.election_timeout())
@@ -291,7 +293,7 @@ impl Consensus {
 
     /// One step of raft's membership towards the decided one; whether another may follow at once.
     async fn step_membership(&self, term: u64) -> bool {
-        let (voters, learners): (BTreeSet<_>, BTreeSet<_>) = self.read(|state, _| {
+        let (voters, learners): (BTreeSet<_>, BTreeSet<_>) = self.core().read(|state, _| {
             (
                 state.member_ids(false).collect(),
                 state.member_ids(true).collect(),
@@ -365,7 +367,7 @@ impl Consensus {
 
     /// What raft notes of a new member.
     fn peer(&self, id: MemberId) -> Peer {
-        self.read(|state, _| {
+        self.core().read(|state, _| {
             let mut urls = state.peer_urls().filter(|(member, _)| *member == id);
             Peer {
                 name: String::new(),

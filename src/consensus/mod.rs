@@ -60,7 +60,6 @@ pub use status::{REMOVED, Status};
 pub use tokens::simple_token;
 pub use types::{Peer, term_in, voters_in};
 
-use crate::base::kv::Read;
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
 use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
@@ -337,21 +336,17 @@ impl Consensus {
         self.0.options.election_timeout
     }
 
-    /// Looks at the local state. The lock is held meanwhile: keep it short.
-    pub fn read<T>(&self, look: impl FnOnce(&State, &dyn Read) -> T) -> T {
-        self.0.core.read(look)
-    }
-
-    /// The same for looks into the engine. Damage is not served and ends this member: see [`Status::fatal`].
-    pub fn read_store<T>(
-        &self,
-        look: impl FnOnce(&State, &dyn Read) -> Result<T, Broken>,
-    ) -> Result<T, Denied> {
-        self.read(look).map_err(|broken| self.met_damage(broken))
+    /// Looks at the local state. Nothing is applied meanwhile: keep it short. A look owns what it uses and hands back what
+    /// it found, so that it can be made on another thread.
+    pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&State) -> T + Send + 'static) -> T {
+        self.0.core.read(|state, _| look(state))
     }
 
     /// A look that may keep the store as it is at this moment, to be read when the state is free again.
-    pub fn look<T>(&self, look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T) -> T {
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
+    ) -> T {
         self.0.core.look(look)
     }
 
@@ -360,7 +355,7 @@ impl Consensus {
         self.0.core.reached()
     }
 
-    /// What was read from a store that was kept: damage is treated as in [`read_store`](Self::read_store).
+    /// What was read from a store that was kept: see [`met_damage`](Self::met_damage).
     pub fn checked<T>(&self, read: Result<T, Broken>) -> Result<T, Denied> {
         read.map_err(|broken| self.met_damage(broken))
     }
@@ -377,13 +372,14 @@ impl Consensus {
     }
 
     /// Bytes of the engine on disk: allocated and in use.
-    pub fn engine_bytes(&self) -> (u64, u64) {
+    pub async fn engine_bytes(&self) -> (u64, u64) {
         self.0.core.engine_bytes()
     }
 
-    /// The store as it is now, as rows of etcd's file. Reads the engine: to be called where blocking is allowed.
-    pub fn export(&self) -> Result<Export<Box<dyn View>>, Broken> {
-        Export::new(self.0.core.view())
+    /// The store as it is now, as rows of etcd's file. Reads the engine, off the tasks that serve others.
+    pub async fn export(&self) -> Result<Export<Box<dyn View>>, Broken> {
+        let view = self.0.core.view();
+        self.env().run_blocking(move || Export::new(view)).await
     }
 
     /// Another member's [`hash_now`](Self::hash_now); `None` if it cannot be asked.

@@ -197,12 +197,12 @@ impl Consensus {
                 None => PeerResponse::Refused("not the leader".into()),
             },
             PeerRequest::HashKv(revision) => PeerResponse::HashKv(PeerHash {
-                revision: self.read(|state, _| state.revision()),
+                revision: self.core().read(|state, _| state.revision()),
                 hash: self.hash_now(revision).await.ok(),
             }),
             PeerRequest::CompactionHash(revision) => PeerResponse::HashKv(PeerHash {
-                revision: self.read(|state, _| state.revision()),
-                hash: self.hash_of_compaction(revision),
+                revision: self.core().read(|state, _| state.revision()),
+                hash: self.hash_of_compaction(revision).await,
             }),
             PeerRequest::Describe => PeerResponse::Describe(self.describe()),
         }

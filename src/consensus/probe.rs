@@ -13,7 +13,7 @@ use crate::transport::{Purpose, encode};
 impl Consensus {
     pub(super) async fn run_probes(self, interval: Duration) {
         loop {
-            let members: Vec<MemberId> = self.read(|state, _| {
+            let members: Vec<MemberId> = self.core().read(|state, _| {
                 let ids = state.members().into_iter().map(|member| member.id);
                 ids.filter(|id| *id != self.member_id()).collect()
             });

@@ -17,6 +17,7 @@ use super::Api;
 use super::auth::Caller;
 use crate::base::Denied;
 use crate::proto::etcdserverpb::{AlarmType, RangeRequest};
+use crate::state::State;
 
 /// One look at one aspect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ impl Api {
     async fn check(&self, check: Check) -> Result<(), String> {
         match check {
             Check::DataCorruption => {
-                let alarms = self.consensus.read(|state, _| state.alarms());
+                let alarms = self.consensus.read(State::alarms).await;
                 let corrupt = alarms.iter().any(|alarm| alarm.alarm() == AlarmType::Corrupt);
                 if corrupt {
                     Err("alarm activated: CORRUPT".into())
@@ -115,7 +116,7 @@ impl Api {
 
     /// `/health`: the reason why not, empty if healthy.
     pub async fn health(&self, excluded_alarms: &[String], serializable: bool) -> Result<(), String> {
-        let alarms = self.consensus.read(|state, _| state.alarms());
+        let alarms = self.consensus.read(State::alarms).await;
         for alarm in alarms {
             let name = match AlarmType::try_from(alarm.alarm) {
                 Ok(AlarmType::Nospace) => "NOSPACE",

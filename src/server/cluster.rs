@@ -79,7 +79,7 @@ impl Cluster for Api {
             }
             Ok(pb::MemberListResponse {
                 header: Some(self.cluster_header()),
-                members: self.consensus.members(),
+                members: self.consensus.members().await,
             })
         })
         .await

@@ -9,6 +9,7 @@ use crate::base::{Denied, Revision};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::Instant;
+use crate::state::State;
 
 /// `--auto-compaction-mode` and `--auto-compaction-retention`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,14 +120,14 @@ impl Plan {
 /// Compacts for as long as the server runs; only while this member leads.
 pub async fn run(api: Arc<Api>, mode: AutoCompaction) {
     let mut plan = Plan::new(mode, api.env.now());
-    let revision = || api.consensus.read(|state, _| state.revision());
+    let revision = || api.consensus.read(State::revision);
     loop {
-        plan.sample(revision());
+        plan.sample(revision().await);
         api.env.sleep(plan.pause()).await;
         if !api.leads() {
             continue;
         }
-        let Some(due) = plan.due(revision(), api.env.now()) else {
+        let Some(due) = plan.due(revision().await, api.env.now()) else {
             continue;
         };
         tracing::info!(revision = due, ?mode, "starting auto compaction");

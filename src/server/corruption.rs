@@ -13,6 +13,7 @@ use crate::consensus::{Consensus, PeerHash};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
 use crate::runtime::buggify::{Site, buggify};
+use crate::state::State;
 
 /// Which checks are made, and how often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,7 +31,7 @@ async fn peers<A>(consensus: &Consensus, ask: impl Fn(MemberId) -> A) -> Vec<(Me
 where
     A: Future<Output = Option<PeerHash>>,
 {
-    let ids = consensus.members().into_iter().map(|member| member.id);
+    let ids = consensus.members().await.into_iter().map(|member| member.id);
     let others = ids.filter(|id| *id != consensus.member_id());
     let asked = others.map(|id| {
         let answer = ask(id);
@@ -94,11 +95,11 @@ pub async fn run_after_compactions(api: Arc<Api>, interval: Duration) {
     let mut checked = -1;
     loop {
         api.env.sleep(interval).await;
-        let compacted = api.consensus.read(|state, _| state.compact_revision());
+        let compacted = api.consensus.read(State::compact_revision).await;
         if compacted <= checked || !api.leads() {
             continue;
         }
-        let Some(hash) = api.consensus.hash_of_compaction(compacted) else {
+        let Some(hash) = api.consensus.hash_of_compaction(compacted).await else {
             continue;
         };
         let ask = |peer| api.consensus.peer_compaction_hash(peer, compacted);
@@ -123,7 +124,7 @@ impl Api {
         let answers = peers(&self.consensus, ask).await;
         self.consensus.read_barrier().await.ok()?;
         let after = self.consensus.hash_now(before.hash_revision).await.ok()?;
-        let now = self.consensus.read(|state, _| state.revision());
+        let now = self.consensus.read(State::revision).await;
         if after.compact_revision == before.compact_revision && after.hash != before.hash {
             self.raise_corrupt(self.consensus.member_id()).await;
         }

@@ -12,6 +12,7 @@ use super::checks::Check;
 use super::front::Role;
 use super::path::{self, Resolved};
 use super::{Api, VERSION, gateway};
+use crate::state::State;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The exposition format of Prometheus.
@@ -150,10 +151,10 @@ where
             verdict(api, path, checks, &query).await
         }
         "/metrics" => {
-            let text = api.metrics.render(&api.sample(), VERSION);
+            let text = api.metrics.render(&api.sample().await, VERSION);
             respond(StatusCode::OK, METRICS_TEXT, text)
         }
-        "/version" if role == Role::Clients && get => version(api),
+        "/version" if role == Role::Clients && get => version(api).await,
         "/debug/vars" if role == Role::Clients && get => debug_vars(api),
         "/health" | "/livez" | "/readyz" => not_allowed(),
         "/version" | "/debug/vars" if role == Role::Clients => not_allowed(),
@@ -244,10 +245,9 @@ async fn verdict(api: &Api, path: &str, checks: &[Check], query: &Query) -> Resp
     nosniff(respond(status, TEXT, text))
 }
 
-fn version(api: &Api) -> Response<Body> {
-    let cluster = api
-        .consensus
-        .read(|state, _| state.cluster_version().map(str::to_owned));
+async fn version(api: &Api) -> Response<Body> {
+    let look = |state: &State| state.cluster_version().map(str::to_owned);
+    let cluster = api.consensus.read(look).await;
     // What is stored follows the cluster, as in etcd.
     let storage = cluster.clone().unwrap_or_else(|| "unknown".into());
     let cluster = cluster.unwrap_or_else(|| "not_decided".into());

@@ -13,10 +13,11 @@ use super::streams::Guarded;
 use super::{Api, mismatch};
 use crate::base::Denied;
 use crate::base::figures::RequestKind;
+use crate::proto::command::Header;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, kv_server::Kv};
 use crate::runtime::{BoxFuture, Instant};
-use crate::state::{Answer, Tally, check, space};
+use crate::state::{Answer, State, Tally, check, space};
 
 pub(super) type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -111,7 +112,7 @@ impl Api {
         self.figures().requests.range.observe(response.is_ok(), took);
         Tally::RANGE.count(&self.figures().store);
         let mut response = response?;
-        self.confirm(&permit)?;
+        self.confirm(&permit).await?;
         self.complete(&mut response.header);
         Ok(response)
     }
@@ -121,10 +122,9 @@ impl Api {
         request: &pb::RangeRequest,
         who: &Caller,
     ) -> Result<Permit, Denied> {
-        self.permit(who, |state, who| {
-            state.auth().permit_read(who, &request.key, &request.range_end)
-        })
-        .await
+        let (key, range_end) = (request.key.clone(), request.range_end.clone());
+        let permit = move |state: &State, who: &Header| state.auth().permit_read(who, &key, &range_end);
+        self.permit(who, permit).await
     }
 
     async fn put(&self, request: pb::PutRequest, who: Caller) -> Result<pb::PutResponse, Denied> {
@@ -165,7 +165,7 @@ impl Api {
             check::txn(&request, self.options.max_txn_ops)?;
             let mut response = if check::is_read_only(&request) {
                 let begun = self.env.now();
-                let answer = self.read_txn(&request, &who).await;
+                let answer = self.read_txn(request, &who).await;
                 self.read(RequestKind::ReadonlyTxn, begun, answer.is_ok());
                 answer?
             } else {
@@ -180,16 +180,17 @@ impl Api {
         })
     }
 
-    async fn read_txn(&self, request: &pb::TxnRequest, who: &Caller) -> Result<pb::TxnResponse, Denied> {
-        if !check::is_serializable(request) {
+    async fn read_txn(&self, request: pb::TxnRequest, who: &Caller) -> Result<pb::TxnResponse, Denied> {
+        let request = Arc::new(request);
+        if !check::is_serializable(&request) {
             self.consensus.read_barrier().await?;
         }
-        let permit = self
-            .permit(who, |state, who| state.permit_txn(who, request))
-            .await?;
-        let response = range::local_txn(self, request, who).await?;
-        Tally::of_txn(request, &response).count(&self.figures().store);
-        self.confirm(&permit)?;
+        let asked = request.clone();
+        let permit = move |state: &State, who: &Header| state.permit_txn(who, &asked);
+        let permit = self.permit(who, permit).await?;
+        let response = range::local_txn(self, &request, who).await?;
+        Tally::of_txn(&request, &response).count(&self.figures().store);
+        self.confirm(&permit).await?;
         Ok(response)
     }
 

@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::auth::Caller;
+use super::auth::access::require_current;
 use super::kv::Shared;
 use super::rpc::Rpc;
 use super::status::status;
@@ -14,9 +15,9 @@ use super::streams::{Guarded, Requests};
 use super::{Api, mismatch};
 use crate::base::{Denied, LeaseId, limits};
 use crate::consensus::Renewal;
-use crate::proto::command::command::Request as Command;
+use crate::proto::command::{Header, command::Request as Command};
 use crate::proto::etcdserverpb::{self as pb, lease_server::Lease};
-use crate::state::{Answer, space};
+use crate::state::{Answer, State, space};
 
 type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
 
@@ -72,14 +73,14 @@ impl Lease for Api {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.unary(Rpc::LeaseLeases, false, request, |_, who| async move {
-            let permit = self.permit(&who, |state, who| state.permit_leases(who)).await?;
+            let permit = self.permit(&who, State::permit_leases).await?;
             let leases = self
                 .consensus
                 .leases()
                 .into_iter()
                 .map(|id| pb::LeaseStatus { id })
                 .collect();
-            self.confirm(&permit)?;
+            self.confirm(&permit).await?;
             Ok(pb::LeaseLeasesResponse {
                 header: Some(self.header_now()),
                 leases,
@@ -135,18 +136,18 @@ impl Api {
         who: Caller,
     ) -> Result<pb::LeaseTimeToLiveResponse, Denied> {
         let id = request.id;
+        let permit = move |state: &State, who: &Header| state.permit_lease_reads(who, id);
         let permit = match request.keys {
-            true => Some(
-                self.permit(&who, |state, who| state.permit_lease_reads(who, id))
-                    .await?,
-            ),
+            true => Some(self.permit(&who, permit).await?),
             false => None,
         };
         let found = self
             .consensus
             .lease_time_to_live(request.id, request.keys)
             .await?;
-        permit.as_ref().map_or(Ok(()), |permit| self.confirm(permit))?;
+        if let Some(permit) = &permit {
+            self.confirm(permit).await?;
+        }
         let mut response = pb::LeaseTimeToLiveResponse {
             id: request.id,
             ttl: -1,
@@ -170,21 +171,9 @@ impl Api {
         let mut last = None;
         let known = |id: Result<LeaseId, Status>| id.map_err(|error| last = Some(error)).ok();
         let mut ids: Vec<LeaseId> = asked.into_iter().filter_map(known).collect();
-        let mut permitted = 0;
-        let permit = self.permit(who, |state, who| {
-            ids.iter().try_for_each(|&id| {
-                state.permit_lease_renewal(who, id)?;
-                permitted += 1;
-                Ok(())
-            })
-        });
-        let refused = match permit.await {
-            Ok(permit) => self.confirm(&permit).map_err(|denied| (0, denied)),
-            Err(denied) => Err((permitted, denied)),
-        };
-        if let Err((permitted, denied)) = refused {
-            ids.truncate(permitted);
-            last = Some(status(denied));
+        if let Err(refused) = self.permit_renewals(&ids, who).await {
+            ids.truncate(refused.permitted);
+            last = Some(status(refused.denied));
         }
         // Before the renewal: a client must not take this revision for one that saw the lease alive.
         let header = Some(self.header_now());
@@ -202,6 +191,19 @@ impl Api {
         }
     }
 
+    async fn permit_renewals(&self, ids: &[LeaseId], who: &Caller) -> Result<(), Refused> {
+        let ids = ids.to_vec();
+        let permit = move |state: &State, who: &Header| {
+            for (permitted, &id) in ids.iter().enumerate() {
+                let permit = state.permit_lease_renewal(who, id);
+                permit.map_err(|denied| Refused { permitted, denied })?;
+            }
+            // For leases without keys nobody has looked yet at how old a token is.
+            Ok(require_current(state, who.auth_revision)?)
+        };
+        self.permit(who, permit).await.map(drop)
+    }
+
     /// The answer to a renewal, when it can be given.
     async fn keep_alive(&self, renewed: Renewed) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let Renewed { header, id, renewal } = renewed;
@@ -211,6 +213,18 @@ impl Api {
             Renewal::Ending => self.consensus.lease_ended(id).await.map_err(status)?,
         };
         Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
+    }
+}
+
+/// Why renewals are refused, but for the first of them.
+struct Refused {
+    permitted: usize,
+    denied: Denied,
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Self {
+        Refused { permitted: 0, denied }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Api, VERSION, mismatch, quota, snapshot};
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, alarm_request::AlarmAction, maintenance_server::Maintenance};
-use crate::state::Answer;
+use crate::state::{Answer, State};
 
 #[async_trait]
 impl Maintenance for Api {
@@ -37,7 +37,7 @@ impl Maintenance for Api {
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
         self.unary(Rpc::Status, true, request, |_, _| async {
-            Ok(self.member_status())
+            Ok(self.member_status().await)
         })
         .await
     }
@@ -106,16 +106,17 @@ impl Maintenance for Api {
 }
 
 impl Api {
-    fn member_status(&self) -> pb::StatusResponse {
+    async fn member_status(&self) -> pb::StatusResponse {
         let status = self.consensus.status();
-        let (alarms, (all, in_use), storage, downgrade) = self.consensus.read(|state, _| {
+        let look = |state: &State| {
             (
                 state.alarms(),
                 state.logical_bytes(),
                 state.cluster_version().map(str::to_owned),
                 state.downgrade_target().map(str::to_owned),
             )
-        });
+        };
+        let (alarms, (all, in_use), storage, downgrade) = self.consensus.read(look).await;
         let mut errors = Vec::new();
         if status.leader.is_none() {
             errors.push(Denied::NO_LEADER.text.to_owned());
@@ -152,11 +153,9 @@ impl Api {
     /// The same on members at the same index, whatever lies where in their files. All of it is read from a view, off the tasks
     /// that serve others: nobody waits.
     async fn hash_all(&self) -> Result<pb::HashResponse, Denied> {
-        let (consensus, begun) = (self.consensus.clone(), self.env.now());
-        let hash = self
-            .env
-            .run_blocking(move || consensus.export()?.hash(true))
-            .await;
+        let begun = self.env.now();
+        let export = self.consensus.export().await;
+        let hash = self.env.run_blocking(move || export?.hash(true)).await;
         self.figures().store.hash.observe(self.env.now() - begun);
         Ok(pb::HashResponse {
             hash: self.consensus.checked(hash)?,

@@ -133,7 +133,7 @@ pub struct Server {
 impl Server {
     /// Serves metrics and health checks at once, and clients from the moment the member is ready; until then
     /// their connections wait in the kernel, and those beyond `clients_max` at any time.
-    pub fn start(
+    pub async fn start(
         env: Env,
         config: &Config,
         consensus: Consensus,
@@ -142,8 +142,10 @@ impl Server {
         ports: Vec<Port>,
         clients_max: usize,
     ) -> Server {
-        // Under the state's lock nothing is applied meanwhile: the hub misses no revision.
-        consensus.read(|state, _| hub.attach(state.revision()));
+        // Nothing is applied during a look: the hub misses no revision.
+        let attached = hub.clone();
+        let attach = move |state: &State| attached.attach(state.revision());
+        consensus.read(attach).await;
         let (spans, sending) = config
             .tracing
             .clone()
@@ -337,8 +339,8 @@ async fn become_ready(api: Arc<Api>, ready: signal::Sender<bool>) {
     while api.consensus.status().fatal.is_none() {
         let current = api.consensus.read_barrier().await.is_ok();
         let is_known =
-            |state: &State| state.attributes(member).is_some() && state.cluster_version().is_some();
-        if current && api.consensus.read(|state, _| is_known(state)) {
+            move |state: &State| state.attributes(member).is_some() && state.cluster_version().is_some();
+        if current && api.consensus.read(is_known).await {
             ready.send(true);
             return;
         }
@@ -422,7 +424,7 @@ impl Api {
     }
 
     /// What `/metrics` shows of raft and the store.
-    fn sample(&self) -> Sample {
+    async fn sample(&self) -> Sample {
         let status = self.consensus.status();
         let mut sample = Sample {
             has_leader: status.leader.is_some(),
@@ -436,7 +438,7 @@ impl Api {
             ..Sample::default()
         };
         (sample.slow_watchers, sample.pending_events) = self.hub.backlog();
-        self.consensus.read(|state, _| {
+        let look = move |state: &State| {
             sample.keys = i64::try_from(state.count_keys()).unwrap_or(i64::MAX);
             let (all, in_use) = state.logical_bytes();
             sample.db_bytes = i64::try_from(all).unwrap_or(i64::MAX);
@@ -449,7 +451,8 @@ impl Api {
             sample.alarms = state.alarms().iter().map(alarm).collect();
             sample.members = state.members().iter().map(|member| member.id).collect();
             sample.removed_members = state.removed_members().collect();
-        });
-        sample
+            sample
+        };
+        self.consensus.read(look).await
     }
 }

@@ -15,6 +15,7 @@ use super::auth::Caller;
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use crate::state::State;
 
 /// etcd's quota when none is given.
 const DEFAULT_BYTES: i64 = 2 << 30;
@@ -63,7 +64,7 @@ impl Api {
         if cost == 0 || self.allowance.take(cost) {
             return Ok(());
         }
-        let (used, _) = self.consensus.read(|state, _| state.logical_bytes());
+        let (used, _) = self.consensus.read(State::logical_bytes).await;
         if used + cost < quota {
             self.allowance.refill(quota - used - cost);
             return Ok(());
@@ -102,13 +103,13 @@ pub async fn watch(api: Arc<Api>) {
     let raised = api.raised();
     let look = || {
         api.consensus
-            .read(|state, _| (state.logical_bytes().0, state.alarms().contains(&raised)))
+            .read(move |state| (state.logical_bytes().0, state.alarms().contains(&raised)))
     };
     let mut refusals = api.consensus.quota_refusals();
-    let (mut seen, _) = look();
+    let (mut seen, _) = look().await;
     loop {
         let refused = api.env.timeout(LOOK_EVERY, refusals.changed()).await.is_ok();
-        let (used, is_raised) = look();
+        let (used, is_raised) = look().await;
         if (refused || (used > quota && used > seen)) && !is_raised {
             api.raise_no_space(used, quota).await;
         }

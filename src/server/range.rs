@@ -10,6 +10,7 @@
 //! change does not show. A compaction that passes the position in the middle cannot hurt a client that asked for "now": the
 //! read starts again and, if that happens too often, is made on a copy of the state, of which there is one at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
@@ -23,7 +24,7 @@ use super::kv::Shared;
 use super::status::status;
 use super::unread::Answer;
 use crate::base::kv::Read;
-use crate::base::{Broken, Denied, RevisionAt, limits};
+use crate::base::{Broken, Denied, Revision, limits};
 use crate::proto::etcdserverpb::{
     Compare, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse, request_op::Request,
 };
@@ -31,7 +32,8 @@ use crate::proto::mvccpb::KeyValue;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::let_others_run;
 use crate::state::{
-    Bounds, Filled, Outcome, Overtaken, Part, RangeCursor, SharedStore, State, answer_ranges, taken_ranges,
+    Bounds, CompareCursor, Filled, Outcome, Overtaken, Part, RangeCursor, SharedStore, State, answer_ranges,
+    taken_ranges,
 };
 
 /// How often a read starts again behind a compaction before it is made on a copy of the state.
@@ -56,7 +58,7 @@ pub async fn local(api: &Api, request: RangeRequest, who: &Caller) -> Result<Ran
 }
 
 /// The local state's answer to a transaction of ranges alone.
-pub async fn local_txn(api: &Api, request: &TxnRequest, who: &Caller) -> Result<TxnResponse, Denied> {
+pub async fn local_txn(api: &Api, request: &Arc<TxnRequest>, who: &Caller) -> Result<TxnResponse, Denied> {
     for _ in 0..restarts_max() {
         match Reading::new(api, who).txn(request).await {
             Err(Failed::Overtaken) => {}
@@ -127,7 +129,10 @@ async fn from_copy<T: Send + 'static>(
 ) -> Result<T, Denied> {
     let turn = api.copying.acquire().await;
     let _turn = turn.expect("nobody closes it");
-    let view = view.unwrap_or_else(|| api.consensus.look(|_, view| view()));
+    let view = match view {
+        Some(view) => view,
+        None => api.consensus.look(|_, view| view()).await,
+    };
     let copied = api.env.run_blocking(move || {
         let state = State::open_with_cache(&*view, 0)?;
         read(&state, &*view)
@@ -200,31 +205,40 @@ impl<'a> Reading<'a> {
     }
 
     /// The first look.
-    fn open(
+    async fn open(
         &mut self,
-        open: impl FnOnce(&State) -> Result<RangeCursor, Denied>,
+        open: impl FnOnce(&State) -> Result<RangeCursor, Denied> + Send + 'static,
     ) -> Result<RangeCursor, Failed> {
-        self.open_within(self.bounds(), open)
+        self.open_within(self.bounds(), open).await
     }
 
-    fn open_within(
+    async fn open_within(
         &mut self,
         bounds: Bounds,
-        open: impl FnOnce(&State) -> Result<RangeCursor, Denied>,
+        open: impl FnOnce(&State) -> Result<RangeCursor, Denied> + Send + 'static,
     ) -> Result<RangeCursor, Failed> {
-        let view = &mut self.view;
-        self.api.consensus.look(|state, store| {
+        let wants_view = self.view.is_none();
+        let looked = self.api.consensus.look(move |state, store| {
             let mut cursor = open(state)?;
-            look(state, &mut cursor, bounds, view, store)?;
-            Ok(cursor)
-        })
+            let view = look(state, &mut cursor, bounds, wants_view.then_some(store))?;
+            Ok::<_, Failed>((cursor, view))
+        });
+        let (cursor, view) = looked.await?;
+        self.view = self.view.take().or(view);
+        Ok(cursor)
     }
 
-    fn look(&mut self, cursor: &mut RangeCursor, bounds: Bounds) -> Result<(), Failed> {
-        let view = &mut self.view;
-        self.api
-            .consensus
-            .look(|state, store| look(state, cursor, bounds, view, store))
+    async fn look(&mut self, cursor: &mut RangeCursor, bounds: Bounds) -> Result<(), Failed> {
+        let wants_view = self.view.is_none();
+        let mut moved = std::mem::take(cursor);
+        let looked = self.api.consensus.look(move |state, store| {
+            let looked = look(state, &mut moved, bounds, wants_view.then_some(store));
+            (moved, looked)
+        });
+        let (moved, looked) = looked.await;
+        *cursor = moved;
+        self.view = self.view.take().or(looked?);
+        Ok(())
     }
 
     fn store(&self) -> Option<&dyn Read> {
@@ -233,7 +247,8 @@ impl<'a> Reading<'a> {
 
     async fn range(&mut self, request: &RangeRequest) -> Result<RangeResponse, Failed> {
         self.answer.room().await;
-        let mut cursor = self.open(|state| state.open_range(request))?;
+        let request = request.clone();
+        let mut cursor = self.open(move |state| state.open_range(&request)).await?;
         let kvs = self.read(&mut cursor).await?;
         Ok(cursor.answer(kvs))
     }
@@ -256,13 +271,13 @@ impl<'a> Reading<'a> {
                 break;
             }
             self.pause().await;
-            self.look(cursor, self.bounds())?;
+            self.look(cursor, self.bounds()).await?;
         }
         if cursor.is_in_key_order() {
             return Ok(());
         }
         if cursor.kept() > limits::RANGE_SORTED_AT_ONCE_MAX {
-            let mut sorting = cursor.clone();
+            let mut sorting = std::mem::take(cursor);
             *cursor = self
                 .api
                 .env
@@ -344,7 +359,7 @@ impl<'a> Reading<'a> {
             ..request.clone()
         };
         let mut left = limits::TXN_ANSWER_BYTES_MAX;
-        let mut cursor = self.open(|state| state.open_range(&unsorted))?;
+        let mut cursor = self.open(move |state| state.open_range(&unsorted)).await?;
         loop {
             left = left.checked_sub(cursor.kept_bytes()).ok_or(self.too_large)?;
             cursor.take_picked();
@@ -352,55 +367,63 @@ impl<'a> Reading<'a> {
                 return Ok(());
             }
             self.pause().await;
-            self.look(&mut cursor, self.bounds())?;
+            self.look(&mut cursor, self.bounds()).await?;
         }
     }
 
-    /// A transaction of ranges alone.
-    async fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Failed> {
-        let (now, before) = self.api.consensus.read(|state, _| state.moment());
+    /// A transaction of ranges alone. It stands where the first look finds the state.
+    async fn txn(&mut self, request: &Arc<TxnRequest>) -> Result<TxnResponse, Failed> {
+        let mut now = None;
         let mut succeeded = true;
         for compare in &request.compare {
-            succeeded = succeeded && self.compare(compare, before).await?;
+            succeeded = succeeded && self.compare(compare, &mut now).await?;
         }
-        self.api
-            .consensus
-            .read(|state, _| state.check_ranges(request, succeeded))?;
         let mut ranges = Vec::new();
         for range in taken_ranges(request, succeeded) {
             self.answer.room().await;
-            let mut cursor = self.open(|state| state.open_range_at(range, now, before))?;
+            let (at, range) = (now, range.clone());
+            // All of them are judged before the first is read.
+            let judged = ranges.is_empty().then(|| request.clone());
+            let open = move |state: &State| {
+                judged.map_or(Ok(()), |request| state.check_ranges(&request, succeeded))?;
+                state.open_range_as_of(&range, at.unwrap_or(state.revision()))
+            };
+            let mut cursor = self.open(open).await?;
+            now = Some(cursor.now());
             let kvs = self.read(&mut cursor).await?;
             ranges.push(cursor.answer(kvs));
         }
+        let now = match now {
+            Some(now) => now,
+            None => self.api.consensus.read(State::revision).await,
+        };
         Ok(answer_ranges(now, succeeded, ranges))
     }
 
-    /// Whether a compare holds at a position.
-    async fn compare(&mut self, compare: &Compare, before: RevisionAt) -> Result<bool, Failed> {
-        let mut reader = self
-            .api
-            .consensus
-            .read(|state, _| state.open_compare(compare, before));
+    /// Whether a compare holds at a revision, or else at the current one, which it finds.
+    async fn compare(&mut self, compare: &Compare, now: &mut Option<Revision>) -> Result<bool, Failed> {
+        let (at, asked) = (*now, compare.clone());
+        let open = move |state: &State| Ok(state.open_compare(&asked, at.unwrap_or(state.revision())));
+        let mut reader = CompareCursor::new(compare, self.open(open).await?);
+        *now = Some(reader.cursor.now());
         loop {
-            self.look(&mut reader.cursor, self.bounds())?;
             let judged = reader.judge(self.store());
             if let Some(holds) = self.api.consensus.checked(judged)? {
                 return Ok(holds);
             }
             self.pause().await;
+            self.look(&mut reader.cursor, self.bounds()).await?;
         }
     }
 }
 
-/// One look: reads on, and keeps the store if there is more to read, from the index or from itself.
+/// One look: reads on, and keeps the store, if it is offered and there is more to read, from the index or from itself.
 fn look(
     state: &State,
     cursor: &mut RangeCursor,
     bounds: Bounds,
-    view: &mut Option<SharedStore>,
-    store: &dyn Fn() -> SharedStore,
-) -> Result<(), Failed> {
+    store: Option<&dyn Fn() -> SharedStore>,
+) -> Result<Option<SharedStore>, Failed> {
     state.read_on(cursor, bounds).map_err(|Overtaken| {
         // A client's own revision may be compacted at any moment, and it is told so.
         match cursor.is_of_the_past() {
@@ -408,10 +431,8 @@ fn look(
             false => Failed::Overtaken,
         }
     })?;
-    if view.is_none() && (!cursor.is_read() || cursor.needs_store()) {
-        *view = Some(store());
-    }
-    Ok(())
+    let store = store.filter(|_| !cursor.is_read() || cursor.needs_store());
+    Ok(store.map(|store| store()))
 }
 
 /// The messages of a range stream.
@@ -463,9 +484,9 @@ impl Chunks {
             if self.request.range_end.is_empty() || self.request.count_only {
                 self.done = true;
                 let mut response = local(&api, self.request.clone(), &self.who).await?;
-                self.permit
-                    .as_ref()
-                    .map_or(Ok(()), |permit| api.confirm(permit))?;
+                if let Some(permit) = &self.permit {
+                    api.confirm(permit).await?;
+                }
                 api.complete(&mut response.header);
                 return Ok(response);
             }
@@ -475,7 +496,7 @@ impl Chunks {
             Failed::Overtaken => Denied::COMPACTED,
         })?;
         if let Some(permit) = &self.permit {
-            api.confirm(permit)?;
+            api.confirm(permit).await?;
         }
         let bytes = response.encoded_len();
         if bytes < bytes_max / 2 {
@@ -502,7 +523,7 @@ impl Chunks {
             Some((mut cursor, view)) => {
                 reading.view = view;
                 let bounds = within(cursor.limit_left());
-                reading.look(&mut cursor, bounds)?;
+                reading.look(&mut cursor, bounds).await?;
                 cursor
             }
             None => {
@@ -510,7 +531,9 @@ impl Chunks {
                     .ok()
                     .filter(|&limit| limit > 0);
                 let bounds = within(left.unwrap_or(usize::MAX - 1));
-                reading.open_within(bounds, |state| state.open_range(&self.request))?
+                let request = self.request.clone();
+                let open = move |state: &State| state.open_range(&request);
+                reading.open_within(bounds, open).await?
             }
         };
         let mut kvs = Vec::new();
@@ -522,7 +545,7 @@ impl Chunks {
             // Dead keys, or keys beyond the limit that are counted.
             reading.pause().await;
             let bounds = within(cursor.limit_left());
-            reading.look(&mut cursor, bounds)?;
+            reading.look(&mut cursor, bounds).await?;
         }
         if cursor.is_read() {
             self.done = true;

@@ -59,8 +59,8 @@ impl Sending {
         }
         if !self.started {
             (self.started, self.begun) = (true, self.api.env.now());
-            let consensus = self.api.consensus.clone();
-            let file = read(self.api.clone(), move || SnapshotFile::new(consensus.export()?)).await?;
+            let export = self.api.consensus.export().await;
+            let file = read(self.api.clone(), move || SnapshotFile::new(export?)).await?;
             self.remaining = file.file_bytes();
             tracing::info!(
                 size = self.remaining,

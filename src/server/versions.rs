@@ -13,7 +13,7 @@ use crate::consensus::Consensus;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{DowngradeRequest, DowngradeResponse, downgrade_request::DowngradeAction};
 use crate::proto::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
-use crate::state::Answer;
+use crate::state::{Answer, State};
 
 /// A cluster of which not all is known yet.
 const LOWEST: Version = Version::new(3, 0, 0);
@@ -57,10 +57,16 @@ fn decide(current: Option<&Version>, lowest: Option<Version>, target: Option<&Ve
     }
 }
 
+/// The cluster's version, and where a downgrade leads that is under way.
+fn decided(state: &State) -> (Option<Version>, Option<Version>) {
+    let version = state.cluster_version().and_then(parse);
+    (version, state.downgrade_target().and_then(parse))
+}
+
 /// # Errors
 /// The cluster has outgrown this release.
-pub fn check_own(consensus: &Consensus) -> Result<(), String> {
-    let cluster = consensus.read(|state, _| state.cluster_version().and_then(parse));
+pub async fn check_own(consensus: &Consensus) -> Result<(), String> {
+    let (cluster, _) = consensus.read(decided).await;
     match cluster {
         Some(cluster) if own() < minor_of(&cluster) => Err(format!(
             "invalid downgrade; server version is lower than determined cluster version: this is {}, the cluster's \
@@ -78,7 +84,8 @@ pub async fn run(api: Arc<Api>) {
         if api.leads() {
             api.settle_version().await;
         }
-        let known = api.consensus.read(|state, _| state.cluster_version().is_some());
+        let is_known = |state: &State| state.cluster_version().is_some();
+        let known = api.consensus.read(is_known).await;
         let pause = if known { LOOK_INTERVAL } else { SETTLE_RETRY };
         if let Ok(Err(_)) = api.env.timeout(pause, leadership.changed()).await {
             return;
@@ -90,7 +97,8 @@ pub async fn run(api: Arc<Api>) {
 pub async fn run_downgrades(api: Arc<Api>, interval: Duration) {
     loop {
         api.env.sleep(interval).await;
-        let Some(target) = api.downgrade_target().filter(|_| api.leads()) else {
+        let (_, target) = api.consensus.read(decided).await;
+        let Some(target) = target.filter(|_| api.leads()) else {
             continue;
         };
         let versions = api.versions().await;
@@ -110,16 +118,6 @@ impl Api {
         self.consensus.status().leader == Some(self.consensus.member_id())
     }
 
-    fn cluster_version(&self) -> Option<Version> {
-        self.consensus
-            .read(|state, _| state.cluster_version().and_then(parse))
-    }
-
-    fn downgrade_target(&self) -> Option<Version> {
-        self.consensus
-            .read(|state, _| state.downgrade_target().and_then(parse))
-    }
-
     /// What each member brings; `None`: it does not say.
     async fn versions(&self) -> Vec<Option<Version>> {
         let own_id = self.consensus.member_id();
@@ -130,7 +128,7 @@ impl Api {
             let version = self.consensus.peer_version(id).await?;
             Some(minor_of(&parse(&version)?))
         };
-        let ids = self.consensus.members().into_iter().map(|member| member.id);
+        let ids = self.consensus.members().await.into_iter().map(|member| member.id);
         futures_util::future::join_all(ids.map(ask)).await
     }
 
@@ -141,7 +139,7 @@ impl Api {
             return;
         }
         let lowest = versions.into_iter().min().flatten();
-        let (current, target) = (self.cluster_version(), self.downgrade_target());
+        let (current, target) = self.consensus.read(decided).await;
         let Some(version) = decide(current.as_ref(), lowest, target.as_ref()) else {
             return;
         };
@@ -174,16 +172,16 @@ impl Api {
             }
             DowngradeAction::Cancel => {
                 self.consensus.read_barrier().await?;
-                match self.downgrade_target() {
+                match self.consensus.read(decided).await.1 {
                     Some(_) => self.set_downgrade(who, None).await?,
                     None => tracing::warn!("failed to cancel downgrade: {}", Denied::NO_INFLIGHT_DOWNGRADE),
                 }
             }
         }
+        let (version, _) = self.consensus.read(decided).await;
         Ok(DowngradeResponse {
             header: Some(self.header_now()),
-            version: self
-                .cluster_version()
+            version: version
                 .map(|version| format!("{}.{}", version.major, version.minor))
                 .unwrap_or_default(),
         })
@@ -193,13 +191,12 @@ impl Api {
         let target = parse(target).ok_or(Denied::WRONG_DOWNGRADE_VERSION_FORMAT)?;
         let target = minor_of(&target);
         self.consensus.read_barrier().await?;
-        let current = self
-            .cluster_version()
-            .ok_or(Denied::CLUSTER_VERSION_UNAVAILABLE)?;
+        let (current, under_way) = self.consensus.read(decided).await;
+        let current = current.ok_or(Denied::CLUSTER_VERSION_UNAVAILABLE)?;
         if downgraded(&current).as_ref() != Some(&target) {
             return Err(Denied::INVALID_DOWNGRADE_TARGET);
         }
-        match self.downgrade_target() {
+        match under_way {
             Some(_) => Err(Denied::DOWNGRADE_IN_PROCESS),
             None => Ok(target),
         }

@@ -116,22 +116,28 @@ pub struct HashPlanner {
 }
 
 impl HashPlanner {
-    /// The plan, when all keys have been looked at.
-    pub fn finish(self) -> Result<HashPlan, HashPlanner> {
-        if self.next.is_some() {
-            return Err(self);
-        }
+    /// Whether all keys have been looked at.
+    pub fn is_complete(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// The plan. Sorts what it may leave out, which can be as much as there are keys.
+    ///
+    /// # Panics
+    /// Not all keys have been looked at.
+    pub fn finish(self) -> HashPlan {
+        assert!(self.is_complete(), "a hash would miss keys");
         let mut kept = if self.is_any_living {
             self.kept
         } else {
             self.kept_before
         };
         kept.sort_unstable();
-        Ok(HashPlan {
+        HashPlan {
             revision: self.revision,
             compact_revision: self.compact_revision,
             kept: Kept::These(kept),
-        })
+        }
     }
 }
 
@@ -192,7 +198,6 @@ impl State {
         };
         let planned = self.plan_on(&mut planner, usize::MAX);
         planned.expect("nothing is compacted within a look");
-        let plan = planner.finish().ok().expect("all was looked at");
-        plan.run(store).map(Ok)
+        planner.finish().run(store).map(Ok)
     }
 }

@@ -156,8 +156,8 @@ fn read_record(at: RevisionAt, store: Option<&dyn Read>) -> Result<Bytes, Broken
     found.ok_or_else(|| Broken::new(format!("record {}_{} is missing", at.main, at.sub)))
 }
 
-/// A range that is being read. See the module.
-#[derive(Clone, Debug)]
+/// A range that is being read. See the module. The default is one that is read to its end.
+#[derive(Clone, Default, Debug)]
 pub struct RangeCursor {
     request: RangeRequest,
     /// Every change before this one shows, and no other.
@@ -180,6 +180,11 @@ pub struct RangeCursor {
 }
 
 impl RangeCursor {
+    /// The revision that counted as the current one when it was opened.
+    pub fn now(&self) -> Revision {
+        self.now
+    }
+
     /// Whether the whole range has been looked at.
     pub fn is_read(&self) -> bool {
         self.next.is_none()
@@ -364,18 +369,18 @@ impl State {
         Ok(Some((cursor, kvs)))
     }
 
-    /// The current revision, and the position behind it.
-    pub fn moment(&self) -> (Revision, RevisionAt) {
-        (self.revision, behind(self.revision))
-    }
-
     /// A cursor for a range that a client asks for now.
     pub fn open_range(&self, request: &RangeRequest) -> Result<RangeCursor, Denied> {
-        self.open_range_at(request, self.revision, behind(self.revision))
+        self.open_range_as_of(request, self.revision)
     }
 
-    /// [`open_range`](Self::open_range), where `now` counts as the current revision, and everything before `before` is done.
-    pub fn open_range_at(
+    /// [`open_range`](Self::open_range), where `now` counts as the current revision.
+    pub fn open_range_as_of(&self, request: &RangeRequest, now: Revision) -> Result<RangeCursor, Denied> {
+        self.open_range_at(request, now, behind(now))
+    }
+
+    /// The same within a command, where everything before `before` is done.
+    pub(super) fn open_range_at(
         &self,
         request: &RangeRequest,
         now: Revision,

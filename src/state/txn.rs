@@ -11,7 +11,7 @@ use super::range::{Picked, RangeCursor, header};
 use super::unread::Asked;
 use super::{Changes, Pending, State};
 use crate::base::kv::Read;
-use crate::base::{Broken, Denied, Revision, RevisionAt};
+use crate::base::{Broken, Denied, Revision};
 use crate::proto::etcdserverpb::{
     Compare, DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseOp,
     TxnRequest, TxnResponse, compare::CompareResult, compare::CompareTarget, compare::TargetUnion,
@@ -31,7 +31,16 @@ pub struct CompareCursor<'a> {
     found: bool,
 }
 
-impl CompareCursor<'_> {
+impl<'a> CompareCursor<'a> {
+    /// `cursor`: see [`State::open_compare`].
+    pub fn new(compare: &'a Compare, cursor: RangeCursor) -> Self {
+        CompareCursor {
+            compare,
+            cursor,
+            found: false,
+        }
+    }
+
     /// To be called after each look: whether the compare holds, once that is known. `store` has to be there if the cursor needs
     /// one.
     pub fn judge(&mut self, store: Option<&dyn Read>) -> Result<Option<bool>, Broken> {
@@ -90,19 +99,15 @@ impl State {
         Ok(Ok(answer_ranges(self.revision, path.succeeded, ranges)))
     }
 
-    /// Begins to read a compare at the position before `before`.
-    pub fn open_compare<'a>(&self, compare: &'a Compare, before: RevisionAt) -> CompareCursor<'a> {
+    /// Begins to read what a compare is about, where `now` counts as the current revision.
+    pub fn open_compare(&self, compare: &Compare, now: Revision) -> RangeCursor {
         let range = RangeRequest {
             key: compare.key.clone(),
             range_end: compare.range_end.clone(),
             ..RangeRequest::default()
         };
-        let cursor = self.open_range_at(&range, 0, before);
-        CompareCursor {
-            compare,
-            cursor: cursor.expect("no revision was asked for"),
-            found: false,
-        }
+        let cursor = self.open_range_as_of(&range, now);
+        cursor.expect("no revision was asked for")
     }
 
     /// Whether the ranges of a transaction that has no other operations can be read.

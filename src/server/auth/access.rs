@@ -19,7 +19,7 @@ use crate::server::Api;
 use crate::server::front::CommonName;
 use crate::server::rpc::Rights;
 use crate::server::unread::Answer;
-use crate::state::State;
+use crate::state::{Auth, State};
 
 /// On whose behalf something is done.
 #[derive(Clone)]
@@ -83,34 +83,35 @@ impl Api {
 
     /// The header for what a caller asks; `None` for the member itself.
     pub(in crate::server) async fn identify(&self, caller: &Caller) -> Result<Option<Header>, Denied> {
+        match self.recognize(caller).await? {
+            Some(Known::AsOf(header)) => Ok(Some(header)),
+            Some(known) => Ok(Some(self.consensus.read(|state| known.header(state)).await)),
+            None => Ok(None),
+        }
+    }
+
+    /// Who calls; `None`: the member itself.
+    async fn recognize(&self, caller: &Caller) -> Result<Option<Known>, Denied> {
         let Caller::Client { credentials, .. } = caller else {
             return Ok(None);
         };
         if !self.consensus.is_auth_enabled() {
-            return Ok(Some(Header::default()));
+            return Ok(Some(Known::AsOf(Header::default())));
         }
-        let now = || self.consensus.read(|state, _| state.auth().revision());
         let Some(token) = &credentials.token else {
-            return Ok(Some(credentials.common_name.as_ref().map_or_else(
-                Header::default,
-                |name| Header {
-                    user: name.as_ref().to_owned(),
-                    auth_revision: now(),
-                },
-            )));
+            return Ok(Some(match &credentials.common_name {
+                Some(name) => Known::Now(name.as_ref().to_owned()),
+                None => Known::AsOf(Header::default()),
+            }));
         };
-        let header = match &self.jwt {
-            Some(jwt) => jwt.verify(token, self.env.wall_clock()),
-            None => self.consensus.user_of_token(token).await.map(|user| Header {
-                user,
-                // As of the check: what changes later is noticed when the command is applied.
-                auth_revision: now(),
-            }),
+        let known = match &self.jwt {
+            Some(jwt) => jwt.verify(token, self.env.wall_clock()).map(Known::AsOf),
+            None => self.consensus.user_of_token(token).await.map(Known::Now),
         };
-        if header.is_none() {
+        if known.is_none() {
             tracing::warn!("invalid auth token");
         }
-        header.map(Some).ok_or(Denied::INVALID_AUTH_TOKEN)
+        known.map(Some).ok_or(Denied::INVALID_AUTH_TOKEN)
     }
 
     /// Checks what depends on the method alone.
@@ -119,49 +120,78 @@ impl Api {
         rights: Rights,
         caller: &Caller,
     ) -> Result<(), Denied> {
-        if rights == Rights::Checked || !self.consensus.is_auth_enabled() {
-            return Ok(());
-        }
-        let Some(header) = self.identify(caller).await? else {
-            return Ok(());
+        let require = match rights {
+            Rights::Checked => return Ok(()),
+            Rights::User => Auth::require_user,
+            Rights::Root => Auth::require_root,
         };
-        match rights {
-            Rights::Checked => Ok(()),
-            Rights::User => self.consensus.read(|state, _| state.auth().require_user(&header)),
-            Rights::Root => self.consensus.read(|state, _| state.auth().require_root(&header)),
-        }
+        let permit = move |state: &State, who: &Header| require(state.auth(), who);
+        self.permit(caller, permit).await.map(drop)
     }
 
     /// Checks a local read: `permit` looks at the state. The answer is given to [`confirm`](Self::confirm)
     /// when the read is done.
-    pub(in crate::server) async fn permit(
+    pub(in crate::server) async fn permit<E: From<Denied> + Send + 'static>(
         &self,
         caller: &Caller,
-        permit: impl FnOnce(&State, &Header) -> Result<(), Denied>,
-    ) -> Result<Permit, Denied> {
+        permit: impl FnOnce(&State, &Header) -> Result<(), E> + Send + 'static,
+    ) -> Result<Permit, E> {
         if !self.consensus.is_auth_enabled() {
             return Ok(Permit { auth_revision: 0 });
         }
-        let Some(header) = self.identify(caller).await? else {
+        let Some(known) = self.recognize(caller).await? else {
             return Ok(Permit { auth_revision: 0 });
         };
-        self.consensus.read(|state, _| permit(state, &header))?;
-        Ok(Permit {
-            auth_revision: header.auth_revision,
-        })
+        let look = move |state: &State| {
+            let header = known.header(state);
+            permit(state, &header)?;
+            Ok(Permit {
+                auth_revision: header.auth_revision,
+            })
+        };
+        self.consensus.read(look).await
     }
 
     /// Refuses what was read while permissions changed.
-    pub(in crate::server) fn confirm(&self, permit: &Permit) -> Result<(), Denied> {
-        let now = || self.consensus.read(|state, _| state.auth().revision());
-        if permit.auth_revision != 0 && permit.auth_revision != now() {
-            return Err(Denied::AUTH_OLD_REVISION);
+    pub(in crate::server) async fn confirm(&self, permit: &Permit) -> Result<(), Denied> {
+        let auth_revision = permit.auth_revision;
+        if auth_revision == 0 {
+            return Ok(());
         }
-        Ok(())
+        let look = move |state: &State| require_current(state, auth_revision);
+        self.consensus.read(look).await
+    }
+}
+
+/// A caller whose credentials are right.
+enum Known {
+    /// With the auth revision that its token names, or without a user.
+    AsOf(Header),
+    /// The user, whose auth revision is that of the next look: what changes later is noticed when the command is applied.
+    Now(String),
+}
+
+impl Known {
+    fn header(self, state: &State) -> Header {
+        match self {
+            Known::AsOf(header) => header,
+            Known::Now(user) => Header {
+                user,
+                auth_revision: state.auth().revision(),
+            },
+        }
     }
 }
 
 /// A local read was permitted at this auth revision; 0: nobody had to be asked.
 pub struct Permit {
     auth_revision: u64,
+}
+
+/// Refuses what was permitted at another auth revision than the present one; 0: nobody had to be asked.
+pub fn require_current(state: &State, auth_revision: u64) -> Result<(), Denied> {
+    match auth_revision == 0 || auth_revision == state.auth().revision() {
+        true => Ok(()),
+        false => Err(Denied::AUTH_OLD_REVISION),
+    }
 }

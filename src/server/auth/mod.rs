@@ -17,7 +17,7 @@ use crate::base::Denied;
 use crate::consensus::simple_token;
 use crate::proto::command::{AuthenticateCommand, command::Request as Command};
 use crate::proto::etcdserverpb::{self as pb, auth_server::Auth};
-use crate::state::Answer;
+use crate::state::{Answer, State};
 
 /// Letters of a simple token's random part.
 const TOKEN_LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -247,10 +247,12 @@ impl Api {
 
     /// The auth revision at which the password was right.
     async fn check_password(&self, request: &pb::AuthenticateRequest) -> Result<u64, Denied> {
-        let (enabled, revision, login) = self.consensus.read(|state, _| {
+        let name = request.name.clone();
+        let look = move |state: &State| {
             let auth = state.auth();
-            (auth.is_enabled(), auth.revision(), auth.login(&request.name))
-        });
+            (auth.is_enabled(), auth.revision(), auth.login(&name))
+        };
+        let (enabled, revision, login) = self.consensus.read(look).await;
         if !enabled {
             return Err(Denied::AUTH_NOT_ENABLED);
         }

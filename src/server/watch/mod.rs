@@ -63,7 +63,7 @@ impl Source for Consensus {
         &self,
         look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
     ) -> T {
-        Consensus::look(self, look)
+        Consensus::look(self, look).await
     }
 
     fn damaged(&self, broken: Broken) -> Denied {

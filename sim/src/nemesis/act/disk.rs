@@ -103,14 +103,14 @@ impl Blow<'_> {
     /// What a disk holds is gone, and nobody but the cluster knows that it was there. Judged only if the others can tell:
     /// without an answer a member may take itself for new, as etcd's do, so it is not given the time for that.
     pub(super) async fn wipe(&self, member: usize) -> bool {
-        if !self.is_known(member) || !self.cluster.atlas(|atlas| atlas.damage(member)) {
+        if !self.is_known(member).await || !self.cluster.atlas(|atlas| atlas.damage(member)) {
             return false;
         }
         let host = self.host(member);
         self.cluster.hold_down(member, Kill::Power);
         self.wait().await;
         self.world.drive(host, |drive| drive.wipe());
-        while !self.is_known(member) {
+        while !self.is_known(member).await {
             self.world.sleep(LOOK_EVERY).await;
         }
         self.cluster.release(member);
@@ -138,7 +138,7 @@ impl Blow<'_> {
 
     /// Somebody runs whom this member can ask, and whoever does knows that it has started. (Seed 287: a member may lose its data
     /// before it has announced itself, and is new to all others.)
-    fn is_known(&self, member: usize) -> bool {
+    async fn is_known(&self, member: usize) -> bool {
         let own = self.host(member);
         let is_cut = |other: usize| {
             let host = self.host(other);
@@ -146,9 +146,14 @@ impl Blow<'_> {
                 .net(|net, _| net.is_cut(own, host) || net.is_cut(host, own))
         };
         let others = (0..self.cluster.len()).filter(|other| *other != member && !is_cut(*other));
-        let mut told = others
-            .filter_map(|other| self.cluster.has_seen_start(other, member))
-            .peekable();
-        told.peek().is_some() && told.all(|knows| knows)
+        let mut told = false;
+        for other in others {
+            match self.cluster.has_seen_start(other, member).await {
+                Some(true) => told = true,
+                Some(false) => return false,
+                None => {}
+            }
+        }
+        told
     }
 }
