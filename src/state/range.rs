@@ -421,6 +421,11 @@ impl State {
         };
         let (request, before) = (&cursor.request, cursor.before);
         let (mut entries, mut pairs, mut bytes) = (0, 0, 0);
+        // Behind the limit a filter goes on, and of what it lets pass only the number is wanted.
+        let wanted = match cursor.is_in_key_order() {
+            true => cursor.limit(),
+            false => usize::MAX,
+        };
         let mut stopped = None;
         self.visit_range(&from, &request.range_end, |entry| {
             let mut stop = || {
@@ -439,10 +444,13 @@ impl State {
             }
             cursor.count += 1;
             if passes(request, &past) {
-                let picked = pick(request, entry, past);
-                (cursor.matched, pairs, bytes) = (cursor.matched + 1, pairs + 1, bytes + picked.bytes());
-                cursor.picked.push_back(picked);
+                (cursor.matched, pairs) = (cursor.matched + 1, pairs + 1);
                 cursor.picks_left -= 1;
+                if cursor.matched <= wanted {
+                    let picked = pick(request, entry, past);
+                    bytes += picked.bytes();
+                    cursor.picked.push_back(picked);
+                }
             }
             true
         });
