@@ -17,6 +17,7 @@
 
 pub mod admission;
 pub mod buggify;
+pub mod channel;
 pub mod disk;
 pub mod dns;
 pub mod net;

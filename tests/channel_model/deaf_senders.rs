@@ -1,0 +1,19 @@
+//! The queue, but nobody wakes a sender.
+
+mod sync {
+    use std::task::Waker;
+
+    pub use crate::looms::*;
+
+    pub fn wake_receiver(waker: Waker) {
+        waker.wake();
+    }
+
+    pub fn wake_sender(_: Waker) {}
+}
+
+#[path = "../../src/runtime/channel/queue.rs"]
+#[allow(dead_code, reason = "the scenarios do not need all of it")]
+mod queue;
+#[path = "scenarios.rs"]
+pub mod scenarios;
