@@ -18,6 +18,7 @@
 pub mod admission;
 pub mod buggify;
 pub mod channel;
+pub mod crossing;
 pub mod disk;
 pub mod dns;
 pub mod net;
@@ -38,6 +39,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::base::Figures;
+pub use crossing::Crossing;
 pub use disk::{Disk, File};
 pub use futures_util::future::BoxFuture;
 pub use net::{Listener, Stream};
@@ -74,6 +76,10 @@ pub trait Runtime: Send + Sync + 'static {
         self.run_blocking(work);
     }
     fn random_u64(&self) -> u64;
+    /// How long a message is under way between two threads; `None`: it is there.
+    fn cross(&self, _crossing: Crossing) -> Option<Duration> {
+        None
+    }
     /// Files and connections that this process may have open at a time; `None`: as many as it likes.
     fn descriptors(&self) -> Option<usize> {
         None
@@ -260,6 +266,13 @@ impl Env {
 
     pub fn random_u64(&self) -> u64 {
         self.runtime.random_u64()
+    }
+
+    /// For whoever has received a message from another thread: what to wait for before looking at it, if anything.
+    /// Only in the simulator there is something.
+    pub fn cross(&self, crossing: Crossing) -> Option<BoxFuture<'static, ()>> {
+        let delay = self.runtime.cross(crossing)?;
+        Some(self.sleep(delay))
     }
 
     /// Files and connections that this process may have open at a time; `None`: as many as it likes.
