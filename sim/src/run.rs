@@ -43,7 +43,7 @@ use crate::sabotage::Sabotage;
 use crate::seed::Seed;
 use crate::timeline;
 use crate::trace::Trace;
-use crate::world::{World, buggify};
+use crate::world::{World, buggify, crossing};
 
 /// Time between two looks at the members.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
@@ -115,6 +115,7 @@ fn report(
     }
     let mut judged = Judged::default();
     add_counters(&mut counters, &buggify::counters());
+    add_counters(&mut counters, &crossing::counters());
     if let Some(payload) = panicked {
         violations.push(Violation::new("no-panic", panic_text(payload.as_ref())));
     } else if violations.is_empty() {
@@ -226,6 +227,7 @@ impl Run {
         let trace = Trace::new(log.is_some());
         let world = World::recorded(plan.seed, plan.network, plan.disks, trace, notebook);
         buggify::begin(plan.seed, &plan.buggify);
+        crossing::begin(plan.seed, plan.late_crossings, plan.options.election_timeout);
         let cluster = Cluster::new(world.clone(), plan.clone());
         *remains.cluster.lock().expect("nothing has panicked yet") = Some(cluster.clone());
         let run = Run {
@@ -288,6 +290,7 @@ impl Run {
         self.world.event("world", format_args!("heal"));
         self.phase("heal");
         buggify::calm();
+        crossing::calm();
         self.stop.stop_clients();
         self.unscripted.stop_clients();
         // A call that is answered after the members were asked what they hold would look lost.

@@ -9,7 +9,7 @@ use quorate_jepsen::workload::{MIXED, Retry, Shape, WORKLOADS, Workload};
 use super::{CALM, Clients, MemberOptions, Plan};
 use crate::nemesis::{Class, Schedule};
 use crate::seed::{Dice, Seed};
-use crate::world::{buggify, disk, net};
+use crate::world::{buggify, crossing, disk, net};
 
 /// What the members count for a store without keys, for a pair besides its value, and the keys besides the workload's.
 const EMPTY_STORE_BYTES: i64 = 20_480;
@@ -134,6 +134,7 @@ impl Plan {
             chaos_end,
             settle_timeout: Duration::from_secs(60),
             buggify: buggify::draw(seed),
+            late_crossings: crossing::draw(seed),
             schedule: Schedule::draw(&mut nemesis, &classes, members, CALM, chaos_end),
             sabotage: None,
         }

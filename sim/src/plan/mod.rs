@@ -54,6 +54,9 @@ pub struct Plan {
     pub sabotage: Option<Sabotage>,
     /// The product's sites of odd behaviour that are on, by name.
     pub buggify: Vec<String>,
+    /// Messages between a member's threads take time.
+    #[serde(skip_serializing_if = "is_default")]
+    pub late_crossings: bool,
 }
 
 /// The options that all members of a run are started with.
@@ -189,6 +192,7 @@ impl Default for Plan {
             schedule: Schedule::default(),
             sabotage: None,
             buggify: Vec::new(),
+            late_crossings: false,
         }
     }
 }

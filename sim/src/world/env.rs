@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use madsim::runtime::NodeHandle;
 use madsim::task::AbortHandle;
-use quorate::runtime::{Abort, BoxFuture, Disk, File, Instant, Listener, Runtime, Stream};
+use quorate::runtime::{Abort, BoxFuture, Crossing, Disk, File, Instant, Listener, Runtime, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Nanos;
 use super::clock::Clock;
+use super::crossing;
 use super::disk::{Drive, Point};
 use super::net::{Binding, EndId, HostId, Knock, Net};
 use super::timer::Time;
@@ -83,6 +84,10 @@ impl Runtime for Process {
 
     fn random_u64(&self) -> u64 {
         locked(&self.dice).u64()
+    }
+
+    fn cross(&self, crossing: Crossing) -> Option<Duration> {
+        crossing::delay(crossing)
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {

@@ -5,6 +5,7 @@
 
 pub mod buggify;
 pub mod clock;
+pub mod crossing;
 pub mod disk;
 #[cfg(madsim)]
 mod env;
