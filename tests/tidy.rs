@@ -96,7 +96,10 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     ("tokio::runtime", &["src/runtime/tokio/", "src/cli/mod.rs"]),
     ("tokio::signal", &["src/cli/serve.rs"]),
     ("tokio::spawn", &["src/runtime/tokio.rs"]),
-    ("tokio::task", &["src/runtime/tokio.rs"]),
+    (
+        "tokio::task",
+        &["src/runtime/tokio.rs", "src/runtime/tokio/threads.rs"],
+    ),
     ("tokio::time", &["src/runtime/tokio.rs"]),
     ("tokio::sync::watch", &[]),
     (
@@ -116,7 +119,7 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     (
         "std::thread",
         &[
-            "src/runtime/tokio.rs",
+            "src/runtime/tokio/threads.rs",
             "src/runtime/panics.rs",
             "src/storage/fjall.rs",
         ],
@@ -131,6 +134,27 @@ const QUARANTINE: &[(&str, &[&str])] = &[
 
 /// What may be used of the product by the black-box suite, which must not share code with what it judges.
 const JEPSEN_MAY_KNOW: &[&str] = &["client", "proto", "runtime"];
+
+/// What decides runs on one thread: no lock and no atomic is around it.
+const ONE_THREAD: &[&str] = &["src/consensus/", "src/state/"];
+
+/// What would order something between threads.
+const BETWEEN_THREADS: &[&str] = &[
+    "std::sync::Mutex",
+    "std::sync::RwLock",
+    "std::sync::atomic",
+    "tokio::sync::Mutex",
+    "tokio::sync::RwLock",
+];
+
+/// Files there that are run by other threads, each with its reason.
+const OTHER_THREADS: &[&str] = &[
+    // Connections are served elsewhere.
+    "src/consensus/exchange.rs",
+    "src/consensus/peers.rs",
+    // openraft's trait names a lock.
+    "src/consensus/runtime.rs",
+];
 
 const LINES_MAX: usize = 700;
 /// Files that may be longer, each with its reason.
@@ -395,6 +419,20 @@ fn foreign_names_stay_in_their_place() {
     let sources = sources(&["src"]);
     let product = sources.iter().filter(|source| !is_test(&source.path));
     assert_none(product.flat_map(escaped_names).collect());
+}
+
+#[test]
+fn what_decides_has_no_locks() {
+    let mut wrong = Vec::new();
+    for source in sources(ONE_THREAD) {
+        if is_test(&source.path) || OTHER_THREADS.contains(&source.path.as_str()) {
+            continue;
+        }
+        let named = paths(&code(&source.text)).into_iter();
+        let locks = named.filter(|path| BETWEEN_THREADS.iter().any(|lock| path.starts_with(lock)));
+        wrong.extend(locks.map(|lock| format!("{}: {lock}", source.path)));
+    }
+    assert_none(wrong);
 }
 
 #[test]

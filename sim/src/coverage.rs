@@ -8,6 +8,7 @@
 //! | `workload/` | workload | runs that had it |
 //! | `client/` | foreign client whose rule the clients follow, and end of a call that it sends again | runs; attempts |
 //! | `buggify/` | site in the product | times that it took the rarer way |
+//! | `crossing/` | way of a message between two threads | messages that took milliseconds |
 //! | `status/` | what a member has to notice of itself | times that one did |
 //!
 //! Other names are counted and shown, but nobody has to reach them.
@@ -18,7 +19,7 @@ use quorate_jepsen::report::KINDS;
 use quorate_jepsen::workload::WORKLOADS;
 
 use crate::nemesis::Class;
-use crate::world::buggify;
+use crate::world::{buggify, crossing};
 
 /// How a call ends: with an answer, or without one, so that it may have taken effect. (Refusals are counted too, but a
 /// healthy cluster owes nobody one.)
@@ -44,6 +45,7 @@ pub fn known() -> Vec<String> {
         .chain([CLIENTV3.to_owned()])
         .chain(workloads)
         .chain(buggify::names())
+        .chain(crossing::names())
         .chain([LEADER_MISSED.to_owned()])
         .collect()
 }
@@ -88,6 +90,7 @@ mod tests {
                 "client/",
                 "workload/",
                 "buggify/",
+                "crossing/",
                 "status/",
             ]
             .iter()

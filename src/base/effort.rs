@@ -1,6 +1,6 @@
 //! How much a thread has looked at: entries of the index and records of the store.
 //!
-//! Work, not time, so that a test can bound what is done while the state is locked on any machine.
+//! Work, not time, so that a test can bound what is done in one look at the state on any machine.
 
 use std::cell::Cell;
 

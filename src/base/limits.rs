@@ -31,7 +31,7 @@ pub const REQUEST_TIMEOUT_BASE: Duration = Duration::from_secs(5);
 pub const QUOTA_NEAR_BYTES: u64 = 64 * 1024 * 1024;
 /// Operations that share one raft entry (one command may have more).
 pub const BATCH_OPERATIONS_MAX: usize = 512;
-/// Commands and what they write that are applied while the state is locked once, nearly: the last entry may go beyond.
+/// Commands and what they write that are applied in one turn, nearly: the last entry may go beyond.
 pub const APPLY_CHUNK_CHANGES: usize = 1_024;
 /// Bytes of commands that share one raft entry (one command may be larger).
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
@@ -164,3 +164,11 @@ pub const WATCH_CATCH_UP_REVISIONS_MAX: i64 = 1_000;
 pub const PASSWORD_CHECKS_MAX: usize = 4;
 /// How long a graceful stop may take before the process ends all the same.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages to the core of a member that may wait for it, and their bytes.
+pub const CORE_INBOX_MAX: usize = 65_536;
+pub const CORE_INBOX_BYTES_MAX: usize = PROPOSALS_QUEUED_BYTES_MAX;
+/// Of these, so many are taken in at once.
+pub const CORE_TURN_ASKS_MAX: usize = 128;
+/// More than there are streams of entries at a time.
+pub const APPEND_PERMITS: u32 = 1 << 16;

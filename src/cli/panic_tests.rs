@@ -20,7 +20,9 @@ use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
-use crate::runtime::{Abort, BoxFuture, Disk, Env, Instant, Listener, Runtime, Stream, Task, panics};
+use crate::runtime::{
+    Abort, Begin, BoxFuture, Disk, Env, Instant, Listener, LocalBoxFuture, Runtime, Stream, Task, panics,
+};
 
 /// Says what the process that is a test is to do.
 const PART: &str = "QUORATE_PANIC_TEST";
@@ -80,6 +82,14 @@ impl Runtime for Sabotaged {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
         Box::new(Handle(self.inner.spawn(task)))
+    }
+
+    fn start_core(&self, begin: Begin, ended: Box<dyn FnOnce() + Send>) -> std::io::Result<()> {
+        self.inner.start_core(begin, ended)
+    }
+
+    fn spawn_local(&self, task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(Handle(self.inner.spawn_local(task)))
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {

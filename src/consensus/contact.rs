@@ -6,17 +6,16 @@
 //!
 //! A term has one leader, so its number says who was heard. One that is over is ignored.
 
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::types::Vote;
-use crate::runtime::panics::poisoned;
 use crate::runtime::{Instant, Silence, signal};
 
 /// See the module.
+#[derive(Clone)]
 pub struct LeaderContact {
     election_timeout: Duration,
-    heard: Mutex<Heard>,
+    heard: signal::Sender<Heard>,
     /// Tells whoever follows the status that a leader is heard again.
     regained: signal::Sender<()>,
 }
@@ -31,29 +30,27 @@ impl LeaderContact {
     pub fn new(now: Instant, election_timeout: Duration) -> Self {
         LeaderContact {
             election_timeout,
-            heard: Mutex::new(Heard {
+            heard: signal::channel(Heard {
                 term: 0,
                 silence: Silence::begin(now, election_timeout / 2),
-            }),
+            })
+            .0,
             regained: signal::channel(()).0,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(poisoned)
     }
 
     /// A heartbeat, entries or a piece of a snapshot have come from the leader of this vote.
     pub fn hear(&self, vote: &Vote, now: Instant) {
         let term = vote.leader_id.term;
-        let mut heard = self.lock();
-        if term < heard.term {
-            return;
-        }
-        let was_lost = term > heard.term || heard.silence.lasted(now) >= self.election_timeout;
-        heard.term = term;
-        heard.silence.end(now);
-        drop(heard);
+        let was_lost = self.heard.send_if_modified(|heard| {
+            if term < heard.term {
+                return false;
+            }
+            let was_lost = term > heard.term || heard.silence.lasted(now) >= self.election_timeout;
+            heard.term = term;
+            heard.silence.end(now);
+            was_lost
+        });
         if was_lost {
             self.regained.send(());
         }
@@ -61,7 +58,7 @@ impl LeaderContact {
 
     /// How long the leader of a term may still be silent; `None`: it has been for too long, or was never heard.
     pub fn time_left(&self, term: u64, now: Instant) -> Option<Duration> {
-        let heard = self.lock();
+        let heard = self.heard.borrow();
         let left = self.election_timeout.saturating_sub(heard.silence.lasted(now));
         (heard.term == term && !left.is_zero()).then_some(left)
     }
@@ -69,7 +66,10 @@ impl LeaderContact {
     /// To be called several times in an election timeout: what passes between two calls counts in part only, see
     /// [`Silence`].
     pub fn look(&self, now: Instant) {
-        self.lock().silence.look(now);
+        self.heard.send_if_modified(|heard| {
+            heard.silence.look(now);
+            false
+        });
     }
 
     /// Watches for a leader that is heard again.

@@ -58,7 +58,7 @@ pub(super) fn compacted(env: &Env, took: Duration, died: usize) {
 
 /// A learner was to be promoted: the leader counts that.
 pub(super) fn promoted(figures: &Figures, lessor: &Lessor, outcome: &Outcome) {
-    // The lessor knows, under the state's lock, whether this member leads.
+    // The lessor knows whether this member leads.
     if !lessor.leads() {
         return;
     }

@@ -1,11 +1,12 @@
 //! Hashes of the store: at a revision, and the last that compactions took, which members compare.
 
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::Consensus;
+use super::core::Core;
 use crate::base::{Broken, Denied, Revision, RevisionAt, limits};
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::let_others_run;
@@ -31,14 +32,14 @@ pub(super) struct Compacted {
 
 /// What compactions hashed. A compaction that comes while another is being hashed has no hash.
 pub(super) struct Compactions {
-    hashes: Mutex<Vec<KvHash>>,
+    hashes: RefCell<Vec<KvHash>>,
     taken: mpsc::Sender<Compacted>,
 }
 
 impl Compactions {
     pub fn new() -> (Compactions, mpsc::Receiver<Compacted>) {
         let (taken, receiver) = mpsc::channel(1);
-        let hashes = Mutex::default();
+        let hashes = RefCell::default();
         (Compactions { hashes, taken }, receiver)
     }
 
@@ -50,7 +51,7 @@ impl Compactions {
     }
 
     fn remember(&self, hash: KvHash) {
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hashes = self.hashes.borrow_mut();
         hashes.push(hash);
         let excess = hashes
             .len()
@@ -59,13 +60,13 @@ impl Compactions {
     }
 
     fn find(&self, revision: Revision) -> Option<KvHash> {
-        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let hashes = self.hashes.borrow();
         hashes.iter().find(|hash| hash.hash_revision == revision).copied()
     }
 
     /// Another store has taken the place of the one that was hashed.
     pub fn forget_all(&self) {
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hashes = self.hashes.borrow_mut();
         hashes.clear();
     }
 }
@@ -83,7 +84,8 @@ impl Consensus {
     /// What the compaction at a revision hashed, if that is remembered. To be compared with its like alone: etcd counts the
     /// records differently here.
     pub async fn hash_of_compaction(&self, revision: Revision) -> Option<KvHash> {
-        self.core().compactions.find(revision)
+        self.ask(move |core| core.machine().compactions.find(revision))
+            .await
     }
 
     /// The hash of what can be read, up to a revision (0: the current). All of history is read from a view, off the tasks that
@@ -136,7 +138,9 @@ impl Consensus {
         }
         Ok(planner)
     }
+}
 
+impl Core {
     pub(super) async fn run_compaction_hashes(self, mut compactions: mpsc::Receiver<Compacted>) {
         while let Some(compacted) = compactions.recv().await {
             pause(self.env(), Site::CompactionHashedLate, HASH_PAUSE).await;
@@ -162,10 +166,10 @@ impl Consensus {
                         "compact-revision" = compact_revision,
                         "storing new hash"
                     );
-                    self.core().compactions.remember(hash);
+                    self.machine().compactions.remember(hash);
                 }
                 Err(broken) => {
-                    self.met_damage(broken);
+                    self.0.vitals.met_damage(broken);
                 }
             }
         }

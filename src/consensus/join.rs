@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Consensus;
 use super::message::Description;
-use super::network::addresses;
+use super::peers::addresses;
 use crate::base::{ClusterId, MemberId};
 use crate::runtime::Env;
 use crate::transport::{AddressBook, Dialer, Identity, Purpose, Way, decode};
@@ -71,8 +71,7 @@ impl Consensus {
     pub(super) async fn describe_cluster(&self) -> Found {
         let patience = self.election_timeout() / 2;
         let _ = self.env().timeout(patience, self.read_barrier()).await;
-        let members = self.core().read(|state, _| state.members());
-        let members = members.into_iter().map(|member| FoundMember {
+        let members = self.members().await.into_iter().map(|member| FoundMember {
             id: member.id,
             has_started: !member.name.is_empty() || !member.client_ur_ls.is_empty(),
             name: member.name,
@@ -87,7 +86,7 @@ impl Consensus {
 
     pub(super) fn describe(&self) -> Description {
         Description {
-            server_version: self.0.options.server_version.clone(),
+            server_version: self.options().server_version.clone(),
         }
     }
 }

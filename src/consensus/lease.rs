@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Consensus;
+use super::core::Core;
 use super::message::{PeerRequest, PeerResponse};
 use crate::base::{Denied, LeaseId, limits};
 use crate::proto::command::command::Request;
@@ -38,6 +39,18 @@ impl Consensus {
 
     /// Remaining and granted TTL, and the keys if wanted, from the leader's clock; `None` if unknown.
     pub async fn lease_time_to_live(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseTtl>, Denied> {
+        self.run(move |core| async move { core.lease_time_to_live(id, keys).await })
+            .await
+    }
+
+    /// Leases known here, by remaining time.
+    pub async fn leases(&self) -> Vec<LeaseId> {
+        self.ask(|core| core.machine().lessor.ids()).await
+    }
+}
+
+impl Core {
+    async fn lease_time_to_live(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseTtl>, Denied> {
         let local = || self.time_to_live_as_leader(id, keys);
         let answer = |response| match response {
             PeerResponse::LeaseTimeToLive(found) => Some(found),
@@ -45,11 +58,6 @@ impl Consensus {
         };
         self.ask_leader(local, PeerRequest::LeaseTimeToLive { id, keys }, answer)
             .await
-    }
-
-    /// Leases known here, by remaining time.
-    pub fn leases(&self) -> Vec<LeaseId> {
-        self.core().lessor.ids()
     }
 
     /// Asks the leader, be it this member or another, until it answers or time is up. Only for questions
@@ -69,7 +77,8 @@ impl Consensus {
                 Some(leader) if leader == self.member_id() => local().await,
                 Some(leader) => {
                     let asked = self
-                        .ask_peer(leader, remote.clone(), self.election_timeout())
+                        .peers()
+                        .ask(leader, remote.clone(), self.election_timeout())
                         .await;
                     asked.ok().and_then(&answer)
                 }
@@ -92,10 +101,10 @@ impl Consensus {
     pub(super) async fn time_to_live_as_leader(&self, id: LeaseId, keys: bool) -> Option<Option<LeaseTtl>> {
         let index = self.read_index_as_leader().await.ok()?;
         self.wait_applied(index).await.ok()?;
-        let Some(remaining) = self.core().lessor.remaining(id)? else {
+        let Some(remaining) = self.machine().lessor.remaining(id)? else {
             return Some(None);
         };
-        Some(self.core().read(|state, _| {
+        Some(self.machine().read(|state, _| {
             let lease = state.lease(id)?;
             let keys = if keys {
                 lease.keys.iter().cloned().collect()
@@ -131,7 +140,7 @@ impl Consensus {
             if status.leader != Some(self.member_id()) {
                 continue;
             }
-            let due = self.core().lessor.due_checkpoints(status.term);
+            let due = self.machine().lessor.due_checkpoints(status.term);
             if !due.is_empty() {
                 // One that is lost costs a client nothing: its lease is longer.
                 let _ = self.propose_checkpoints(due, status.term).await;
@@ -143,7 +152,7 @@ impl Consensus {
     /// Revokes some of the leases that are over, together in one raft entry if it is not needed for others. Whether
     /// there may be more to do now: one that could not be revoked is handed out again later.
     async fn revoke_expired(&self, term: u64) -> bool {
-        let ids = self.core().lessor.expired(term, limits::REVOKES_PER_ROUND_MAX);
+        let ids = self.machine().lessor.expired(term, limits::REVOKES_PER_ROUND_MAX);
         let revokes = ids.iter().map(|&id| {
             tracing::debug!(lease = format!("{id:x}"), "lease expired");
             let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id });

@@ -5,14 +5,13 @@
 //! election time-out more, since a client may have had its renewal confirmed by the old one just before. With
 //! checkpoints the leader writes down, now and then, what is left of long leases, and a new one goes on from there.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::renewals::Renewal;
 use crate::base::LeaseId;
 use crate::runtime::buggify::{Site, buggify};
-use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant};
 
 /// When an expired lease is handed out again, if its revoke did not go through.
@@ -64,12 +63,11 @@ struct Deadline {
     checkpoint: Option<Instant>,
 }
 
-/// See the module. Clones share the leases.
-#[derive(Clone)]
+/// See the module.
 pub struct Lessor {
     env: Env,
     takes_checkpoints: bool,
-    inner: Arc<Mutex<Inner>>,
+    inner: RefCell<Inner>,
 }
 
 /// When what is left of a lease is written down next.
@@ -126,12 +124,12 @@ impl Lessor {
         Lessor {
             env,
             takes_checkpoints,
-            inner: Arc::default(),
+            inner: RefCell::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(poisoned)
+    fn inner(&self) -> RefMut<'_, Inner> {
+        self.inner.borrow_mut()
     }
 
     /// Runs a lease's time from now.
@@ -157,14 +155,14 @@ impl Lessor {
         let figures = &self.env.figures().leases;
         figures.granted.inc();
         figures.ttl.observe_number(u64::try_from(ttl).unwrap_or(0));
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         inner.terms.insert(id, term);
         self.start(&mut inner, id, seconds(ttl));
     }
 
     /// A checkpoint was applied.
     pub fn checkpointed(&self, id: LeaseId, remaining: i64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         if let Some(term) = inner.terms.get_mut(&id) {
             term.remaining = remaining;
         }
@@ -176,7 +174,7 @@ impl Lessor {
     /// What is left, in seconds, of leases whose checkpoint is due.
     pub fn due_checkpoints(&self, term: u64) -> Vec<(LeaseId, i64)> {
         let now = self.env.now();
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         if !inner.leads_in(term) {
             return Vec::new();
         }
@@ -215,7 +213,7 @@ impl Lessor {
     /// A revoke was applied.
     pub fn revoked(&self, id: LeaseId) {
         self.env.figures().leases.revoked.inc();
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         inner.terms.remove(&id);
         inner.proposed.remove(&id);
         if let Some(deadline) = inner
@@ -229,7 +227,7 @@ impl Lessor {
 
     /// The state was replaced; these are its leases.
     pub fn replaced(&self, terms: BTreeMap<LeaseId, Term>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         inner.terms = terms;
         let led_term = inner.deadlines.is_some().then_some(inner.led_term);
         drop(inner);
@@ -240,7 +238,7 @@ impl Lessor {
 
     /// This member leads in `term` from now on: every lease starts again, `extension` longer.
     pub fn promote(&self, term: u64, extension: Duration) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         inner.led_term = term;
         inner.deadlines = Some(BTreeMap::new());
         inner.by_time.clear();
@@ -258,12 +256,12 @@ impl Lessor {
 
     /// Whether this member leads, as far as leases go.
     pub fn leads(&self) -> bool {
-        self.lock().deadlines.is_some()
+        self.inner().deadlines.is_some()
     }
 
     /// This member does not lead any more.
     pub fn demote(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         inner.deadlines = None;
         inner.by_time.clear();
         inner.checkpoints.clear();
@@ -273,7 +271,7 @@ impl Lessor {
     /// undone before; nothing is renewed.
     pub fn renew(&self, ids: &[LeaseId]) -> Option<Result<Vec<Renewal>, Vec<LeaseId>>> {
         let now = self.env.now();
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         inner.deadlines.as_ref()?;
         let is_checkpointed = |id: &&LeaseId| !inner.is_over(**id, now) && inner.has_checkpoint(**id);
         let checkpointed: Vec<LeaseId> = ids.iter().filter(is_checkpointed).copied().collect();
@@ -297,7 +295,7 @@ impl Lessor {
     /// Whole seconds left. `None`: not the leader. `Some(None)`: no such lease.
     pub fn remaining(&self, id: LeaseId) -> Option<Option<i64>> {
         let now = self.env.now();
-        let inner = self.lock();
+        let inner = self.inner();
         inner.deadlines.as_ref()?;
         let left = |deadline: Deadline| i64::try_from((deadline.over - now).as_secs()).unwrap_or(i64::MAX);
         Some(inner.deadline(id).map(left))
@@ -305,7 +303,7 @@ impl Lessor {
 
     /// Ids by remaining time (the leader), or by id.
     pub fn ids(&self) -> Vec<LeaseId> {
-        let inner = self.lock();
+        let inner = self.inner();
         match inner.deadlines {
             Some(_) => inner.by_time.iter().map(|&(_, id)| id).collect(),
             None => inner.terms.keys().copied().collect(),
@@ -315,7 +313,7 @@ impl Lessor {
     /// Up to `max` leases whose time is over; each is handed out again only after a while.
     pub fn expired(&self, term: u64, max: usize) -> Vec<LeaseId> {
         let now = self.env.now();
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         if !inner.leads_in(term) {
             return Vec::new();
         }

@@ -13,8 +13,8 @@ use openraft::{LogState, RaftLogReader};
 
 use super::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id};
 use crate::base::limits;
-use crate::runtime::Env;
 use crate::runtime::buggify::{self, Site};
+use crate::runtime::{Crossing, Env};
 use crate::state::Position;
 use crate::storage::wal::{LogId as Place, LogRecord, Wal};
 use crate::transport::{decode, encode};
@@ -76,7 +76,7 @@ impl LogStore {
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
     where
-        RB: RangeBounds<u64> + Clone + Debug + Send,
+        RB: RangeBounds<u64> + Clone + Debug,
     {
         self.read(range, None).await
     }
@@ -129,8 +129,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
     where
-        I: IntoIterator<Item = Entry> + Send,
-        I::IntoIter: Send,
+        I: IntoIterator<Item = Entry>,
     {
         let record = |entry: Entry| LogRecord {
             term: entry.log_id.leader_id.term,
@@ -139,8 +138,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             payload: encode(&entry.payload).into(),
         };
         let durable = self.wal.append(entries.into_iter().map(record).collect());
-        self.env
-            .spawn(async move { callback.io_completed(durable.await.map_err(io::Error::from)) });
+        let env = self.env.clone();
+        self.env.spawn_local(async move {
+            let durable = durable.await;
+            if let Some(late) = env.cross(Crossing::FromLog) {
+                late.await;
+            }
+            callback.io_completed(durable.map_err(io::Error::from));
+        });
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   committed entries ─► State::apply ─► one engine batch ─► observer (watches) ─► who waits (propose)
-//!                        \_____________ under the write lock ______________/
+//!                        \_________________ in one turn __________________/
 //! ```
 //!
 //! Every batch carries the log id it brings the engine to, so the engine always knows where it stands.
@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,10 +27,10 @@ use super::command;
 use super::counted::{self, Stopwatch};
 use super::hash::{Compacted, Compactions};
 use super::lessor::{Lessor, Term};
-use super::network::addresses;
+use super::peers::addresses;
 use super::propose::Proposals;
 use super::quota_gate::{self, QuotaGate};
-use super::state_lock::StateLock;
+use super::state_cell::StateCell;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::figures::Figures;
@@ -38,7 +38,6 @@ use crate::base::kv::{Read, Space};
 use crate::base::{Broken, LeaseId, MemberId, Revision, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
-use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant, signal};
 use crate::state::{Answer, Lease, Outcome, Pending, SharedStore, State};
 use crate::storage::{Engine, Install, Store, View};
@@ -46,7 +45,7 @@ use crate::transport::{AddressBook, decode, encode};
 
 /// Where the engine keeps the log id and the membership it stands at.
 pub(super) const RAFT_KEY: &[u8] = b"raft";
-/// Entries applied under one lock and written in one engine batch.
+/// Entries applied in one turn and written in one engine batch.
 const APPLY_CHUNK_ENTRIES: usize = 64;
 /// The longest pause before a chunk is applied, in a simulation.
 const APPLY_PAUSE: Duration = Duration::from_millis(300);
@@ -69,8 +68,14 @@ impl Standing {
     }
 }
 
+struct Inner {
+    state: State,
+    engine: Arc<dyn Engine>,
+    standing: Standing,
+}
+
 /// Where the state stands, for those who watch a member from outside.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Reached {
     pub revision: Revision,
     /// The index that `digest` belongs to.
@@ -78,31 +83,48 @@ pub struct Reached {
     pub digest: u64,
 }
 
-impl Reached {
-    fn of(state: &State) -> Reached {
-        Reached {
-            revision: state.revision(),
-            index: state.position().index,
-            digest: state.digest(),
+/// What has been applied, for who looks at it from another thread. Set before anybody is answered.
+#[derive(Clone, Default)]
+pub struct Applied {
+    /// Reads see everything up to it.
+    pub log_id: Option<LogId>,
+    pub reached: Reached,
+    /// Whether clients are asked who they are.
+    pub auth_enabled: bool,
+}
+
+impl Applied {
+    fn of(inner: &Inner) -> Applied {
+        let state = &inner.state;
+        Applied {
+            log_id: inner.standing.applied,
+            reached: Reached {
+                revision: state.revision(),
+                index: state.position().index,
+                digest: state.digest(),
+            },
+            auth_enabled: state.auth().is_enabled(),
         }
     }
 }
 
-struct Inner {
-    state: State,
-    engine: Arc<dyn Engine>,
-    standing: Standing,
+/// Who the members are, for who looks at it from another thread.
+#[derive(Clone, Default)]
+pub struct MembersSeen {
+    /// Counts changes of the members, the decided and raft's.
+    pub changes: u64,
+    /// Removed, and out of raft's membership: they are not spoken with any more.
+    pub left: BTreeSet<MemberId>,
+    /// Whether this member is one without a vote.
+    pub is_learner: bool,
 }
 
-/// The replicated state of this member, shared by raft (which writes) and the server (which reads).
-pub struct Core {
+/// The replicated state of this member, and who follows it.
+pub struct StateMachine {
     env: Env,
-    inner: StateLock<Inner>,
+    inner: StateCell<Inner>,
     store: Store,
-    /// The log id up to which reads see everything.
-    applied: signal::Sender<Option<LogId>>,
-    /// As of the same log id.
-    reached: Mutex<Reached>,
+    applied: signal::Sender<Applied>,
     pub(super) proposals: Proposals,
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
@@ -111,17 +133,11 @@ pub struct Core {
     /// An apply that takes longer is told of.
     slow_apply: Duration,
     /// The highest index up to which the engine is known to be durable.
-    synced: AtomicU64,
-    /// Whether clients are asked who they are, as of the last entry.
-    auth_enabled: AtomicBool,
+    synced: signal::Sender<u64>,
     /// This member.
     member: MemberId,
-    is_learner: AtomicBool,
-    /// Removed, and out of raft's membership: they are not spoken with any more.
-    left: RwLock<BTreeSet<MemberId>>,
+    members: signal::Sender<MembersSeen>,
     book: AddressBook,
-    /// Counts changes of the members, the decided and raft's.
-    members_changed: signal::Sender<u64>,
     observer: SharedObserver,
 }
 
@@ -141,7 +157,7 @@ struct Effect {
     outcome: Outcome,
 }
 
-impl Core {
+impl StateMachine {
     /// Rebuilds the state from the store.
     pub fn open(
         env: Env,
@@ -150,7 +166,7 @@ impl Core {
         member: MemberId,
         book: AddressBook,
         observer: SharedObserver,
-    ) -> Result<Core, Broken> {
+    ) -> Result<StateMachine, Broken> {
         let Followers {
             proposals,
             lessor,
@@ -160,32 +176,26 @@ impl Core {
             quota,
         } = followers;
         let inner = Inner::open(store.engine())?;
-        let (applied, _) = signal::channel(inner.standing.applied);
-        let (members_changed, _) = signal::channel(0);
         lessor.replaced(inner.leases());
-        let core = Core {
-            synced: AtomicU64::new(0),
-            auth_enabled: AtomicBool::new(inner.state.auth().is_enabled()),
+        let machine = StateMachine {
+            synced: signal::channel(0).0,
+            applied: signal::channel(Applied::of(&inner)).0,
             member,
-            is_learner: AtomicBool::new(false),
-            left: RwLock::default(),
+            members: signal::channel(MembersSeen::default()).0,
             book,
-            members_changed,
             tokens,
             compactions,
             quota_gate: QuotaGate::new(quota, inner.state.logical_bytes().0),
             slow_apply,
-            reached: Mutex::new(Reached::of(&inner.state)),
-            inner: StateLock::new(env.clone(), inner),
+            inner: StateCell::new(env.clone(), inner),
             env,
             store,
-            applied,
             proposals,
             lessor,
             observer,
         };
-        core.follow_members(&core.inner.read());
-        Ok(core)
+        machine.follow_members(&machine.inner.read());
+        Ok(machine)
     }
 
     /// Takes over who the members are, after any change of them.
@@ -194,30 +204,22 @@ impl Core {
         for (id, urls) in state.peer_urls() {
             self.book.set(id, addresses(urls));
         }
-        self.is_learner
-            .store(state.is_learner(self.member), Ordering::SeqCst);
         let in_raft = |id: &MemberId| inner.standing.membership.membership().get_node(id).is_some();
         let left = state.removed_members().filter(|id| !in_raft(id)).collect();
-        *self.left.write().unwrap_or_else(poisoned) = left;
-        self.members_changed.send_if_modified(|changes| {
-            *changes += 1;
+        let is_learner = state.is_learner(self.member);
+        self.members.send_if_modified(|seen| {
+            *seen = MembersSeen {
+                changes: seen.changes + 1,
+                left,
+                is_learner,
+            };
             true
         });
     }
 
-    pub fn is_learner(&self) -> bool {
-        self.is_learner.load(Ordering::SeqCst)
-    }
-
-    /// Whether a member was removed for good, and raft does without it already.
-    pub fn has_left(&self, member: MemberId) -> bool {
-        let left = self.left.read().unwrap_or_else(poisoned);
-        left.contains(&member)
-    }
-
     /// Tells of every change of the members, the decided and raft's.
-    pub fn members_signal(&self) -> signal::Receiver<u64> {
-        self.members_changed.subscribe()
+    pub fn members_signal(&self) -> signal::Receiver<MembersSeen> {
+        self.members.subscribe()
     }
 
     pub fn read<T>(&self, look: impl FnOnce(&State, &dyn Read) -> T) -> T {
@@ -232,31 +234,11 @@ impl Core {
     }
 
     pub fn applied(&self) -> Option<LogId> {
-        *self.applied.borrow()
+        self.applied.borrow().log_id
     }
 
-    pub fn reached(&self) -> Reached {
-        *self.reached.lock().unwrap_or_else(poisoned)
-    }
-
-    /// Lets reads go on that wait for what was applied.
-    fn publish(&self, applied: Option<LogId>, reached: Reached) {
-        *self.reached.lock().unwrap_or_else(poisoned) = reached;
-        self.applied.send(applied);
-    }
-
-    pub fn applied_signal(&self) -> signal::Receiver<Option<LogId>> {
+    pub fn applied_signal(&self) -> signal::Receiver<Applied> {
         self.applied.subscribe()
-    }
-
-    /// The store as it is now.
-    pub fn view(&self) -> Box<dyn View> {
-        self.inner.read().engine.view()
-    }
-
-    /// Bytes of the engine on disk: allocated and in use.
-    pub fn engine_bytes(&self) -> (u64, u64) {
-        self.inner.read().engine.bytes()
     }
 
     pub fn membership(&self) -> StoredMembership {
@@ -297,21 +279,16 @@ impl Core {
 
     fn note_synced(&self, applied: Option<LogId>) {
         let index = applied.map_or(0, |applied| applied.index);
-        self.synced.fetch_max(index, Ordering::SeqCst);
+        self.synced.send_if_modified(|synced| {
+            let further = index > *synced;
+            *synced = index.max(*synced);
+            further
+        });
     }
 
-    /// Whether the engine still takes what is applied.
-    pub fn check_store(&self) -> Result<(), Broken> {
-        self.store.check()
-    }
-
-    pub fn synced(&self) -> u64 {
-        self.synced.load(Ordering::SeqCst)
-    }
-
-    /// A place to receive a snapshot into.
-    pub async fn begin_install(&self) -> Result<Install, Broken> {
-        self.store.begin_install().await
+    /// Up to which index the engine is known to be durable.
+    pub fn synced_signal(&self) -> signal::Receiver<u64> {
+        self.synced.subscribe()
     }
 
     /// Applies entries that follow each other.
@@ -329,7 +306,7 @@ impl Core {
         let env = &self.env;
         let (begun, mut count, mut commands) = (env.now(), 0, 0);
         let mut batches = Vec::new();
-        let (last, reached) = {
+        let last = {
             let mut inner = self.inner.write();
             let Inner {
                 state,
@@ -393,16 +370,16 @@ impl Core {
             if members_changed {
                 self.follow_members(&inner);
             }
-            (inner.standing.applied, Reached::of(&inner.state))
+            Applied::of(&inner)
         };
         self.tell_if_slow(begun, count);
         let outcomes = |effects: Vec<Effect>| effects.into_iter().map(|effect| effect.outcome);
         let batches = batches
             .into_iter()
             .map(|(batch, effects)| (batch, outcomes(effects)));
-        // Before the position is published: nobody is to take for open what it covers.
-        self.proposals.applied(term(&last), batches);
-        self.publish(last, reached);
+        let term = term(&last.log_id);
+        self.applied.send(last);
+        self.proposals.applied(term, batches);
         Ok(())
     }
 
@@ -425,11 +402,7 @@ impl Core {
                 }
             }
             Request::Compaction(_) => self.observer.compacted(state.compact_revision()),
-            Request::AuthEnable(_) => self.auth_enabled.store(true, Ordering::SeqCst),
-            Request::AuthDisable(_) => {
-                self.auth_enabled.store(false, Ordering::SeqCst);
-                self.tokens.forget_all();
-            }
+            Request::AuthDisable(_) => self.tokens.forget_all(),
             Request::AuthUserDelete(request) => self.tokens.forget_user(&request.name),
             Request::AuthUserChangePassword(request) => self.tokens.forget_user(&request.name),
             Request::Authenticate(request) => {
@@ -442,11 +415,6 @@ impl Core {
             }
             _ => {}
         }
-    }
-
-    /// Whether clients have to say who they are.
-    pub fn is_auth_enabled(&self) -> bool {
-        self.auth_enabled.load(Ordering::SeqCst)
     }
 
     /// Replaces the state by a received snapshot.
@@ -465,22 +433,19 @@ impl Core {
         }
         let applied = fresh.standing.applied;
         self.note_synced(applied);
-        let reached = {
+        let fresh = {
             let mut inner = self.inner.write();
             *inner = fresh;
             self.compactions.forget_all();
             self.lessor.replaced(inner.leases());
-            self.auth_enabled
-                .store(inner.state.auth().is_enabled(), Ordering::SeqCst);
             self.follow_members(&inner);
             self.quota_gate
                 .applied(term(&applied), inner.state.logical_bytes().0, std::iter::empty());
             self.observer.installed(inner.state.revision());
-            Reached::of(&inner.state)
+            Applied::of(&inner)
         };
-        // Before the position is published, as in `apply`.
+        self.applied.send(fresh);
         self.proposals.installed(term(&applied));
-        self.publish(applied, reached);
         Ok(())
     }
 
@@ -582,10 +547,10 @@ pub enum SnapshotData {
 
 /// openraft's handle on the state.
 #[derive(Clone)]
-pub struct Machine(pub Arc<Core>);
+pub struct Machine(pub Rc<StateMachine>);
 
 /// Makes the state durable and says up to which log id.
-pub struct SnapshotBuilder(Arc<Core>);
+pub struct SnapshotBuilder(Rc<StateMachine>);
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
@@ -616,7 +581,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
     where
-        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin,
     {
         let chunk_max = buggify::limit(Site::ApplyOne, APPLY_CHUNK_ENTRIES, 2);
         let mut chunk = Vec::new();

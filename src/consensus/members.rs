@@ -10,6 +10,7 @@
 //! whoever is new gets the log first and votes only once it has caught up, so adding a member never costs the quorum
 //! (in etcd, a second voter that does not start stops the cluster). A leader that is removed hands over first.
 
+use std::cell::RefMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use openraft::{EntryPayload, Membership};
 use serde::{Deserialize, Serialize};
 
 use super::Consensus;
+use super::core::Core;
 use super::counted;
 use super::message::{PeerRequest, PeerResponse};
 use super::types::{Peer, TypeConfig};
@@ -27,8 +29,7 @@ use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::Instant;
 use crate::runtime::buggify::{Site, pause};
-use crate::runtime::panics::poisoned;
-use crate::state::{Answer, State};
+use crate::state::Answer;
 
 /// etcd's `HealthInterval`: how long members have to have been connected before their number is changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -81,11 +82,24 @@ pub struct Health {
 impl Consensus {
     /// Members sorted by id, with the attributes they have published.
     pub async fn members(&self) -> Vec<pb::Member> {
-        self.read(State::members).await
+        self.read(|state| state.members()).await
     }
 
     /// Proposes a change, and waits until raft follows it as far as it does at once.
     pub async fn change_members(&self, request: Request) -> Result<Vec<pb::Member>, Denied> {
+        self.run(|core| async move { core.change_members(request).await })
+            .await
+    }
+
+    /// Asks the leader whether it minds a change.
+    pub async fn check_change(&self, change: Change) -> Result<(), Denied> {
+        self.run(move |core| async move { core.check_change(change).await })
+            .await
+    }
+}
+
+impl Core {
+    async fn change_members(&self, request: Request) -> Result<Vec<pb::Member>, Denied> {
         let (gone, here) = match &request {
             Request::MemberRemove(request) => (Some(request.id), None),
             Request::MemberAdd(request) => (None, request.member.as_ref().map(|member| member.id)),
@@ -97,9 +111,9 @@ impl Consensus {
             return Err(Denied::STOPPED);
         };
         // What is decided stays decided, whatever becomes of the wait; this member's own end is not waited for.
-        let mut signal = self.core().members_signal();
+        let mut signal = self.machine().members_signal();
         let followed = signal.wait_until(|_| {
-            let membership = self.core().membership();
+            let membership = self.machine().membership();
             let in_raft = |id: MemberId| membership.membership().get_node(&id).is_some();
             gone.is_none_or(|id| id == self.member_id() || !in_raft(id)) && here.is_none_or(in_raft)
         });
@@ -107,8 +121,7 @@ impl Consensus {
         Ok(members)
     }
 
-    /// Asks the leader whether it minds a change.
-    pub async fn check_change(&self, change: Change) -> Result<(), Denied> {
+    async fn check_change(&self, change: Change) -> Result<(), Denied> {
         let deadline = self.env().now() + self.request_timeout();
         let mut signal = self.status_signal();
         loop {
@@ -118,7 +131,7 @@ impl Consensus {
                 Some(leader) if leader == self.member_id() => self.objection_as_leader(&change),
                 Some(leader) => {
                     let request = PeerRequest::MayChange(change);
-                    match self.ask_peer(leader, request, self.election_timeout()).await {
+                    match self.peers().ask(leader, request, self.election_timeout()).await {
                         Ok(PeerResponse::MayChange(objection)) => Some(objection),
                         _ => None,
                     }
@@ -163,7 +176,7 @@ impl Consensus {
 
     /// Voters but `without`, and how many of them have started.
     fn started(&self, without: Option<MemberId>) -> (usize, usize) {
-        self.core().read(|state, _| {
+        self.machine().read(|state, _| {
             let voters = state.member_ids(false).filter(|id| Some(*id) != without);
             let started = |id: &MemberId| {
                 let published = state.attributes(*id);
@@ -185,14 +198,14 @@ impl Consensus {
     }
 
     fn check_remove(&self, id: MemberId) -> Result<(), Objection> {
-        if self.core().read(|state, _| state.is_learner(id)) {
+        if self.machine().read(|state, _| state.is_learner(id)) {
             return Ok(());
         }
         let (rest, started) = self.started(Some(id));
         if started < quorum(rest) {
             return Err(Objection::NotEnoughStarted);
         }
-        let is_down = id != self.member_id() && self.0.network.connected_since(id).is_none();
+        let is_down = id != self.member_id() && self.peers().connected_since(id).is_none();
         if !is_down && self.connected().saturating_sub(1) < quorum(rest) {
             return Err(Objection::Unhealthy);
         }
@@ -220,18 +233,17 @@ impl Consensus {
         Ok(())
     }
 
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        let health = self.0.health.lock();
-        health.unwrap_or_else(poisoned)
+    fn health(&self) -> RefMut<'_, Health> {
+        self.0.health.borrow_mut()
     }
 
     /// Voters that have been connected for long enough, this one included.
     fn connected(&self) -> usize {
-        let voters: Vec<MemberId> = self.core().read(|state, _| state.member_ids(false).collect());
+        let voters: Vec<MemberId> = self.machine().read(|state, _| state.member_ids(false).collect());
         let (health, now) = (self.health(), self.env().now());
         let well = |id: &&MemberId| {
             let well_since = || {
-                let since = self.0.network.connected_since(**id)?;
+                let since = self.peers().connected_since(**id)?;
                 // Who answers a new leader's first heartbeats, one sooner than another, was well under the one before.
                 let by_then = health.leads_since? + self.election_timeout();
                 health.led_since.filter(|_| since <= by_then).or(Some(since))
@@ -257,7 +269,7 @@ impl Consensus {
     /// Keeps raft's membership in step with the decisions, while this member leads; and finds out whether this
     /// member still belongs to the cluster, while nobody does.
     pub(super) async fn run_membership(self) {
-        let mut changed = self.core().members_signal();
+        let mut changed = self.machine().members_signal();
         let mut led_at = self.env().now();
         loop {
             let status = self.status();
@@ -282,18 +294,19 @@ impl Consensus {
     /// A member that is not needed any more hears nothing: it has to ask.
     async fn ask_around(&self) {
         let members: Vec<MemberId> = self
-            .core()
+            .machine()
             .read(|state, _| state.members().iter().map(|m| m.id).collect());
         for peer in members.into_iter().filter(|peer| *peer != self.member_id()) {
             let _ = self
-                .ask_peer(peer, PeerRequest::Describe, self.election_timeout())
+                .peers()
+                .ask(peer, PeerRequest::Describe, self.election_timeout())
                 .await;
         }
     }
 
     /// One step of raft's membership towards the decided one; whether another may follow at once.
     async fn step_membership(&self, term: u64) -> bool {
-        let (voters, learners): (BTreeSet<_>, BTreeSet<_>) = self.core().read(|state, _| {
+        let (voters, learners): (BTreeSet<_>, BTreeSet<_>) = self.machine().read(|state, _| {
             (
                 state.member_ids(false).collect(),
                 state.member_ids(true).collect(),
@@ -367,7 +380,7 @@ impl Consensus {
 
     /// What raft notes of a new member.
     fn peer(&self, id: MemberId) -> Peer {
-        self.core().read(|state, _| {
+        self.machine().read(|state, _| {
             let mut urls = state.peer_urls().filter(|(member, _)| *member == id);
             Peer {
                 name: String::new(),

@@ -13,7 +13,9 @@
 mod alone;
 mod command;
 mod contact;
+mod core;
 mod counted;
+mod exchange;
 mod hash;
 mod join;
 mod lease;
@@ -24,6 +26,7 @@ mod members;
 mod message;
 mod network;
 mod peer;
+mod peers;
 mod probe;
 mod propose;
 mod proposer;
@@ -33,18 +36,14 @@ mod read;
 mod renewals;
 mod restore;
 mod runtime;
-mod state_lock;
+mod state_cell;
 mod status;
 mod tokens;
 mod types;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-use openraft::errors::{InitializeError, RaftError};
-use tokio::sync::{RwLock, mpsc};
 
 pub use alone::force_alone;
 pub use join::{Found, FoundMember, ask};
@@ -52,35 +51,31 @@ pub use lease::LeaseTtl;
 pub use machine::Reached;
 pub use members::Change;
 pub use message::PeerHash;
-pub use network::url_address;
 pub use peer::Door;
+pub use peers::url_address;
 pub use renewals::Renewal;
 pub use restore::{begin_log, fill};
 pub use status::{REMOVED, Status};
 pub use tokens::simple_token;
 pub use types::{Peer, term_in, voters_in};
 
-use crate::base::{Broken, ClusterId, Denied, MemberId, Revision};
+use crate::base::{Broken, ClusterId, Denied, MemberId, Revision, limits};
 use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
-use crate::runtime::panics::poisoned;
-use crate::runtime::{Env, Task, signal};
+use crate::runtime::channel::{self, Answered, Limits, answer};
+use crate::runtime::panics::{self, Panic};
+use crate::runtime::{Crossing, Env, Task, signal};
 use crate::state::exchange::Export;
 use crate::state::{SharedStore, State};
 use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
-use crate::transport::{self, AddressBook, Identity, Purpose, Way};
-use contact::LeaderContact;
-use machine::{Core, Followers, Machine};
+use crate::transport::{AddressBook, Identity, Way};
+use core::{Ask, Core, Parts};
 use message::{PeerRequest, PeerResponse};
-use network::Network;
-use propose::Proposals;
-use read::ReadQueue;
-use renewals::RenewalQueue;
-use types::Raft;
+use peers::Peers;
+use status::Vitals;
 
-/// Told of everything that is applied, in order, while the state is locked: must be quick, must not call
-/// back into [`Consensus`].
+/// Told of everything that is applied, in order, on the thread that applies: must be quick.
 pub trait Observer: Send + Sync {
     /// One revision was applied; its events in order, without `prev_kv`.
     fn applied(&self, revision: Revision, events: &[mvccpb::Event]);
@@ -124,30 +119,28 @@ pub struct Options {
 /// etcd's file of a moment, part by part.
 pub type SnapshotFile = Encoder<Export<Box<dyn View>>>;
 
-/// A handle on the replicated state machine of this member; cheap to clone.
+/// A handle on the replicated state machine of this member, for every thread; cheap to clone.
 #[derive(Clone)]
 pub struct Consensus(Arc<Shared>);
 
 struct Shared {
     env: Env,
-    options: Options,
-    raft: Raft,
-    wal: Wal,
-    core: Arc<Core>,
-    /// Held shared by entries on their way to raft, and alone while a snapshot takes the place of the log.
-    appends: Arc<RwLock<()>>,
-    reads: Arc<ReadQueue>,
-    renewals: Arc<RenewalQueue>,
-    network: Network,
-    status: signal::Sender<Status>,
-    contact: LeaderContact,
-    /// For the hot path, as of the last look of [`Consensus::run_status`].
-    term_seen: AtomicU64,
-    lagging: AtomicBool,
-    /// The first damage that a read met.
-    damage: OnceLock<Broken>,
-    health: Mutex<members::Health>,
-    tasks: Mutex<Vec<Task<()>>>,
+    options: Arc<Options>,
+    vitals: Vitals,
+    inbox: channel::Sender<Ask>,
+    synced: signal::Receiver<u64>,
+    quota_refusals: signal::Receiver<u64>,
+    /// Closed when nothing is left of the core.
+    ended: signal::Receiver<()>,
+    /// What serves the peers' door.
+    door: Vec<Task<()>>,
+}
+
+/// What a core that has started hands to the others.
+struct Published {
+    vitals: Vitals,
+    synced: signal::Receiver<u64>,
+    quota_refusals: signal::Receiver<u64>,
 }
 
 impl Consensus {
@@ -161,225 +154,218 @@ impl Consensus {
         way: Way,
         observer: SharedObserver,
     ) -> Result<Consensus, Broken> {
-        let member = options.identity.member;
         let book = AddressBook::default();
         let initial = options.initial_members.iter();
         for (id, urls) in initial
             .map(|(id, peer)| (id, &peer.peer_urls))
             .chain(options.known_peers.iter().map(|(id, urls)| (id, urls)))
         {
-            book.set(*id, network::addresses(urls));
+            book.set(*id, peers::addresses(urls));
         }
-        let (compactions, compacted) = hash::Compactions::new();
-        let (proposals, proposer_woken) = Proposals::new(member, env.random_u64());
-        let followers = Followers {
-            proposals,
-            lessor: lessor::Lessor::new(env.clone(), options.lease_checkpoints),
-            tokens: tokens::Tokens::new(env.clone(), options.token_ttl),
-            compactions,
-            slow_apply: options.slow_apply,
-            quota: options.quota,
-        };
-        let core = Arc::new(Core::open(
-            env.clone(),
+        let options = Arc::new(options);
+        let parts = Parts {
+            env: env.clone(),
+            options: options.clone(),
+            wal,
             store,
-            followers,
-            member,
-            book.clone(),
+            peers: Peers::new(
+                env.clone(),
+                options.identity,
+                way,
+                door.way_back(),
+                book,
+                2 * options.election_timeout,
+            ),
             observer,
-        )?);
-        // What a killed process left in the page cache is made durable before raft counts on it.
-        core.sync().await?;
-        let network = Network::new(
-            env.clone(),
-            options.identity,
-            way,
-            door.way_back(),
-            book,
-            2 * options.election_timeout,
-        );
-        let raft = Raft::new(
-            member,
-            Arc::new(raft_config(&options)?),
-            network.clone(),
-            log::LogStore::new(env.clone(), wal.clone()),
-            Machine(core.clone()),
-        )
-        .await
-        .map_err(|fatal| Broken::new(format!("raft cannot start: {fatal}")))?;
-        let (reads, reader_woken) = ReadQueue::new();
-        let (renewals, renewer_woken) = RenewalQueue::new();
-        let (status, _) = signal::channel(Status::default());
-        let contact = LeaderContact::new(env.now(), options.election_timeout);
+        };
+        let (inbox, asked) = channel::channel(Limits {
+            count: limits::CORE_INBOX_MAX,
+            bytes: limits::CORE_INBOX_BYTES_MAX,
+        });
+        let (started, outcome) = answer();
+        let core = move || async move {
+            match Core::start(parts).await {
+                Ok(core) => {
+                    let machine = core.machine();
+                    started.send(Ok(Published {
+                        vitals: core.0.vitals.clone(),
+                        synced: machine.synced_signal(),
+                        quota_refusals: machine.quota_gate.refusals.subscribe(),
+                    }));
+                    core.serve(asked).await;
+                }
+                Err(broken) => started.send(Err(broken)),
+            }
+        };
+        let (alive, ended) = signal::channel(());
+        env.start_core(core, move || drop(alive))
+            .map_err(|error| Broken::new(format!("cannot start the thread of the core: {error}")))?;
+        let outcome = outcome.await;
+        let Published {
+            vitals,
+            synced,
+            quota_refusals,
+        } = outcome.unwrap_or_else(|| Err(Broken::new("the core ended before it had started")))?;
+        let (door, admit) = door.admit();
         let consensus = Consensus(Arc::new(Shared {
             env,
             options,
-            raft,
-            wal,
-            core,
-            appends: Arc::default(),
-            reads,
-            renewals,
-            network,
-            status,
-            contact,
-            term_seen: AtomicU64::new(0),
-            lagging: AtomicBool::new(false),
-            damage: OnceLock::new(),
-            health: Mutex::default(),
-            tasks: Mutex::default(),
+            vitals,
+            inbox,
+            synced,
+            quota_refusals,
+            ended,
+            door,
         }));
-        consensus.bootstrap().await?;
-        consensus.run(door, proposer_woken, reader_woken, renewer_woken, compacted);
+        admit(consensus.clone());
         Ok(consensus)
     }
 
-    /// Writes the first membership, if there is none: the same on every member, so they agree.
-    async fn bootstrap(&self) -> Result<(), Broken> {
-        let members = self.0.options.initial_members.clone();
-        if members.is_empty() {
-            // It joins: the others know it, and send what it needs.
-            return Ok(());
-        }
-        match self.0.raft.initialize(members).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(Broken::new(format!("cannot initialize the cluster: {error}"))),
-        }
-    }
-
-    fn run(
-        &self,
-        door: Door,
-        proposer_woken: mpsc::Receiver<()>,
-        reader_woken: mpsc::Receiver<()>,
-        renewer_woken: mpsc::Receiver<()>,
-        compacted: mpsc::Receiver<hash::Compacted>,
-    ) {
-        let env = &self.0.env;
-        let mut tasks = vec![
-            env.spawn(self.clone().run_proposals(proposer_woken)),
-            env.spawn(self.clone().run_reads(reader_woken)),
-            env.spawn(self.clone().run_renewals(renewer_woken)),
-            env.spawn(self.clone().run_heartbeats()),
-            env.spawn(self.clone().run_status()),
-            env.spawn(self.clone().run_purge()),
-            env.spawn(self.clone().run_lease_expiry()),
-            env.spawn(self.clone().run_membership()),
-            env.spawn(self.clone().run_compaction_hashes(compacted)),
-        ];
-        let interval = self.0.options.probe_interval;
-        if !interval.is_zero() {
-            tasks.push(env.spawn(self.clone().run_probes(interval)));
-        }
-        tasks.extend(door.admit(self.clone()));
-        self.0.tasks.lock().unwrap_or_else(poisoned).extend(tasks);
-    }
-
-    /// Stops raft and every task. The engine is synced, so that the next start replays little.
+    /// Stops raft and every task; returns when nothing is left of them.
     pub async fn stop(&self) {
-        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(poisoned));
-        tasks.iter().for_each(Task::abort);
-        if let Err(error) = self.0.raft.shutdown().await {
-            tracing::warn!(%error, "raft did not stop cleanly");
+        self.0.door.iter().for_each(Task::abort);
+        let (answer, stopped) = answer();
+        if self.0.inbox.send(Ask::Stop(answer), 0).await.is_ok() {
+            stopped.await;
         }
-        self.0.network.close();
-        if let Err(error) = self.0.core.sync().await {
-            tracing::error!(%error, "cannot sync the engine");
+        self.0.vitals.peers.close();
+        let _ = self.0.ended.clone().wait_until(|()| false).await;
+    }
+
+    /// Has the core do something that takes no time. Nothing happens if it has ended.
+    async fn tell(&self, what: impl FnOnce(&Core) + Send + 'static) {
+        let _ = self.0.inbox.send(Ask::Do(Box::new(what)), 0).await;
+    }
+
+    /// The same for something that has a result. A core that has ended answers nobody, as a process that has.
+    async fn ask<T: Send + 'static>(&self, what: impl FnOnce(&Core) -> T + Send + 'static) -> T {
+        let (answer, answered) = answer();
+        self.tell(|core| answer.send(what(core))).await;
+        match self.receive(answered).await {
+            Some(result) => result,
+            None => std::future::pending().await,
         }
+    }
+
+    /// The same for something that takes time. It goes on when nobody waits for it any more.
+    async fn run<T, F>(&self, what: impl FnOnce(Core) -> F + Send + 'static) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let (answer, answered) = answer();
+        self.tell(|core| {
+            let running = what(core.clone());
+            core.env().spawn_local(async move { answer.send(running.await) });
+        })
+        .await;
+        match self.receive(answered).await {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The core's answer; `None`: it has ended.
+    async fn receive<T>(&self, answered: Answered<T>) -> Option<T> {
+        let answer = answered.await;
+        if let Some(late) = self.env().cross(Crossing::FromCore) {
+            late.await;
+        }
+        answer
     }
 
     fn env(&self) -> &Env {
         &self.0.env
     }
 
-    fn raft(&self) -> &Raft {
-        &self.0.raft
-    }
-
-    fn core(&self) -> &Core {
-        &self.0.core
-    }
-
-    fn reads(&self) -> &ReadQueue {
-        &self.0.reads
+    fn options(&self) -> &Options {
+        &self.0.options
     }
 
     pub fn member_id(&self) -> MemberId {
-        self.0.options.identity.member
+        self.options().identity.member
     }
 
     pub fn cluster_id(&self) -> ClusterId {
-        self.0.options.identity.cluster
+        self.options().identity.cluster
     }
 
     /// Up to which index the engine is durable.
     pub fn synced(&self) -> u64 {
-        self.0.core.synced()
+        *self.0.synced.borrow()
     }
 
     /// Whether clients have to say who they are.
     pub fn is_auth_enabled(&self) -> bool {
-        self.0.core.is_auth_enabled()
+        self.0.vitals.applied.borrow().auth_enabled
     }
 
     /// Whether this member is one without a vote, as of the last entry.
     pub fn is_learner(&self) -> bool {
-        self.0.core.is_learner()
+        self.0.vitals.members.borrow().is_learner
     }
 
-    /// How long a request may take.
-    pub fn request_timeout(&self) -> Duration {
-        self.0.options.request_timeout
+    /// Whether a member was removed for good, and raft does without it already.
+    fn has_left(&self, member: MemberId) -> bool {
+        self.0.vitals.members.borrow().left.contains(&member)
     }
 
-    pub fn election_timeout(&self) -> Duration {
-        self.0.options.election_timeout
-    }
-
-    /// Looks at the local state. Nothing is applied meanwhile: keep it short. A look owns what it uses and hands back what
-    /// it found, so that it can be made on another thread.
-    pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&State) -> T + Send + 'static) -> T {
-        self.0.core.read(|state, _| look(state))
-    }
-
-    /// A look that may keep the store as it is at this moment, to be read when the state is free again.
-    pub async fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
-    ) -> T {
-        self.0.core.look(look)
+    /// The revision up to which reads see everything.
+    pub fn revision(&self) -> Revision {
+        self.reached().revision
     }
 
     /// Where the state stood when entries were last applied, without a look at it.
     pub fn reached(&self) -> Reached {
-        self.0.core.reached()
+        self.0.vitals.applied.borrow().reached
     }
 
-    /// What was read from a store that was kept: see [`met_damage`](Self::met_damage).
+    /// How long a request may take.
+    pub fn request_timeout(&self) -> Duration {
+        self.options().request_timeout
+    }
+
+    pub fn election_timeout(&self) -> Duration {
+        self.options().election_timeout
+    }
+
+    /// Looks at the local state. Nothing else is decided meanwhile: keep it short. A look owns what it uses and hands back
+    /// what it found.
+    pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&State) -> T + Send + 'static) -> T {
+        self.look(|state, _| look(state)).await
+    }
+
+    /// A look that may keep the store as it is at this moment, to be read when it is over.
+    ///
+    /// A look that panics costs whoever asked, and nobody else: it cannot have changed anything.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
+    ) -> T {
+        let look = contained(look);
+        let looked = self.ask(move |core| look(core)).await;
+        looked.unwrap_or_else(|panic| panic.resume())
+    }
+
+    /// What was read from a store that was kept. Damage is not served and ends this member: see [`Status::fatal`].
     pub fn checked<T>(&self, read: Result<T, Broken>) -> Result<T, Denied> {
         read.map_err(|broken| self.met_damage(broken))
     }
 
     /// Damage is not served and ends this member: see [`Status::fatal`]. What clients hear.
     pub fn met_damage(&self, broken: Broken) -> Denied {
-        tracing::error!(%broken, "a read met damage");
-        let broken = self.0.damage.get_or_init(|| broken);
-        self.0.status.send_if_modified(|status| {
-            status.fatal = Some(broken.to_string());
-            true
-        });
-        Denied::CORRUPT
+        self.0.vitals.met_damage(broken)
     }
 
     /// Bytes of the engine on disk: allocated and in use.
-    pub async fn engine_bytes(&self) -> (u64, u64) {
-        self.0.core.engine_bytes()
+    pub fn engine_bytes(&self) -> (u64, u64) {
+        self.0.vitals.store.engine().bytes()
     }
 
-    /// The store as it is now, as rows of etcd's file. Reads the engine, off the tasks that serve others.
+    /// The store as it is now, as rows of etcd's file.
     pub async fn export(&self) -> Result<Export<Box<dyn View>>, Broken> {
-        let view = self.0.core.view();
-        self.env().run_blocking(move || Export::new(view)).await
+        let view = self.0.vitals.store.engine().view();
+        self.env().run_blocking(|| Export::new(view)).await
     }
 
     /// Another member's [`hash_now`](Self::hash_now); `None` if it cannot be asked.
@@ -393,7 +379,8 @@ impl Consensus {
     }
 
     async fn ask_hash(&self, peer: MemberId, request: PeerRequest) -> Option<PeerHash> {
-        match self.ask_peer(peer, request, self.request_timeout()).await {
+        let asked = self.0.vitals.peers.ask(peer, request, self.request_timeout());
+        match asked.await {
             Ok(PeerResponse::HashKv(hash)) => Some(hash),
             _ => None,
         }
@@ -401,25 +388,26 @@ impl Consensus {
 
     /// What release another member runs; `None` if it cannot be asked.
     pub async fn peer_version(&self, peer: MemberId) -> Option<String> {
-        match self
-            .ask_peer(peer, PeerRequest::Describe, self.election_timeout())
-            .await
-        {
+        let peers = &self.0.vitals.peers;
+        let asked = peers.ask(peer, PeerRequest::Describe, self.election_timeout());
+        match asked.await {
             Ok(PeerResponse::Describe(description)) => Some(description.server_version),
             _ => None,
         }
     }
+}
 
-    /// Asks another member.
-    async fn ask_peer(
-        &self,
-        peer: MemberId,
-        request: PeerRequest,
-        timeout: Duration,
-    ) -> std::io::Result<PeerResponse> {
-        let client = self.0.network.client(peer, Purpose::Request);
-        let response = client.call(transport::encode(&request), timeout).await?;
-        transport::decode(&response)
+/// A look for the core, contained there if who asks is.
+fn contained<T>(
+    look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T,
+) -> impl FnOnce(&Core) -> Result<T, Panic> {
+    let for_request = panics::is_contained();
+    move |core| {
+        let look = || core.machine().look(look);
+        match for_request {
+            true => panics::contain(look),
+            false => Ok(look()),
+        }
     }
 }
 

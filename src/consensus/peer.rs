@@ -5,25 +5,30 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::stream::unfold;
 use futures_util::{FutureExt, StreamExt};
 use openraft::Snapshot;
 use openraft::errors::{Fatal, RaftError};
-use tokio::sync::OwnedRwLockReadGuard;
+use openraft::raft::StreamAppendResult;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Consensus;
 use super::command::first_unreadable;
+use super::core::Core;
 use super::join::Found;
 use super::log::place;
 use super::machine::SnapshotData;
 use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
+use super::network::APPENDS_HANDED_OVER_MAX;
 use super::proposer::Taken;
 use super::types::{AppendRequest, Batch, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
-use crate::base::{Broken, MemberId};
+use crate::base::{Broken, MemberId, limits};
 use crate::runtime::admission::{Newcomers, peer_newcomers_max};
 use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Task};
+use crate::storage::Install;
 use crate::storage::snapshot::SnapshotDecoder;
 use crate::transport::{
     self, Callers, FrameReader, FrameWriter, Identity, PeerHandler, WayBack, decode, encode,
@@ -87,10 +92,14 @@ impl Door {
         }
     }
 
-    /// From now on peers are served. The tasks are the caller's to end.
-    pub(super) fn admit(self, consensus: Consensus) -> Vec<Task<()>> {
-        let _ = self.inner.consensus.set(consensus);
-        self.tasks
+    /// What serves the door, to be ended by the caller, and how to say who serves peers from now on.
+    pub(super) fn admit(self) -> (Vec<Task<()>>, impl FnOnce(Consensus)) {
+        let inner = self.inner;
+        let admit = move |consensus| {
+            // The door is this member's alone.
+            let _ = inner.consensus.set(consensus);
+        };
+        (self.tasks, admit)
     }
 }
 
@@ -101,7 +110,7 @@ fn closed() -> io::Error {
 impl PeerHandler for Behind {
     fn is_removed(&self, member: MemberId) -> bool {
         let consensus = self.consensus.get();
-        consensus.is_some_and(|consensus| consensus.core().has_left(member))
+        consensus.is_some_and(|consensus| consensus.has_left(member))
     }
 
     fn discover(&self) -> BoxFuture<'static, Bytes> {
@@ -157,6 +166,56 @@ where
 
 impl Consensus {
     async fn answer(&self, request: PeerRequest) -> PeerResponse {
+        match request {
+            PeerRequest::Heartbeat(request) => {
+                self.hear_leader(&request.vote);
+                self.run(|core| async move {
+                    let answered = core.raft().append_entries(request).await;
+                    answered.map_or_else(refused, PeerResponse::Heartbeat)
+                })
+                .await
+            }
+            PeerRequest::Forward { term, batch } => self.take_forwarded(term, &batch).await,
+            PeerRequest::LeaseKeepAlive(ids) => match self.renew_here(ids).await {
+                Some(renewals) => PeerResponse::LeaseKeepAlive(renewals),
+                None => PeerResponse::Refused("not the leader".into()),
+            },
+            PeerRequest::HashKv(revision) => PeerResponse::HashKv(PeerHash {
+                revision: self.revision(),
+                hash: self.hash_now(revision).await.ok(),
+            }),
+            PeerRequest::CompactionHash(revision) => PeerResponse::HashKv(PeerHash {
+                revision: self.revision(),
+                hash: self.hash_of_compaction(revision).await,
+            }),
+            PeerRequest::Describe => PeerResponse::Describe(self.describe()),
+            request => self.run(|core| async move { core.answer(request).await }).await,
+        }
+    }
+
+    /// Noted as it comes: what is done with it may have to wait for a disk.
+    fn hear_leader(&self, vote: &Vote) {
+        self.0.vitals.contact.hear(vote, self.env().now());
+    }
+
+    /// A batch is decoded before the core sees it.
+    async fn take_forwarded(&self, term: u64, batch: &[u8]) -> PeerResponse {
+        let batch = match decode::<Batch>(batch) {
+            Ok(batch) => batch,
+            Err(error) => return PeerResponse::Refused(error.to_string()),
+        };
+        if let Some((command, unreadable)) = first_unreadable(&batch.commands) {
+            tracing::error!(%batch, command, %unreadable, "a forwarded batch that cannot be applied is refused");
+            return PeerResponse::Unreadable { command };
+        }
+        self.run(move |core| async move { core.take_forwarded(term, batch).await })
+            .await
+    }
+}
+
+impl Core {
+    /// What raft, or a leader, is asked by its peers.
+    async fn answer(&self, request: PeerRequest) -> PeerResponse {
         let raft = self.raft();
         match request {
             PeerRequest::Vote(request) => self.answer_vote(request).await,
@@ -164,16 +223,10 @@ impl Consensus {
                 .pre_vote(request)
                 .await
                 .map_or_else(refused, PeerResponse::Vote),
-            PeerRequest::Heartbeat(request) => {
-                self.hear_leader(&request.vote);
-                let answered = raft.append_entries(request).await;
-                answered.map_or_else(refused, PeerResponse::Heartbeat)
-            }
             PeerRequest::TransferLeader(request) => match raft.handle_transfer_leader(request).await {
                 Ok(response) => PeerResponse::TransferLeader(response),
                 Err(error) => PeerResponse::Refused(error.to_string()),
             },
-            PeerRequest::Forward { term, batch } => self.take_forwarded(term, &batch).await,
             PeerRequest::ReadIndex if buggify(Site::ReadIndexRefused) => {
                 PeerResponse::Refused("not the leader".into())
             }
@@ -184,10 +237,6 @@ impl Consensus {
                 }
                 Err(why) => PeerResponse::Refused(why),
             },
-            PeerRequest::LeaseKeepAlive(ids) => match self.renew_here(ids).await {
-                Some(renewals) => PeerResponse::LeaseKeepAlive(renewals),
-                None => PeerResponse::Refused("not the leader".into()),
-            },
             PeerRequest::LeaseTimeToLive { id, keys } => match self.time_to_live_as_leader(id, keys).await {
                 Some(found) => PeerResponse::LeaseTimeToLive(found),
                 None => PeerResponse::Refused("not the leader".into()),
@@ -196,21 +245,8 @@ impl Consensus {
                 Some(objection) => PeerResponse::MayChange(objection),
                 None => PeerResponse::Refused("not the leader".into()),
             },
-            PeerRequest::HashKv(revision) => PeerResponse::HashKv(PeerHash {
-                revision: self.core().read(|state, _| state.revision()),
-                hash: self.hash_now(revision).await.ok(),
-            }),
-            PeerRequest::CompactionHash(revision) => PeerResponse::HashKv(PeerHash {
-                revision: self.core().read(|state, _| state.revision()),
-                hash: self.hash_of_compaction(revision).await,
-            }),
-            PeerRequest::Describe => PeerResponse::Describe(self.describe()),
+            _ => PeerResponse::Refused("not a question for raft".into()),
         }
-    }
-
-    /// Noted as it comes: what is done with it may have to wait for a disk.
-    fn hear_leader(&self, vote: &Vote) {
-        self.0.contact.hear(vote, self.env().now());
     }
 
     /// A granted vote is a promise, and logged as one: the simulator holds the member to it over crashes.
@@ -236,33 +272,73 @@ impl Consensus {
             .with_raft_state(move |state| *state.vote_ref() == vote);
         let same_leader = same_leader.await.map_err(Broken::new)?;
         match &meta.last_log_id {
-            Some(last) if same_leader => self.0.wal.holds(place(last)).await,
+            Some(last) if same_leader => self.wal().holds(place(last)).await,
             _ => Ok(false),
         }
     }
 
-    async fn take_forwarded(&self, term: u64, batch: &[u8]) -> PeerResponse {
+    async fn take_forwarded(&self, term: u64, batch: Batch) -> PeerResponse {
         let status = self.status();
         let leads = status.leader == Some(self.member_id()) && status.term == term;
         if !leads || buggify(Site::ForwardRefused) {
             return PeerResponse::Forward { taken: false };
         }
-        match decode::<Batch>(batch) {
-            Ok(batch) => {
-                if let Some((command, unreadable)) = first_unreadable(&batch.commands) {
-                    tracing::error!(%batch, command, %unreadable, "a forwarded batch that cannot be applied is refused");
-                    return PeerResponse::Unreadable { command };
-                }
-                let taken = self.append_in_term(batch, term).await;
-                pause(self.env(), Site::ForwardAnsweredLate, 2 * self.election_timeout()).await;
-                match taken {
-                    Taken::Yes => PeerResponse::Forward { taken: true },
-                    Taken::No => PeerResponse::Forward { taken: false },
-                    Taken::NoSpace => PeerResponse::NoSpace,
-                }
-            }
-            Err(error) => PeerResponse::Refused(error.to_string()),
+        let taken = self.append_in_term(batch, term).await;
+        pause(self.env(), Site::ForwardAnsweredLate, 2 * self.election_timeout()).await;
+        match taken {
+            Taken::Yes => PeerResponse::Forward { taken: true },
+            Taken::No => PeerResponse::Forward { taken: false },
+            Taken::NoSpace => PeerResponse::NoSpace,
         }
+    }
+
+    /// Feeds a leader's entries to raft and hands the answers back in order, until either side has enough.
+    async fn take_appends(
+        self,
+        requests: mpsc::Receiver<AppendRequest>,
+        answers: mpsc::Sender<StreamAppendResult<TypeConfig>>,
+    ) {
+        let requests = unfold(
+            (requests, self.clone(), None),
+            |(mut requests, core, passed)| async move {
+                // Who asks for the next request has handed the last one to raft.
+                drop::<Option<OwnedSemaphorePermit>>(passed);
+                let request = requests.recv().await?;
+                let passed = core.0.appends.clone().acquire_owned().await.ok()?;
+                Some((request, (requests, core, Some(passed))))
+            },
+        );
+        let mut answered = pin!(self.raft().stream_append(requests));
+        while let Some(answer) = answered.next().await {
+            // Raft has stopped: the stream ends, and the leader hears why when it asks again.
+            let Ok(answer) = answer else { return };
+            pause(self.env(), Site::AppendAnsweredLate, self.election_timeout()).await;
+            let goes_on = answer.is_ok() && !buggify(Site::AppendCut);
+            if answers.send(answer).await.is_err() || !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Hands a received snapshot to raft, while no entries come.
+    async fn take_snapshot(
+        self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        install: Install,
+    ) -> io::Result<SnapshotResponse> {
+        let no_appends = self.0.appends.acquire_many(limits::APPEND_PERMITS);
+        let _no_appends = no_appends.await.map_err(io::Error::other)?;
+        if self.has_logged(vote, &meta).await.map_err(io::Error::other)? {
+            tracing::info!(last = ?meta.last_log_id, "the log is past the snapshot already");
+            return Ok(SnapshotResponse { vote });
+        }
+        let data = SnapshotData::Received(install);
+        let installed = self
+            .raft()
+            .install_full_snapshot(vote, Snapshot { meta, snapshot: data })
+            .await;
+        installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))
     }
 }
 
@@ -276,37 +352,46 @@ async fn next_frame(reader: &mut FrameReader) -> (io::Result<Option<Bytes>>, boo
     }
 }
 
-/// Feeds a leader's entries to raft and answers in order, until either side has enough.
-async fn serve_appends(consensus: Consensus, reader: FrameReader, mut writer: FrameWriter) -> io::Result<()> {
-    let requests = unfold(
-        (reader, consensus.clone(), None),
-        |(mut reader, consensus, passed)| async move {
-            // Who asks for the next request has handed the last one to raft.
-            drop::<Option<OwnedRwLockReadGuard<()>>>(passed);
+/// Reads a leader's entries and writes the answers, in order, until either side has enough.
+async fn serve_appends(
+    consensus: Consensus,
+    mut reader: FrameReader,
+    mut writer: FrameWriter,
+) -> io::Result<()> {
+    let (requests, taken) = mpsc::channel(APPENDS_HANDED_OVER_MAX);
+    let (answers, mut answered) = mpsc::channel(APPENDS_HANDED_OVER_MAX);
+    consensus
+        .tell(|core| {
+            core.env().spawn_local(core.clone().take_appends(taken, answers));
+        })
+        .await;
+    // With it goes the sender, which tells the core that no more comes.
+    let read = Box::pin(async move {
+        loop {
             let (frame, is_fresh) = next_frame(&mut reader).await;
-            let request: AppendRequest = decode(&frame.ok()??).ok()?;
+            let Some(request) = frame.ok().flatten().and_then(|frame| decode(&frame).ok()) else {
+                return;
+            };
+            let request: AppendRequest = request;
             if is_fresh {
                 consensus.hear_leader(&request.vote);
             }
-            let passed = consensus.0.appends.clone().read_owned().await;
-            Some((request, (reader, consensus, Some(passed))))
-        },
-    );
-    let mut answers = Box::pin(consensus.raft().stream_append(requests));
-    while let Some(answer) = answers.next().await {
-        let answer = answer.map_err(io::Error::other)?;
-        pause(
-            consensus.env(),
-            Site::AppendAnsweredLate,
-            consensus.election_timeout(),
-        )
-        .await;
-        writer.send(&encode(&answer)).await?;
-        if answer.is_err() || buggify(Site::AppendCut) {
-            break;
+            if requests.send(request).await.is_err() {
+                return;
+            }
         }
+    });
+    let mut write = pin!(async {
+        while let Some(answer) = answered.recv().await {
+            writer.send(&encode(&answer)).await?;
+        }
+        writer.end().await
+    });
+    match select(read, write.as_mut()).await {
+        Either::Right((written, _)) => written,
+        // What was asked is answered still.
+        Either::Left(_) => write.await,
     }
-    writer.end().await
 }
 
 /// Receives and installs a snapshot, and says now and then that it is at it.
@@ -345,7 +430,7 @@ async fn receive_snapshot(
     let (vote, meta): (Vote, SnapshotMeta) = decode(&head)?;
     tracing::info!(from = format!("{from:x}"), last = ?meta.last_log_id, "receiving a snapshot");
     let begun = consensus.env().now();
-    let install = consensus.core().begin_install().await?;
+    let install = consensus.0.vitals.store.begin_install().await?;
     let mut decoder = SnapshotDecoder::new();
     while decoder.finish().is_err() {
         let (chunk, is_fresh) = next_frame(&mut reader).await;
@@ -361,21 +446,10 @@ async fn receive_snapshot(
         10 * consensus.election_timeout(),
     )
     .await;
-    let _no_appends = consensus.0.appends.write().await;
-    if consensus
-        .has_logged(vote, &meta)
-        .await
-        .map_err(io::Error::other)?
-    {
-        tracing::info!(last = ?meta.last_log_id, "the log is past the snapshot already");
-        return Ok(SnapshotResponse { vote });
-    }
-    let data = SnapshotData::Received(install);
     let installed = consensus
-        .raft()
-        .install_full_snapshot(vote, Snapshot { meta, snapshot: data })
+        .run(move |core| core.take_snapshot(vote, meta, install))
         .await;
     let took = consensus.env().now() - begun;
     consensus.env().figures().snapshots.install.observe(took);
-    installed.map_err(|fatal: Fatal<TypeConfig>| io::Error::other(fatal))
+    installed
 }

@@ -5,22 +5,22 @@
 
 use std::time::Duration;
 
-use super::Consensus;
+use super::core::Core;
 use super::message::PeerRequest;
 use crate::base::MemberId;
 use crate::transport::{Purpose, encode};
 
-impl Consensus {
+impl Core {
     pub(super) async fn run_probes(self, interval: Duration) {
         loop {
-            let members: Vec<MemberId> = self.core().read(|state, _| {
+            let members: Vec<MemberId> = self.machine().read(|state, _| {
                 let ids = state.members().into_iter().map(|member| member.id);
                 ids.filter(|id| *id != self.member_id()).collect()
             });
             for peer in members {
-                let consensus = self.clone();
+                let core = self.clone();
                 self.env()
-                    .spawn_detached(async move { consensus.probe(peer, interval).await });
+                    .spawn_local(async move { core.probe(peer, interval).await });
             }
             self.env().sleep(interval).await;
         }
@@ -30,7 +30,7 @@ impl Consensus {
         let figures = self.env().figures().peers.of(peer);
         // The first question opens the connection, which takes more than one way there and back.
         let connected = figures.is_active();
-        let client = self.0.network.client(peer, Purpose::Control);
+        let client = self.peers().client(peer, Purpose::Control);
         let begun = self.env().now();
         let answer = client.call(encode(&PeerRequest::Describe), interval).await;
         // A failure was counted where it happened.

@@ -20,8 +20,8 @@
 //!   term, which appends it in that term or never, and terms never decrease along the log (Raft,
 //!   5.3). So a flight of an earlier term whose batch is not among what was applied up to that
 //!   entry never will be. This needs the two facts together: [`Proposals::applied`] takes the
-//!   batches out *and* moves the settled term on under one lock, so no other thread sees one
-//!   without the other. Nothing here reads the applied position from elsewhere.
+//!   batches out *and* moves the settled term on in one turn of the thread. Nothing here reads the applied position
+//!   from elsewhere.
 //!
 //! A snapshot that takes the place of the state is none: what was under way may be in it, so
 //! [`Proposals::installed`] ends every flight as unknown, in the same step in which the term moves
@@ -29,83 +29,97 @@
 //!
 //! The settled term can also move on just before a flight is registered in an earlier one: such a
 //! flight would wait for a later entry still. [`Proposals::next_batch`] refuses a term below the
-//! settled one, under that lock. Whatever answers late ([`refused`](Proposals::refused),
+//! settled one. Whatever answers late ([`refused`](Proposals::refused),
 //! [`abandon`](Proposals::abandon)) names its flight by a sequence number that is never used again,
 //! and finds nothing once the flight has ended.
 //!
 //! # What a caller that waited in vain is told
 //!
 //! Clients send a write again if they are told that it was never handed over, so that is said only
-//! of a command that was never in a flight ([`Offered`]).
+//! of a command that was never in a flight ([`Proposals::take_late`]).
 
+use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::command::EncodedCommand;
 use super::types::Batch;
 use crate::base::{Denied, MemberId, limits};
 use crate::runtime::Instant;
 use crate::runtime::buggify::{self, Site};
-use crate::runtime::panics::poisoned;
+use crate::runtime::channel::Answer;
 use crate::state::Outcome;
 
 /// A command that waits for its outcome.
 pub struct Proposal {
     pub command: EncodedCommand,
-    pub deadline: Instant,
     /// Set for what only the present leader may propose (lease expiry): its term. Never offered twice.
     pub only_in_term: Option<u64>,
     /// What needs none is not refused for lack of it.
     pub needs_space: bool,
-    pub offered: Offered,
-    pub _charge: Charge,
-    pub answer: oneshot::Sender<Result<Outcome, Denied>>,
+    pub answer: Answer<Result<Outcome, Denied>>,
 }
 
-/// The bytes of a command among those of all that wait, for as long as it exists.
-pub struct Charge {
-    bytes: usize,
-    all: Arc<AtomicUsize>,
+/// A proposal that was taken in, and has no answer yet.
+struct Waiting {
+    proposal: Proposal,
+    deadline: Instant,
+    /// The term when it came.
+    term_then: u64,
+    /// Whether it was ever offered to a leader: from then on it may be in a log. Never taken back, not even when the
+    /// offer was refused for sure: etcd, too, answers what raft has taken in with a timeout.
+    offered: bool,
 }
 
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+/// A proposal that ran out of time.
+pub struct Late {
+    pub term_then: u64,
+    pub offered: bool,
+    pub answer: Answer<Result<Outcome, Denied>>,
 }
 
-/// Whether a command was ever offered to a leader: from then on it may be in a log. Never taken back, not even
-/// when the offer was refused for sure: etcd, too, answers what raft has taken in with a timeout.
-#[derive(Clone, Default)]
-pub struct Offered(Arc<AtomicBool>);
-
-/// Batches that were offered to a leader.
+/// A batch that was offered to a leader: its proposals, by number.
 struct Flight {
     term: u64,
-    proposals: Vec<Proposal>,
+    proposals: Vec<u64>,
 }
 
 #[derive(Default)]
 struct Inner {
+    /// By number: in the order in which they came, which is that of their deadlines.
+    waiting: BTreeMap<u64, Waiting>,
+    next_number: u64,
+    /// Bytes of the commands that wait.
+    bytes: usize,
+    /// To be offered (again), oldest first. Some may have their answers already.
+    line: VecDeque<u64>,
     next_sequence: u64,
     flights: BTreeMap<u64, Flight>,
     /// The term of the last entry that was applied: what was offered in an earlier one is not under way any more.
     settled_term: u64,
-    /// To be offered (again), oldest first.
-    again: VecDeque<Proposal>,
+}
+
+impl Inner {
+    /// Takes out a proposal that still waits.
+    fn take(&mut self, number: u64) -> Option<Proposal> {
+        let waiting = self.waiting.remove(&number)?;
+        self.bytes -= waiting.proposal.command.bytes().len();
+        Some(waiting.proposal)
+    }
+
+    fn answer(&mut self, number: u64, answer: Result<Outcome, Denied>) {
+        if let Some(proposal) = self.take(number) {
+            proposal.answer.send(answer);
+        }
+    }
 }
 
 /// The proposals of this member's present life.
-#[derive(Clone)]
 pub struct Proposals {
     member: MemberId,
     life: u64,
-    inner: Arc<Mutex<Inner>>,
-    /// Bytes of all commands that wait.
-    bytes: Arc<AtomicUsize>,
+    inner: RefCell<Inner>,
     /// Wakes the proposer: there is something to offer, or room for another flight.
     wake: mpsc::Sender<()>,
 }
@@ -118,16 +132,15 @@ impl Proposals {
             Proposals {
                 member,
                 life,
-                inner: Arc::default(),
-                bytes: Arc::default(),
+                inner: RefCell::default(),
                 wake,
             },
             woken,
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(poisoned)
+    fn inner(&self) -> RefMut<'_, Inner> {
+        self.inner.borrow_mut()
     }
 
     pub fn wake(&self) {
@@ -137,57 +150,80 @@ impl Proposals {
 
     /// Batches under way.
     pub fn flights(&self) -> usize {
-        self.lock().flights.len()
+        self.inner().flights.len()
     }
 
-    /// Commands that wait for their outcome.
-    pub fn waiting(&self) -> usize {
-        let inner = self.lock();
-        inner.again.len()
-            + inner
-                .flights
-                .values()
-                .map(|flight| flight.proposals.len())
-                .sum::<usize>()
-    }
-
-    /// Room for the bytes of one more command; `None` if too many wait already.
-    pub fn charge(&self, bytes: usize) -> Option<Charge> {
-        let max = buggify::limit(Site::ProposeFewBytes, limits::PROPOSALS_QUEUED_BYTES_MAX, 2_000);
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let charge = Charge {
-            bytes,
-            all: self.bytes.clone(),
-        };
+    /// Puts a proposal in line; refused if too many wait, or too many bytes. Deadlines never decrease.
+    pub fn push(&self, proposal: Proposal, deadline: Instant, term_then: u64) {
+        let bytes_max = buggify::limit(Site::ProposeFewBytes, limits::PROPOSALS_QUEUED_BYTES_MAX, 2_000);
+        let mut inner = self.inner();
+        let bytes = inner.bytes + proposal.command.bytes().len();
         // A command that is alone always fits.
-        (before == 0 || before + bytes <= max).then_some(charge)
+        let fits = inner.bytes == 0 || bytes <= bytes_max;
+        if !fits || inner.waiting.len() >= limits::PROPOSALS_QUEUED_MAX {
+            return proposal.answer.send(Err(Denied::TOO_MANY_REQUESTS));
+        }
+        inner.bytes = bytes;
+        inner.next_number += 1;
+        let number = inner.next_number;
+        let waiting = Waiting {
+            proposal,
+            deadline,
+            term_then,
+            offered: false,
+        };
+        inner.waiting.insert(number, waiting);
+        inner.line.push_back(number);
+        drop(inner);
+        self.wake();
     }
 
-    /// Puts a proposal in line.
-    pub fn push(&self, proposal: Proposal) {
-        self.lock().again.push_back(proposal);
-        self.wake();
+    /// When the next proposal runs out of time.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let inner = self.inner();
+        let (_, first) = inner.waiting.first_key_value()?;
+        Some(first.deadline)
+    }
+
+    /// Takes out those that have run out of time. They may be applied all the same, if they were offered.
+    pub fn take_late(&self, now: Instant) -> Vec<Late> {
+        let mut inner = self.inner();
+        let mut late = Vec::new();
+        while let Some((&number, first)) = inner.waiting.first_key_value()
+            && first.deadline <= now
+        {
+            let (term_then, offered) = (first.term_then, first.offered);
+            let proposal = inner.take(number).expect("it was looked at");
+            late.push(Late {
+                term_then,
+                offered,
+                answer: proposal.answer,
+            });
+        }
+        late
     }
 
     /// Takes the next batch and registers it as offered in `term`; `None` if nothing waits, or if that term is
     /// over: raft may have told less of itself than is applied. When it has told, the proposer is woken.
-    pub fn next_batch(&self, term: u64, now: Instant) -> Option<Batch> {
-        let mut inner = self.lock();
+    pub fn next_batch(&self, term: u64) -> Option<Batch> {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
         if term < inner.settled_term {
             return None;
         }
         let operations_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_OPERATIONS_MAX, 3);
-        let mut proposals = Vec::new();
+        let (mut proposals, mut commands) = (Vec::new(), Vec::new());
         let (mut bytes, mut operations) = (0, 0);
-        while let Some(proposal) = inner.again.front() {
+        while let Some(&number) = inner.line.front() {
+            let Some(waiting) = inner.waiting.get_mut(&number) else {
+                inner.line.pop_front();
+                continue;
+            };
+            let proposal = &waiting.proposal;
             // A proposal that came back keeps its place; one whose caller is gone is not offered again.
-            let is_late = proposal.answer.is_closed() || proposal.deadline <= now;
-            let is_over = proposal.only_in_term.is_some_and(|only| only != term);
-            if is_late || is_over {
-                let proposal = inner.again.pop_front().expect("it was looked at");
-                if is_over {
-                    let _ = proposal.answer.send(Err(Denied::NOT_LEADER));
-                }
+            if proposal.answer.is_closed() || proposal.only_in_term.is_some_and(|only| only != term) {
+                inner.line.pop_front();
+                inner.answer(number, Err(Denied::NOT_LEADER));
                 continue;
             }
             bytes += proposal.command.bytes().len();
@@ -196,20 +232,16 @@ impl Proposals {
             if full && !proposals.is_empty() {
                 break;
             }
-            proposals.extend(inner.again.pop_front());
+            waiting.offered = true;
+            commands.push(waiting.proposal.command.bytes().clone());
+            proposals.push(number);
+            inner.line.pop_front();
         }
         if proposals.is_empty() {
             return None;
         }
-        for proposal in &proposals {
-            proposal.offered.0.store(true, Ordering::Relaxed);
-        }
         inner.next_sequence += 1;
         let sequence = inner.next_sequence;
-        let commands = proposals
-            .iter()
-            .map(|proposal| proposal.command.bytes().clone())
-            .collect();
         inner.flights.insert(sequence, Flight { term, proposals });
         Some(Batch {
             origin: self.member,
@@ -221,7 +253,7 @@ impl Proposals {
 
     /// A batch was surely not appended: its proposals are in line again.
     pub fn refused(&self, sequence: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         if let Some(flight) = inner.flights.remove(&sequence) {
             requeue(&mut inner, flight);
         }
@@ -231,14 +263,15 @@ impl Proposals {
 
     /// A batch did not fit into the leader's quota, and was surely not appended: what needs no space is in line again.
     pub fn no_space(&self, sequence: u64) {
-        let mut inner = self.lock();
-        if let Some(Flight { term, proposals }) = inner.flights.remove(&sequence) {
-            let (refused, proposals): (Vec<_>, Vec<_>) =
-                proposals.into_iter().partition(|proposal| proposal.needs_space);
-            for proposal in refused {
-                let _ = proposal.answer.send(Err(Denied::NO_SPACE));
+        let mut inner = self.inner();
+        if let Some(flight) = inner.flights.remove(&sequence) {
+            for number in &flight.proposals {
+                let waiting = inner.waiting.get(number);
+                if waiting.is_some_and(|waiting| waiting.proposal.needs_space) {
+                    inner.answer(*number, Err(Denied::NO_SPACE));
+                }
             }
-            requeue(&mut inner, Flight { term, proposals });
+            requeue(&mut inner, flight);
         }
         drop(inner);
         self.wake();
@@ -247,12 +280,11 @@ impl Proposals {
     /// A batch was surely not appended, since the leader cannot apply the command at `place`: that one is answered,
     /// the others are in line again.
     pub fn refused_one(&self, sequence: u64, place: usize, reason: Denied) {
-        let mut inner = self.lock();
-        if let Some(mut flight) = inner.flights.remove(&sequence) {
+        let mut inner = self.inner();
+        if let Some(flight) = inner.flights.remove(&sequence) {
             // One less at each refusal, whatever place is named: or it would be offered again without end.
             let place = place.min(flight.proposals.len() - 1);
-            let refused = flight.proposals.remove(place);
-            let _ = refused.answer.send(Err(reason));
+            inner.answer(flight.proposals[place], Err(reason));
             requeue(&mut inner, flight);
         }
         drop(inner);
@@ -261,10 +293,12 @@ impl Proposals {
 
     /// Nobody knows what became of a batch: tells those who wait, unless it was settled meanwhile.
     pub fn abandon(&self, sequence: u64, why: Denied) {
-        let flight = self.lock().flights.remove(&sequence);
-        for proposal in flight.into_iter().flat_map(|flight| flight.proposals) {
-            let _ = proposal.answer.send(Err(why));
+        let mut inner = self.inner();
+        let flight = inner.flights.remove(&sequence);
+        for number in flight.into_iter().flat_map(|flight| flight.proposals) {
+            inner.answer(number, Err(why));
         }
+        drop(inner);
         self.wake();
     }
 
@@ -274,55 +308,44 @@ impl Proposals {
 
     /// Whether somebody waits here for the outcomes of a batch.
     pub fn awaits(&self, batch: &Batch) -> bool {
-        self.is_ours(batch) && self.lock().flights.contains_key(&batch.sequence)
+        self.is_ours(batch) && self.inner().flights.contains_key(&batch.sequence)
     }
 
-    /// Entries were applied here, the last of them in `term`. Batches of ours are not under way any more; what is
-    /// left of earlier terms never will be applied, and is in line again. Then those who wait are answered.
+    /// Entries were applied here, the last of them in `term`. Batches of ours are not under way any more, and those who
+    /// wait for them are answered; what is left of earlier terms never will be applied, and is in line again.
     pub fn applied<O>(&self, term: u64, batches: impl IntoIterator<Item = (Batch, O)>)
     where
         O: IntoIterator<Item = Outcome>,
     {
-        let mut landed = Vec::new();
-        let mut inner = self.lock();
+        let mut inner = self.inner();
+        let mut landed = false;
         for (batch, outcomes) in batches {
             if self.is_ours(&batch)
                 && let Some(flight) = inner.flights.remove(&batch.sequence)
             {
-                landed.push((flight, outcomes));
+                landed = true;
+                for (number, outcome) in flight.proposals.into_iter().zip(outcomes) {
+                    inner.answer(number, Ok(outcome));
+                }
             }
         }
         let requeued = settle(&mut inner, term);
         drop(inner);
-        if landed.is_empty() && !requeued {
-            return;
+        if landed || requeued {
+            self.wake();
         }
-        for (flight, outcomes) in landed {
-            for (proposal, outcome) in flight.proposals.into_iter().zip(outcomes) {
-                // The caller may have stopped waiting.
-                let _ = proposal.answer.send(Ok(outcome));
-            }
-        }
-        self.wake();
     }
 
     /// The state was replaced by a snapshot that ends in `term`: what was under way may or may not be in it.
     pub fn installed(&self, term: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner();
         let flights = std::mem::take(&mut inner.flights);
         settle(&mut inner, term);
-        drop(inner);
-        for proposal in flights.into_values().flat_map(|flight| flight.proposals) {
-            let _ = proposal.answer.send(Err(Denied::TIMEOUT_LEADER_FAILURE));
+        for number in flights.into_values().flat_map(|flight| flight.proposals) {
+            inner.answer(number, Err(Denied::TIMEOUT_LEADER_FAILURE));
         }
+        drop(inner);
         self.wake();
-    }
-
-    /// Whether a command was ever offered. Asked by a caller that has closed its end: the lock decides between
-    /// it and the proposer, who leaves out what is closed.
-    pub fn was_offered(&self, offered: &Offered) -> bool {
-        let _inner = self.lock();
-        offered.0.load(Ordering::Relaxed)
     }
 }
 
@@ -345,11 +368,17 @@ fn settle(inner: &mut Inner, term: u64) -> bool {
 }
 
 fn requeue(inner: &mut Inner, flight: Flight) {
-    for proposal in flight.proposals.into_iter().rev() {
-        match proposal.only_in_term {
-            None => inner.again.push_front(proposal),
+    for number in flight.proposals.into_iter().rev() {
+        let only_in_term = inner
+            .waiting
+            .get(&number)
+            .map(|waiting| waiting.proposal.only_in_term);
+        match only_in_term {
+            // It has its answer.
+            None => {}
+            Some(None) => inner.line.push_front(number),
             // It was not appended, and dies with its term.
-            Some(_) => drop(proposal.answer.send(Err(Denied::NOT_LEADER))),
+            Some(Some(_)) => inner.answer(number, Err(Denied::NOT_LEADER)),
         }
     }
 }

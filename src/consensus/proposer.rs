@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Consensus;
 use super::command::EncodedCommand;
+use super::core::{Ask, Core};
 use super::message::{PeerRequest, PeerResponse};
-use super::propose::{Offered, Proposal};
+use super::propose::Proposal;
 use super::types::{Batch, Reply};
-use crate::base::{Denied, MemberId, limits};
+use crate::base::{Denied, MemberId};
 use crate::proto::command::{Header, command::Request};
 use crate::runtime::buggify::{self, Site, buggify};
+use crate::runtime::channel::{Answered, TrySendError, answer};
 use crate::state::Outcome;
 use crate::state::space::cost;
 use crate::transport::encode;
@@ -32,6 +34,24 @@ pub(super) enum Taken {
     NoSpace,
 }
 
+/// A command to be proposed, and its end.
+fn proposal(
+    header: Option<Header>,
+    request: Request,
+    only_in_term: Option<u64>,
+) -> Result<(Proposal, Answered<Result<Outcome, Denied>>), Denied> {
+    let needs_space = cost(&request) > 0;
+    let command = EncodedCommand::new(header, request)?;
+    let (answer, answered) = answer();
+    let proposal = Proposal {
+        command,
+        only_in_term,
+        needs_space,
+        answer,
+    };
+    Ok((proposal, answered))
+}
+
 impl Consensus {
     /// Replicates a command and waits until this member has applied it. Works on every member.
     ///
@@ -39,61 +59,71 @@ impl Consensus {
     ///
     /// The member itself asks: nobody's rights are checked.
     pub async fn propose(&self, request: Request) -> Result<Outcome, Denied> {
-        self.propose_bound(None, request, None).await
+        self.propose_as(None, request).await
     }
 
     /// [`propose`](Self::propose) for a client, whose rights are checked when the command is applied.
     pub async fn propose_for(&self, who: Header, request: Request) -> Result<Outcome, Denied> {
-        self.propose_bound(Some(who), request, None).await
+        self.propose_as(Some(who), request).await
     }
 
-    /// [`propose`](Self::propose), but only in `term`, by its leader: for decisions of that leader's clock.
-    pub(super) async fn propose_in_term(&self, request: Request, term: u64) -> Result<Outcome, Denied> {
-        self.propose_bound(None, request, Some(term)).await
-    }
-
-    async fn propose_bound(
-        &self,
-        header: Option<Header>,
-        request: Request,
-        only_in_term: Option<u64>,
-    ) -> Result<Outcome, Denied> {
-        let needs_space = cost(&request) > 0;
-        let command = EncodedCommand::new(header, request)?;
-        let proposals = &self.core().proposals;
-        let full = self.is_lagging() || proposals.waiting() >= limits::PROPOSALS_QUEUED_MAX;
-        if full || buggify(Site::ProposeTooMany) {
-            return Err(Denied::TOO_MANY_REQUESTS);
+    async fn propose_as(&self, header: Option<Header>, request: Request) -> Result<Outcome, Denied> {
+        let (proposal, answered) = proposal(header, request, None)?;
+        let bytes = proposal.command.bytes().len();
+        match self.0.inbox.try_send(Ask::Propose(proposal), bytes) {
+            Ok(()) => self.receive(answered).await.unwrap_or(Err(Denied::STOPPED)),
+            Err(TrySendError::Full(_)) => Err(Denied::TOO_MANY_REQUESTS),
+            Err(TrySendError::Closed(_)) => Err(Denied::STOPPED),
         }
-        let charge = proposals.charge(command.bytes().len());
-        let charge = charge.ok_or(Denied::TOO_MANY_REQUESTS)?;
-        let term_then = self.term_seen();
+    }
+}
+
+impl Core {
+    /// [`Consensus::propose`] by this member itself.
+    pub(super) async fn propose(&self, request: Request) -> Result<Outcome, Denied> {
+        self.propose_bound(request, None).await
+    }
+
+    /// The same, but only in `term`, by its leader: for decisions of that leader's clock.
+    pub(super) async fn propose_in_term(&self, request: Request, term: u64) -> Result<Outcome, Denied> {
+        self.propose_bound(request, Some(term)).await
+    }
+
+    async fn propose_bound(&self, request: Request, only_in_term: Option<u64>) -> Result<Outcome, Denied> {
+        let (proposal, answered) = proposal(None, request, only_in_term)?;
+        self.take_proposal(proposal);
+        answered.await.unwrap_or(Err(Denied::STOPPED))
+    }
+
+    /// Takes a proposal in, or answers it at once.
+    pub(super) fn take_proposal(&self, proposal: Proposal) {
+        if self.is_lagging() || buggify(Site::ProposeTooMany) {
+            return proposal.answer.send(Err(Denied::TOO_MANY_REQUESTS));
+        }
         let deadline = self.env().now() + self.request_timeout();
-        let (answer, outcome) = oneshot::channel();
-        let offered = Offered::default();
-        proposals.push(Proposal {
-            command,
-            deadline,
-            only_in_term,
-            needs_space,
-            offered: offered.clone(),
-            _charge: charge,
-            answer,
-        });
-        // This end of the channel is closed from here on: see `was_offered`.
-        let ended = self.env().timeout_at(deadline, outcome).await;
-        match ended {
-            Ok(Ok(outcome)) => outcome,
-            // The proposer leaves out what is late, perhaps before the timer here fires.
-            Ok(Err(_)) if self.env().now() < deadline => Err(Denied::STOPPED),
-            _ => Err(self.why_late(&offered, term_then)),
+        self.machine()
+            .proposals
+            .push(proposal, deadline, self.term_seen());
+    }
+
+    /// Answers proposals that have run out of time, when they have.
+    pub(super) async fn run_deadlines(self) {
+        loop {
+            let now = self.env().now();
+            for late in self.machine().proposals.take_late(now) {
+                late.answer.send(Err(self.why_late(late.offered, late.term_then)));
+            }
+            // What comes meanwhile has as much time at least.
+            let next = self.machine().proposals.next_deadline();
+            let next = next.unwrap_or(now + self.request_timeout());
+            self.env().sleep_until(next).await;
         }
     }
 
     /// etcd's text for a proposal that ran out of time. Clients take `DEADLINE_EXCEEDED` for their own deadline and
     /// send the write again, so that is for what was surely never handed to raft. See docs/write-errors.md.
-    fn why_late(&self, offered: &Offered, term_then: u64) -> Denied {
-        if !self.core().proposals.was_offered(offered) {
+    fn why_late(&self, offered: bool, term_then: u64) -> Denied {
+        if !offered {
             return Denied::CONTEXT_DEADLINE_EXCEEDED;
         }
         match self.status().term == term_then {
@@ -106,10 +136,10 @@ impl Consensus {
     pub(super) async fn run_proposals(self, mut woken: mpsc::Receiver<()>) {
         while woken.recv().await.is_some() {
             let flights_max = buggify::limit(Site::ProposeOneFlight, FLIGHTS_MAX, 1);
-            while self.core().proposals.flights() < flights_max {
+            while self.machine().proposals.flights() < flights_max {
                 let status = self.status();
                 let Some(leader) = status.leader else { break };
-                let Some(batch) = self.core().proposals.next_batch(status.term, self.env().now()) else {
+                let Some(batch) = self.machine().proposals.next_batch(status.term) else {
                     break;
                 };
                 self.offer(leader, status.term, batch).await;
@@ -129,9 +159,9 @@ impl Consensus {
                 Taken::No => {
                     // The answer will be the same for a while: without a pause this would not end.
                     self.env().sleep(RETRY).await;
-                    self.core().proposals.refused(sequence);
+                    self.machine().proposals.refused(sequence);
                 }
-                Taken::NoSpace => self.core().proposals.no_space(sequence),
+                Taken::NoSpace => self.machine().proposals.no_space(sequence),
             }
             return;
         }
@@ -139,31 +169,31 @@ impl Consensus {
             term,
             batch: encode(&batch).into(),
         };
-        let consensus = self.clone();
+        let core = self.clone();
         self.env()
-            .spawn(async move { consensus.forward(leader, sequence, request).await });
+            .spawn_local(async move { core.forward(leader, sequence, request).await });
     }
 
     async fn forward(&self, leader: MemberId, sequence: u64, request: PeerRequest) {
-        match self.ask_peer(leader, request, self.election_timeout()).await {
+        match self.peers().ask(leader, request, self.election_timeout()).await {
             Ok(PeerResponse::Forward { taken: true }) => {}
             Ok(PeerResponse::Unreadable { command }) => {
-                self.core()
+                self.machine()
                     .proposals
                     .refused_one(sequence, command, Denied::UNREADABLE_COMMAND);
             }
-            Ok(PeerResponse::NoSpace) => self.core().proposals.no_space(sequence),
+            Ok(PeerResponse::NoSpace) => self.machine().proposals.no_space(sequence),
             Err(error) if error.kind() != std::io::ErrorKind::NotConnected => {
                 // The leader may or may not have it. A new leader settles that; if none comes, the clients
                 // learn that nothing is known before etcd's would.
                 self.env().sleep(2 * self.election_timeout()).await;
-                self.core()
+                self.machine()
                     .proposals
                     .abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST);
             }
             _ => {
                 self.env().sleep(RETRY).await;
-                self.core().proposals.refused(sequence);
+                self.machine().proposals.refused(sequence);
             }
         }
     }
@@ -173,7 +203,7 @@ impl Consensus {
     /// Raft refuses in the very term, too: while leadership is being transferred, and after a pause that was
     /// longer than the leader's lease. Nothing later would tell that such a batch is lost.
     pub(super) async fn append_in_term(&self, batch: Batch, term: u64) -> Taken {
-        if !self.core().quota_gate.admit(&batch, term) {
+        if !self.machine().quota_gate.admit(&batch, term) {
             return Taken::NoSpace;
         }
         let name = super::quota_gate::name(&batch);
@@ -181,7 +211,7 @@ impl Consensus {
         if taken {
             return Taken::Yes;
         }
-        self.core().quota_gate.settled(name);
+        self.machine().quota_gate.settled(name);
         Taken::No
     }
 

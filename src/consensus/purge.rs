@@ -10,17 +10,17 @@
 //! after the other and never be done (etcd's fate with too few `--snapshot-catchup-entries`; here seed 1522). So the log is held
 //! from a snapshot on while it is sent, and then for as long as its receiver makes progress, up to a bound.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::rc::Rc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 
-use super::Consensus;
+use super::core::Core;
 use crate::base::{MemberId, limits};
 use crate::runtime::Instant;
 use crate::runtime::buggify::{Site, buggify, pause};
-use crate::runtime::panics::poisoned;
 
 /// Time between two looks at what may be purged.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ struct Hold {
 
 /// Who needs the log; clones share it.
 #[derive(Clone, Default)]
-pub struct Holds(Arc<Mutex<BTreeMap<MemberId, Hold>>>);
+pub struct Holds(Rc<RefCell<BTreeMap<MemberId, Hold>>>);
 
 /// A snapshot that is under way.
 pub struct Sending {
@@ -47,20 +47,20 @@ pub struct Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if let Some(hold) = self.holds.lock().get_mut(&self.follower) {
+        if let Some(hold) = self.holds.inner().get_mut(&self.follower) {
             hold.sending -= 1;
         }
     }
 }
 
 impl Holds {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<MemberId, Hold>> {
-        self.0.lock().unwrap_or_else(poisoned)
+    fn inner(&self) -> RefMut<'_, BTreeMap<MemberId, Hold>> {
+        self.0.borrow_mut()
     }
 
     /// A snapshot up to `index` goes out.
     pub fn sending(&self, follower: MemberId, index: u64, now: Instant) -> Sending {
-        let mut holds = self.lock();
+        let mut holds = self.inner();
         let hold = holds.entry(follower).or_insert(Hold {
             index,
             sending: 0,
@@ -79,7 +79,7 @@ impl Holds {
     /// The last index up to which nobody needs the log. `matched`: what a follower has; followers that have stood still for
     /// `patience` need nothing any more.
     fn end(&self, now: Instant, patience: Duration, matched: impl Fn(MemberId) -> u64) -> u64 {
-        let mut holds = self.lock();
+        let mut holds = self.inner();
         holds.retain(|follower, hold| {
             let matched = matched(*follower);
             if matched > hold.index || hold.sending > 0 {
@@ -92,7 +92,7 @@ impl Holds {
     }
 }
 
-impl Consensus {
+impl Core {
     /// In a simulation, what may happen at any time.
     async fn take_odd_turns(&self) {
         if buggify(Site::SnapshotEarly) {
@@ -101,21 +101,21 @@ impl Consensus {
         }
         if buggify(Site::EngineSynced) {
             // Whoever needs the sync next learns of the damage.
-            let _ = self.core().sync().await;
+            let _ = self.machine().sync().await;
         }
     }
 
     /// Purges what nobody needs.
     pub(super) async fn run_purge(self) {
-        let keep = self.0.options.snapshot_catchup_entries;
-        let patience = 10 * self.0.options.election_timeout;
+        let keep = self.options().snapshot_catchup_entries;
+        let patience = 10 * self.options().election_timeout;
         loop {
             self.env().sleep(LOOK_EVERY).await;
             pause(self.env(), Site::PurgeLate, patience).await;
             let keep = if buggify(Site::PurgeEarly) { 0 } else { keep };
             self.take_odd_turns().await;
             let upto = {
-                let metrics = self.0.raft.metrics();
+                let metrics = self.raft().metrics();
                 let metrics = metrics.borrow_watched();
                 let snapshot = metrics.snapshot.as_ref().map_or(0, |last| last.index);
                 let last = metrics.last_log_index.unwrap_or(0);
@@ -124,14 +124,14 @@ impl Consensus {
                     let matched = replication.and_then(|all| all.get(&follower)?.as_ref());
                     matched.map_or(0, |matched| matched.index)
                 };
-                let held = self.0.network.holds().end(self.env().now(), patience, matched);
+                let held = self.network().holds().end(self.env().now(), patience, matched);
                 let bounded = held.max(last.saturating_sub(limits::LOG_HELD_ENTRIES_MAX));
                 let upto = snapshot.saturating_sub(keep).min(bounded);
                 let purged = metrics.purged.as_ref().map_or(0, |purged| purged.index);
                 (upto > purged).then_some(upto)
             };
             if let Some(upto) = upto
-                && self.0.raft.trigger().purge_log(upto).await.is_err()
+                && self.raft().trigger().purge_log(upto).await.is_err()
             {
                 return;
             }

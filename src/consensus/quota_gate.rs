@@ -7,14 +7,12 @@
 //!
 //! Far from the quota nothing is added up. A new leader does not know what earlier ones had under way: a few batches at most.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
 
 use super::command;
 use super::types::Batch;
 use crate::base::{MemberId, limits};
-use crate::runtime::panics::poisoned;
 use crate::runtime::signal;
 use crate::state::space::cost;
 
@@ -26,9 +24,9 @@ pub(super) struct QuotaGate {
     /// `None`: no bound.
     quota: Option<u64>,
     /// Bytes of what was applied.
-    used: AtomicU64,
+    used: Cell<u64>,
     /// Appended by this member and not applied yet: the term, and what they add.
-    under_way: Mutex<BTreeMap<Name, (u64, u64)>>,
+    under_way: RefCell<BTreeMap<Name, (u64, u64)>>,
     /// How many batches did not fit.
     pub refusals: signal::Sender<u64>,
 }
@@ -37,20 +35,16 @@ impl QuotaGate {
     pub fn new(quota: Option<u64>, used: u64) -> QuotaGate {
         QuotaGate {
             quota,
-            used: AtomicU64::new(used),
-            under_way: Mutex::default(),
+            used: Cell::new(used),
+            under_way: RefCell::default(),
             refusals: signal::channel(0).0,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, (u64, u64)>> {
-        self.under_way.lock().unwrap_or_else(poisoned)
     }
 
     /// Whether a batch fits, which is about to be appended in `term` and counts as under way from now on.
     pub fn admit(&self, batch: &Batch, term: u64) -> bool {
         let Some(quota) = self.quota else { return true };
-        let used = self.used.load(Relaxed);
+        let used = self.used.get();
         if used + limits::QUOTA_NEAR_BYTES < quota {
             return true;
         }
@@ -62,7 +56,7 @@ impl QuotaGate {
         if added == 0 {
             return true;
         }
-        let mut under_way = self.lock();
+        let mut under_way = self.under_way.borrow_mut();
         let waiting: u64 = under_way.values().map(|(_, added)| added).sum();
         let fits = used + waiting + added < quota;
         if fits {
@@ -80,13 +74,13 @@ impl QuotaGate {
 
     /// A batch was not appended after all, or is applied.
     pub fn settled(&self, batch: Name) {
-        self.lock().remove(&batch);
+        self.under_way.borrow_mut().remove(&batch);
     }
 
     /// Entries of `term` are applied, up to a size of `used` bytes: what was under way in earlier terms is not any more.
     pub fn applied(&self, term: u64, used: u64, batches: impl Iterator<Item = Name>) {
-        self.used.store(used, Relaxed);
-        let mut under_way = self.lock();
+        self.used.set(used);
+        let mut under_way = self.under_way.borrow_mut();
         for batch in batches {
             under_way.remove(&batch);
         }
@@ -158,6 +152,6 @@ mod tests {
     fn far_from_the_quota_nothing_is_added_up() {
         let space = QuotaGate::new(Some(1 << 30), 0);
         assert!(space.admit(&put(1, 5_000), 1));
-        assert!(space.lock().is_empty());
+        assert!(space.under_way.borrow().is_empty());
     }
 }

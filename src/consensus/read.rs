@@ -4,20 +4,23 @@
 //! the reads it serves. A follower asks the leader for the index. An answer is valid whatever happens to
 //! the leader afterwards; a round that fails is repeated with whoever leads then.
 
-use std::sync::{Arc, Mutex};
+use std::cell::RefCell;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Consensus;
+use super::contained;
+use super::core::{Ask, Core, Turn};
 use super::message::{PeerRequest, PeerResponse};
 use super::types::LogId;
 use crate::base::{Denied, MemberId};
 use crate::runtime::buggify::{Site, pause};
-use crate::runtime::panics::poisoned;
+use crate::runtime::channel::{TrySendError, answer};
 use crate::runtime::{Elapsed, Instant};
+use crate::state::{SharedStore, State};
 
 /// Pause before a round is repeated.
 const RETRY: Duration = Duration::from_millis(50);
@@ -53,57 +56,82 @@ impl From<std::io::Error> for Failed {
     }
 }
 
-type Waiting = oneshot::Sender<Option<LogId>>;
+/// What a read does when it is linearizable, or cannot be.
+pub(super) type Reader = Box<dyn FnOnce(&Core, Result<(), Denied>) + Send>;
+
+/// A read that waits for the next round.
+struct Waiting {
+    deadline: Instant,
+    read: Reader,
+}
 
 /// Reads that wait for the next round.
 pub struct ReadQueue {
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: RefCell<Vec<Waiting>>,
     wake: mpsc::Sender<()>,
 }
 
 impl ReadQueue {
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<()>) {
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
         let (wake, woken) = mpsc::channel(1);
-        (
-            Arc::new(ReadQueue {
-                waiting: Mutex::default(),
-                wake,
-            }),
-            woken,
-        )
+        let waiting = RefCell::default();
+        (ReadQueue { waiting, wake }, woken)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
-        self.waiting.lock().unwrap_or_else(poisoned)
+    fn push(&self, waiting: Waiting) {
+        self.waiting.borrow_mut().push(waiting);
+        // Full means that a wake-up is on its way already.
+        let _ = self.wake.try_send(());
     }
 }
 
 impl Consensus {
     /// Returns once a local read sees every write that was acknowledged before the call.
     pub async fn read_barrier(&self) -> Result<(), Denied> {
+        let (answer, answered) = answer();
+        self.queue_read(Box::new(|_, reached| answer.send(reached)))?;
+        self.receive(answered).await.unwrap_or(Err(Denied::STOPPED))
+    }
+
+    /// A [`look`](Self::look) that sees every write that was acknowledged before the call.
+    pub async fn look_linearizable<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
+    ) -> Result<T, Denied> {
+        let (answer, answered) = answer();
+        let look = contained(look);
+        self.queue_read(Box::new(|core, reached| {
+            answer.send(reached.map(|()| look(core)));
+        }))?;
+        let looked = self.receive(answered).await.unwrap_or(Err(Denied::STOPPED))?;
+        Ok(looked.unwrap_or_else(|panic| panic.resume()))
+    }
+
+    /// As with proposals: what cannot be taken in is refused at once.
+    fn queue_read(&self, read: Reader) -> Result<(), Denied> {
+        let queued = self.0.inbox.try_send(Ask::Read(read), 0);
+        queued.map_err(|refused| match refused {
+            TrySendError::Full(_) => Denied::TOO_MANY_REQUESTS,
+            TrySendError::Closed(_) => Denied::STOPPED,
+        })
+    }
+}
+
+impl Core {
+    /// Puts a read in line.
+    pub(super) fn take_read(&self, read: Reader) {
         let deadline = self.env().now() + self.request_timeout();
-        let (sender, receiver) = oneshot::channel();
-        self.reads().lock().push(sender);
-        // Full means that a wake-up is on its way already.
-        let _ = self.reads().wake.try_send(());
-        let barrier = async {
-            let index = receiver.await.map_err(|_| Denied::STOPPED)?;
-            self.wait_applied(index).await
-        };
-        self.env()
-            .timeout_at(deadline, barrier)
-            .await
-            .unwrap_or(Err(Denied::TIMEOUT))
+        self.0.reads.push(Waiting { deadline, read });
     }
 
     /// Waits until this member has applied `index`.
-    pub async fn wait_applied(&self, index: Option<LogId>) -> Result<(), Denied> {
-        if self.core().applied() >= index {
+    pub(super) async fn wait_applied(&self, index: Option<LogId>) -> Result<(), Denied> {
+        if self.machine().applied() >= index {
             return Ok(());
         }
-        let mut applied = self.core().applied_signal();
+        let mut applied = self.machine().applied_signal();
         applied
-            .wait_until(|applied| *applied >= index)
+            .wait_until(|applied| applied.log_id >= index)
             .await
             .map_err(|_| Denied::STOPPED)
     }
@@ -138,7 +166,7 @@ impl Consensus {
             let round = self.env().timeout(timeout, self.read_index_as_leader());
             return round.await?.map_err(Failed::from);
         }
-        match self.ask_peer(leader, PeerRequest::ReadIndex, timeout).await? {
+        match self.peers().ask(leader, PeerRequest::ReadIndex, timeout).await? {
             PeerResponse::ReadIndex(index) => Ok(index),
             PeerResponse::Refused(why) => Err(why.into()),
             _ => Err("the leader answered another question".to_owned().into()),
@@ -150,29 +178,50 @@ impl Consensus {
         let round_timeout = self.election_timeout();
         while woken.recv().await.is_some() {
             pause(self.env(), Site::ReadRoundLate, round_timeout / 2).await;
-            let mut round = std::mem::take(&mut *self.reads().lock());
-            let mut asked = self.env().now();
+            let mut round = self.0.reads.waiting.take();
             while !round.is_empty() {
                 let started: Instant = self.env().now();
-                match self.read_index(round_timeout).await {
+                // None waits longer than it may for a leader that does not answer.
+                let left = round.iter().map(|read| read.deadline - started).min();
+                match self.read_index(left.unwrap_or_default().min(round_timeout)).await {
                     Ok(index) => {
-                        for read in round.drain(..) {
-                            // The reader may have given up.
-                            let _ = read.send(index);
-                        }
+                        let round = std::mem::take(&mut round);
+                        self.env().spawn_local(self.clone().finish_round(round, index));
                     }
                     Err(why) => {
                         tracing::debug!(%why, "read index round failed");
-                        round.retain(|read| !read.is_closed());
-                        if started - asked >= self.request_timeout() {
-                            // In etcd one that waits for a leader in vain is a slow one, too.
-                            self.env().figures().agreement.slow_read_indexes.inc();
-                            asked = started;
-                        }
+                        self.drop_late(&mut round);
                         self.env().sleep_until(started + RETRY).await;
                     }
                 }
             }
+        }
+    }
+
+    /// Ends reads that have run out of time.
+    fn drop_late(&self, round: &mut Vec<Waiting>) {
+        let now = self.env().now();
+        let (late, rest): (Vec<_>, _) = round.drain(..).partition(|waiting| waiting.deadline <= now);
+        *round = rest;
+        if !late.is_empty() {
+            // In etcd one that waits for a leader in vain is a slow one, too.
+            self.env().figures().agreement.slow_read_indexes.inc();
+        }
+        for waiting in late {
+            (waiting.read)(self, Err(Denied::TIMEOUT));
+        }
+    }
+
+    /// Reads when `index` is applied.
+    async fn finish_round(self, round: Vec<Waiting>, index: Option<LogId>) {
+        let deadline = round.iter().map(|waiting| waiting.deadline).max();
+        let deadline = deadline.unwrap_or_else(|| self.env().now());
+        let applied = self.env().timeout_at(deadline, self.wait_applied(index)).await;
+        let reached = applied.unwrap_or(Err(Denied::TIMEOUT));
+        let mut turn = Turn::begin();
+        for waiting in round {
+            (waiting.read)(&self, reached);
+            turn.pause_if_long().await;
         }
     }
 }

@@ -16,19 +16,20 @@
 //! acknowledged an election timeout ago at most, would promise no more time than a later one gives; but it would call
 //! leases alive that a later leader has revoked. A round that thousands share is cheap, so this one asks.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Consensus;
+use super::core::Core;
 use super::message::{PeerRequest, PeerResponse};
 use crate::base::{Denied, LeaseId, MemberId, limits};
 use crate::runtime::Instant;
 use crate::runtime::buggify::{self, Site, pause};
-use crate::runtime::panics::poisoned;
+use crate::runtime::channel::{Answer, answer};
 
 /// Pause before a round is repeated.
 const RETRY: Duration = Duration::from_millis(50);
@@ -52,33 +53,39 @@ struct Waiting {
     deadline: Instant,
     /// Another member asks this one as the leader: not to be passed on.
     here_only: bool,
-    answer: oneshot::Sender<Result<Vec<Renewal>, Denied>>,
+    answer: Answer<Result<Vec<Renewal>, Denied>>,
 }
 
 /// Renewals that wait for the next round.
 pub struct RenewalQueue {
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: RefCell<VecDeque<Waiting>>,
     wake: mpsc::Sender<()>,
 }
 
 impl RenewalQueue {
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<()>) {
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
         let (wake, woken) = mpsc::channel(1);
         let queue = RenewalQueue {
-            waiting: Mutex::default(),
+            waiting: RefCell::default(),
             wake,
         };
-        (Arc::new(queue), woken)
+        (queue, woken)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
-        self.waiting.lock().unwrap_or_else(poisoned)
+    fn push(&self, waiting: Waiting) {
+        self.waiting().push_back(waiting);
+        // Full means that a wake-up is on its way already.
+        let _ = self.wake.try_send(());
+    }
+
+    fn waiting(&self) -> RefMut<'_, VecDeque<Waiting>> {
+        self.waiting.borrow_mut()
     }
 
     /// Those that share the next round, oldest first.
     fn next_round(&self) -> Vec<Waiting> {
         let ids_max = buggify::limit(Site::LeaseRenewedFew, limits::RENEWALS_PER_ROUND_MAX, 2);
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting();
         let (mut round, mut ids) = (Vec::new(), 0);
         while let Some(next) = waiting.front() {
             ids += next.ids.len();
@@ -96,39 +103,33 @@ impl Consensus {
     /// Renews leases on the leader, wherever that is; what became of each.
     pub async fn renew_leases(&self, ids: Vec<LeaseId>) -> Result<Vec<Renewal>, Denied> {
         let deadline = self.env().now() + self.request_timeout();
-        let answer = self.queue_renewals(ids, deadline, false);
-        // The last round begins before the deadline.
-        let answer = self.env().timeout_at(deadline + self.election_timeout(), answer);
-        match answer.await {
-            Ok(answered) => answered.unwrap_or(Err(Denied::STOPPED)),
-            Err(_) => Err(Denied::TIMEOUT),
-        }
+        let answered = self.queue_renewals(ids, deadline, false).await;
+        answered.unwrap_or(Err(Denied::STOPPED))
     }
 
     /// The same if this member surely leads; `None` if not.
     pub(super) async fn renew_here(&self, ids: Vec<LeaseId>) -> Option<Vec<Renewal>> {
         let deadline = self.env().now() + self.election_timeout();
         let answer = self.queue_renewals(ids, deadline, true);
-        self.env().timeout_at(deadline, answer).await.ok()?.ok()?.ok()
+        self.env().timeout_at(deadline, answer).await.ok()??.ok()
     }
 
-    fn queue_renewals(
+    /// `None`: whoever should answer ended, or does not lead.
+    async fn queue_renewals(
         &self,
         ids: Vec<LeaseId>,
         deadline: Instant,
         here_only: bool,
-    ) -> oneshot::Receiver<Result<Vec<Renewal>, Denied>> {
-        let (answer, answered) = oneshot::channel();
-        let queue = &self.0.renewals;
-        queue.lock().push_back(Waiting {
+    ) -> Option<Result<Vec<Renewal>, Denied>> {
+        let (answer, answered) = answer();
+        let waiting = Waiting {
             ids,
             deadline,
             here_only,
             answer,
-        });
-        // Full means that a wake-up is on its way already.
-        let _ = queue.wake.try_send(());
-        answered
+        };
+        self.tell(|core| core.0.renewals.push(waiting)).await;
+        self.receive(answered).await
     }
 
     /// Waits for the end of a lease whose time is over, as etcd does: who is told that it is gone must not find its
@@ -145,7 +146,9 @@ impl Consensus {
             }
         }
     }
+}
 
+impl Core {
     /// Runs the rounds, one after the other.
     pub(super) async fn run_renewals(self, mut woken: mpsc::Receiver<()>) {
         while woken.recv().await.is_some() {
@@ -182,7 +185,7 @@ impl Consensus {
                 for waiting in round {
                     let renewed = renewals.by_ref().take(waiting.ids.len()).collect();
                     // Who asked may have given up.
-                    let _ = waiting.answer.send(Ok(renewed));
+                    waiting.answer.send(Ok(renewed));
                 }
             }
             None => self.renew_again(round, leader).await,
@@ -194,21 +197,21 @@ impl Consensus {
         let now = self.env().now();
         for waiting in round.into_iter().rev().filter(|waiting| !waiting.here_only) {
             if waiting.deadline > now {
-                self.0.renewals.lock().push_front(waiting);
+                self.0.renewals.waiting().push_front(waiting);
                 continue;
             }
             let why = match leader {
                 Some(_) => Denied::TIMEOUT,
                 None => Denied::NO_LEADER,
             };
-            let _ = waiting.answer.send(Err(why));
+            waiting.answer.send(Err(why));
         }
         self.env().sleep(RETRY).await;
     }
 
     async fn renew_at(&self, leader: MemberId, ids: Vec<LeaseId>) -> Option<Vec<Renewal>> {
         let request = PeerRequest::LeaseKeepAlive(ids);
-        match self.ask_peer(leader, request, self.election_timeout()).await {
+        match self.peers().ask(leader, request, self.election_timeout()).await {
             Ok(PeerResponse::LeaseKeepAlive(renewals)) => Some(renewals),
             _ => None,
         }
@@ -225,7 +228,7 @@ impl Consensus {
         let confirmed = self.env().timeout(self.election_timeout(), confirmed);
         confirmed.await.ok()??;
         let renewals = loop {
-            match self.core().lessor.renew(ids)? {
+            match self.machine().lessor.renew(ids)? {
                 Ok(renewals) => break renewals,
                 // A leader after this one must not go on from before the renewal.
                 Err(checkpointed) => {

@@ -16,6 +16,7 @@ use openraft::async_runtime::{
     self as rt, AsyncRuntime, Mpsc, MpscReceiver, MpscSender, MpscWeakSender, Mutex, Oneshot, OneshotSender,
     RecvError, TryRecvError, Watch, WatchReceiver, WatchSender,
 };
+use openraft::{OptionalSend, OptionalSync};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::runtime::{self, BoxFuture, Elapsed, Instant, signal};
@@ -79,23 +80,23 @@ impl rt::Instant for Instant {
 
 impl AsyncRuntime for RaftRuntime {
     type JoinError = JoinError;
-    type JoinHandle<T: Send + 'static> = JoinHandle<T>;
+    type JoinHandle<T: OptionalSend + 'static> = JoinHandle<T>;
     type Sleep = BoxFuture<'static, ()>;
     type Instant = Instant;
     type TimeoutError = Elapsed;
-    type Timeout<R, T: Future<Output = R> + Send> = runtime::Timeout<T>;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = runtime::Timeout<T>;
     type ThreadLocalRng = EnvRng;
     type Mpsc = TokioMpsc;
     type Watch = SignalWatch;
     type Oneshot = TokioOneshot;
-    type Mutex<T: Send + 'static> = TokioMutex<T>;
+    type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
 
     fn spawn<T>(future: T) -> JoinHandle<T::Output>
     where
-        T: Future + Send + 'static,
-        T::Output: Send + 'static,
+        T: Future + 'static,
+        T::Output: 'static,
     {
-        JoinHandle(runtime::current().spawn(future))
+        JoinHandle(runtime::current().spawn_local(future))
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
@@ -106,11 +107,17 @@ impl AsyncRuntime for RaftRuntime {
         runtime::current().sleep_until(deadline)
     }
 
-    fn timeout<R, F: Future<Output = R> + Send>(duration: Duration, future: F) -> Self::Timeout<R, F> {
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
         runtime::current().timeout(duration, future)
     }
 
-    fn timeout_at<R, F: Future<Output = R> + Send>(deadline: Instant, future: F) -> Self::Timeout<R, F> {
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
         runtime::current().timeout_at(deadline, future)
     }
 
@@ -133,7 +140,7 @@ impl AsyncRuntime for RaftRuntime {
         unreachable!("raft runs inside a node's environment and never starts one")
     }
 
-    fn spawn_blocking<F, T>(work: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    fn spawn_blocking<F, T>(work: F) -> impl Future<Output = Result<T, io::Error>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -163,17 +170,17 @@ impl<T> Clone for WeakSender<T> {
 }
 
 impl Mpsc for TokioMpsc {
-    type Sender<T: Send> = Sender<T>;
-    type Receiver<T: Send> = Receiver<T>;
-    type WeakSender<T: Send> = WeakSender<T>;
+    type Sender<T: OptionalSend> = Sender<T>;
+    type Receiver<T: OptionalSend> = Receiver<T>;
+    type WeakSender<T: OptionalSend> = WeakSender<T>;
 
-    fn channel<T: Send>(buffer: usize) -> (Sender<T>, Receiver<T>) {
+    fn channel<T: OptionalSend>(buffer: usize) -> (Sender<T>, Receiver<T>) {
         let (sender, receiver) = mpsc::channel(buffer);
         (Sender(sender), Receiver(receiver))
     }
 }
 
-impl<T: Send> MpscSender<TokioMpsc, T> for Sender<T> {
+impl<T: OptionalSend> MpscSender<TokioMpsc, T> for Sender<T> {
     async fn send(&self, msg: T) -> Result<(), rt::mpsc::SendError<T>> {
         self.0
             .send(msg)
@@ -186,7 +193,7 @@ impl<T: Send> MpscSender<TokioMpsc, T> for Sender<T> {
     }
 }
 
-impl<T: Send> MpscReceiver<T> for Receiver<T> {
+impl<T: OptionalSend> MpscReceiver<T> for Receiver<T> {
     async fn recv(&mut self) -> Option<T> {
         self.0.recv().await
     }
@@ -199,7 +206,7 @@ impl<T: Send> MpscReceiver<T> for Receiver<T> {
     }
 }
 
-impl<T: Send> MpscWeakSender<TokioMpsc, T> for WeakSender<T> {
+impl<T: OptionalSend> MpscWeakSender<TokioMpsc, T> for WeakSender<T> {
     fn upgrade(&self) -> Option<Sender<T>> {
         self.0.upgrade().map(Sender)
     }
@@ -211,17 +218,17 @@ pub struct TokioOneshot;
 pub struct OnceSender<T>(oneshot::Sender<T>);
 
 impl Oneshot for TokioOneshot {
-    type Sender<T: Send> = OnceSender<T>;
-    type Receiver<T: Send> = oneshot::Receiver<T>;
+    type Sender<T: OptionalSend> = OnceSender<T>;
+    type Receiver<T: OptionalSend> = oneshot::Receiver<T>;
     type ReceiverError = oneshot::error::RecvError;
 
-    fn channel<T: Send>() -> (OnceSender<T>, oneshot::Receiver<T>) {
+    fn channel<T: OptionalSend>() -> (OnceSender<T>, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (OnceSender(sender), receiver)
     }
 }
 
-impl<T: Send> OneshotSender<T> for OnceSender<T> {
+impl<T: OptionalSend> OneshotSender<T> for OnceSender<T> {
     fn send(self, value: T) -> Result<(), T> {
         self.0.send(value)
     }
@@ -246,17 +253,17 @@ impl<T> Clone for SignalReceiver<T> {
 }
 
 impl Watch for SignalWatch {
-    type Sender<T: Send + Sync> = SignalSender<T>;
-    type Receiver<T: Send + Sync> = SignalReceiver<T>;
-    type Ref<'a, T: Send + 'a> = signal::Ref<'a, T>;
+    type Sender<T: OptionalSend + OptionalSync> = SignalSender<T>;
+    type Receiver<T: OptionalSend + OptionalSync> = SignalReceiver<T>;
+    type Ref<'a, T: OptionalSend + 'a> = signal::Ref<'a, T>;
 
-    fn channel<T: Send + Sync>(init: T) -> (SignalSender<T>, SignalReceiver<T>) {
+    fn channel<T: OptionalSend + OptionalSync>(init: T) -> (SignalSender<T>, SignalReceiver<T>) {
         let (sender, receiver) = signal::channel(init);
         (SignalSender(sender), SignalReceiver(receiver))
     }
 }
 
-impl<T: Send + Sync> WatchSender<SignalWatch, T> for SignalSender<T> {
+impl<T: OptionalSend + OptionalSync> WatchSender<SignalWatch, T> for SignalSender<T> {
     fn send(&self, value: T) -> Result<(), rt::watch::SendError<T>> {
         self.0.send(value);
         Ok(())
@@ -278,7 +285,7 @@ impl<T: Send + Sync> WatchSender<SignalWatch, T> for SignalSender<T> {
     }
 }
 
-impl<T: Send + Sync> WatchReceiver<SignalWatch, T> for SignalReceiver<T> {
+impl<T: OptionalSend + OptionalSync> WatchReceiver<SignalWatch, T> for SignalReceiver<T> {
     async fn changed(&mut self) -> Result<(), RecvError> {
         self.0.changed().await.map_err(|signal::Closed| RecvError(()))
     }
@@ -294,7 +301,7 @@ impl<T: Send + Sync> WatchReceiver<SignalWatch, T> for SignalReceiver<T> {
 
 pub struct TokioMutex<T>(Arc<tokio::sync::Mutex<T>>);
 
-impl<T: Send + 'static> Mutex<T> for TokioMutex<T> {
+impl<T: OptionalSend + 'static> Mutex<T> for TokioMutex<T> {
     type Guard<'a> = tokio::sync::MutexGuard<'a, T>;
 
     fn new(value: T) -> Self {

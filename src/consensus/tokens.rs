@@ -4,12 +4,12 @@
 //! A token is given by an applied login and so known to every member that has applied it; each use
 //! prolongs it here. It dies with its user, with the user's password, and when authentication is switched off.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::Consensus;
-use crate::runtime::panics::poisoned;
+use super::core::Core;
 use crate::runtime::{Env, Instant};
 
 struct Token {
@@ -21,7 +21,7 @@ struct Token {
 pub struct Tokens {
     env: Env,
     ttl: Duration,
-    known: Mutex<BTreeMap<String, Token>>,
+    known: RefCell<BTreeMap<String, Token>>,
 }
 
 impl Tokens {
@@ -29,36 +29,36 @@ impl Tokens {
         Tokens {
             env,
             ttl,
-            known: Mutex::default(),
+            known: RefCell::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Token>> {
-        self.known.lock().unwrap_or_else(poisoned)
+    fn known(&self) -> RefMut<'_, BTreeMap<String, Token>> {
+        self.known.borrow_mut()
     }
 
     /// A login was applied. What has expired makes room.
     pub fn assign(&self, token: String, user: String) {
         let now = self.env.now();
         let expires = now + self.ttl;
-        let mut known = self.lock();
+        let mut known = self.known();
         known.retain(|_, token| token.expires > now);
         known.insert(token, Token { user, expires });
     }
 
     /// A user is gone, or has another password.
     pub fn forget_user(&self, user: &str) {
-        self.lock().retain(|_, token| token.user != user);
+        self.known().retain(|_, token| token.user != user);
     }
 
     pub fn forget_all(&self) {
-        self.lock().clear();
+        self.known().clear();
     }
 
     /// Whose token this is; it lives on for a full TTL.
     fn user(&self, token: &str) -> Option<String> {
         let now = self.env.now();
-        let mut known = self.lock();
+        let mut known = self.known();
         let found = known.get_mut(token).filter(|found| found.expires > now)?;
         found.expires = now + self.ttl;
         Some(found.user.clone())
@@ -73,13 +73,22 @@ pub fn simple_token(prefix: &str, index: u64) -> String {
 impl Consensus {
     /// Whose simple token this is, as soon as this member has applied the login that it names.
     pub async fn user_of_token(&self, token: &str) -> Option<String> {
+        let token = token.to_owned();
+        self.run(|core| async move { core.user_of_token(&token).await })
+            .await
+    }
+}
+
+impl Core {
+    async fn user_of_token(&self, token: &str) -> Option<String> {
         let (_, index) = token.split_once('.')?;
         // Two dots make no number.
         let index: u64 = index.parse().ok()?;
-        let mut applied = self.core().applied_signal();
-        let reached = applied.wait_until(|applied| applied.is_some_and(|applied| applied.index >= index));
+        let mut applied = self.machine().applied_signal();
+        let reached =
+            applied.wait_until(|applied| applied.log_id.is_some_and(|applied| applied.index >= index));
         let reached = self.env().timeout(self.request_timeout(), reached).await;
         reached.ok()?.ok()?;
-        self.core().tokens.user(token)
+        self.machine().tokens.user(token)
     }
 }

@@ -41,7 +41,7 @@ use std::time::Duration;
 use crate::base::Figures;
 pub use crossing::Crossing;
 pub use disk::{Disk, File};
-pub use futures_util::future::BoxFuture;
+pub use futures_util::future::{BoxFuture, LocalBoxFuture};
 pub use net::{Listener, Stream};
 use panics::Panic;
 pub use time::{Instant, Silence};
@@ -55,6 +55,9 @@ pub enum Aside {
     Files,
 }
 
+/// Makes, on the thread of a core, the future that is this core.
+pub type Begin = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
+
 /// What an environment has to provide. Implemented twice: for tokio and by the simulator.
 pub trait Runtime: Send + Sync + 'static {
     /// Monotonic time of this node.
@@ -62,11 +65,22 @@ pub trait Runtime: Send + Sync + 'static {
     /// Time of day: since the Unix epoch. For log lines and ids, never for decisions.
     fn wall_clock(&self) -> Duration;
     fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()>;
-    /// Starts a task; it goes on when the handle is dropped.
+    /// Starts a task on the threads that serve connections; it goes on when the handle is dropped.
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort>;
     /// Starts a task that nobody waits for and nobody ends, where that is cheaper.
     fn spawn_detached(&self, task: BoxFuture<'static, ()>) {
         self.spawn(task);
+    }
+    /// Starts the thread of one member's core, which runs the future that `begin` makes there to its end, and all that
+    /// it starts by [`spawn_local`](Self::spawn_local) meanwhile; `ended` when nothing of that is left. In the simulator
+    /// there is one thread for everything.
+    fn start_core(&self, begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+    /// Starts a task on the thread of the core that calls this.
+    fn spawn_local(&self, task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort>;
+    /// Starts the task that writes a log: on a thread of its own, which does its file operations itself, where that is
+    /// cheaper.
+    fn spawn_log(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+        self.spawn(task)
     }
     /// Runs work that blocks or computes for long where it delays no task.
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
@@ -195,9 +209,47 @@ impl Env {
         Task { abort, receiver }
     }
 
+    /// Starts the task that writes a log: see [`Runtime::spawn_log`].
+    pub fn spawn_log(&self, future: impl Future<Output = ()> + Send + 'static) -> Task<()> {
+        let (sender, receiver) = ::tokio::sync::oneshot::channel();
+        let abort = self.runtime.spawn_log(Box::pin(async move {
+            future.await;
+            // The receiver is gone when nobody waits for the end.
+            let _ = sender.send(());
+        }));
+        Task { abort, receiver }
+    }
+
     /// Starts a task that nobody waits for and nobody ends: there is one per request, so it has no handle.
     pub fn spawn_detached(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn_detached(Box::pin(future));
+    }
+
+    /// Starts the thread of a core: see [`Runtime::start_core`].
+    pub fn start_core<F>(
+        &self,
+        begin: impl FnOnce() -> F + Send + 'static,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let begin = Box::new(|| Box::pin(begin()) as LocalBoxFuture<'static, ()>);
+        self.runtime.start_core(begin, Box::new(ended))
+    }
+
+    /// Starts a task on the thread of the core that calls this. Otherwise as [`spawn`](Self::spawn).
+    pub fn spawn_local<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let (sender, receiver) = ::tokio::sync::oneshot::channel();
+        let abort = self.runtime.spawn_local(Box::pin(async move {
+            // The receiver is gone when nobody waits for the output.
+            let _ = sender.send(future.await);
+        }));
+        Task { abort, receiver }
     }
 
     /// Runs work that blocks or computes for long where it delays no task.
@@ -333,6 +385,23 @@ impl<T> Future for Task<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         Pin::new(&mut self.receiver).poll(cx).map(Result::ok)
+    }
+}
+
+/// A task that ends with whoever waits for it.
+pub struct AbortOnDrop<T>(pub Task<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        Pin::new(&mut self.0).poll(cx)
     }
 }
 

@@ -4,8 +4,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod sockets;
+mod threads;
 
 use std::fs;
+use std::future::ready;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileExt;
@@ -14,11 +16,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use futures_util::future::{AbortHandle, BoxFuture};
 use rand::Rng;
 
-use super::{Abort, Aside, Disk, Env, File, Instant, Listener, Runtime, Stream, dns, install};
+use super::{
+    Abort, Aside, Begin, Disk, Env, File, Instant, Listener, LocalBoxFuture, Runtime, Stream, dns, install,
+};
 pub use sockets::{raise_descriptor_limit, reuse_ports};
+use threads::io_threads;
 
 /// The environment of a production process. Used inside a tokio runtime only.
 pub struct TokioRuntime {
@@ -38,6 +43,12 @@ pub fn env() -> Env {
     }
     install(current);
     current()
+}
+
+impl Abort for AbortHandle {
+    fn abort(&self) {
+        AbortHandle::abort(self);
+    }
 }
 
 impl Abort for tokio::task::AbortHandle {
@@ -62,15 +73,27 @@ impl Runtime for TokioRuntime {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
-        Box::new(tokio::spawn(task).abort_handle())
+        Box::new(io_threads().spawn(task).abort_handle())
     }
 
     fn spawn_detached(&self, task: BoxFuture<'static, ()>) {
-        tokio::spawn(task);
+        io_threads().spawn(task);
+    }
+
+    fn start_core(&self, begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        threads::start_core(begin, ended)
+    }
+
+    fn spawn_log(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+        threads::start_log(task)
+    }
+
+    fn spawn_local(&self, task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(tokio::task::spawn_local(task).abort_handle())
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        tokio::task::spawn_blocking(work);
+        io_threads().spawn_blocking(work);
     }
 
     fn run_aside(&self, aside: Aside, work: Box<dyn FnOnce() + Send>) {
@@ -116,12 +139,15 @@ impl Runtime for TokioRuntime {
 
 struct FileSystem;
 
-/// Runs a file operation off the async threads.
+/// Runs a file operation where it delays no task.
 fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> BoxFuture<'static, io::Result<T>> {
+    if threads::does_files() {
+        return Box::pin(ready(work()));
+    }
     Box::pin(async {
-        match tokio::task::spawn_blocking(work).await {
+        match io_threads().spawn_blocking(work).await {
             Ok(result) => result,
             Err(error) => Err(io::Error::other(error)),
         }

@@ -74,12 +74,8 @@ impl Lease for Api {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.unary(Rpc::LeaseLeases, false, request, |_, who| async move {
             let permit = self.permit(&who, State::permit_leases).await?;
-            let leases = self
-                .consensus
-                .leases()
-                .into_iter()
-                .map(|id| pb::LeaseStatus { id })
-                .collect();
+            let ids = self.consensus.leases().await;
+            let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
             self.confirm(&permit).await?;
             Ok(pb::LeaseLeasesResponse {
                 header: Some(self.header_now()),

@@ -28,7 +28,7 @@ pub type SharedStore = Arc<dyn Read + Send + Sync>;
 /// Somebody waits for the answer of the command that is being applied.
 pub(super) struct Asked {
     parts: Vec<Part>,
-    /// Entries that may still be looked at for it while the state is locked.
+    /// Entries that may still be looked at for it when it is applied.
     entries_left: usize,
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 /// What each sync that follows a write claims to have taken.
 pub const SYNC_TIME: Duration = Duration::from_millis(3);
 
-use crate::runtime::{Abort, Disk, Env, File, Instant, Listener, Runtime, Stream};
+use crate::runtime::{Abort, Begin, Disk, Env, File, Instant, Listener, LocalBoxFuture, Runtime, Stream};
 
 const SECTOR: usize = 512;
 
@@ -73,6 +73,14 @@ impl Runtime for TestRuntime {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
         Box::new(Handle(self.handle.spawn(task).abort_handle()))
+    }
+
+    fn start_core(&self, _begin: Begin, _ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn spawn_local(&self, _task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort> {
+        unreachable!("there is no core")
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {

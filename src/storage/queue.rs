@@ -23,7 +23,7 @@ use crate::base::kv::{Batch, Change, Read, Space, Visit};
 use crate::base::overlay::Overlay;
 use crate::base::{Broken, RevisionAt, limits};
 use crate::runtime::buggify::{self, Site, pause};
-use crate::runtime::{Env, signal};
+use crate::runtime::{Crossing, Env, signal};
 
 /// How long changes wait for others that are written with them.
 const LINGER: Duration = Duration::from_millis(10);
@@ -340,9 +340,15 @@ impl Shared {
         if leaving.is_empty() {
             return false;
         }
+        if let Some(late) = env.cross(Crossing::ToEngine) {
+            late.await;
+        }
         let begun = env.now();
         let engine = self.engine.clone();
         let written = env.run_blocking(move || engine.write(merged(&leaving))).await;
+        if let Some(late) = env.cross(Crossing::FromEngine) {
+            late.await;
+        }
         let took = env.now() - begun;
         env.figures().engine.write.observe(took);
         env.figures().engine.commit.observe(took);

@@ -18,7 +18,7 @@ use super::link::Link;
 use super::{FrameReader, FrameWriter, malformed};
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::panics::poisoned;
-use crate::runtime::{Instant, Task};
+use crate::runtime::{AbortOnDrop, Instant, Task};
 
 /// Requests that may wait for the connection's writer.
 const QUEUED_REQUESTS_MAX: usize = 1024;
@@ -309,14 +309,6 @@ impl Serve {
             // The connection may be gone.
             let _ = frames.send((id, response.await)).await;
         });
-    }
-}
-
-struct AbortOnDrop(Task<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use madsim::runtime::NodeHandle;
 use madsim::task::AbortHandle;
-use quorate::runtime::{Abort, BoxFuture, Crossing, Disk, File, Instant, Listener, Runtime, Stream};
+use quorate::runtime::{
+    Abort, Begin, BoxFuture, Crossing, Disk, File, Instant, Listener, LocalBoxFuture, Runtime, Stream,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Nanos;
@@ -71,6 +73,18 @@ impl Runtime for Process {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
         Box::new(TaskAbort(self.tasks.spawn(task).abort_handle()))
+    }
+
+    fn start_core(&self, begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        madsim::task::spawn_local(async {
+            begin().await;
+            ended();
+        });
+        Ok(())
+    }
+
+    fn spawn_local(&self, task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(TaskAbort(madsim::task::spawn_local(task).abort_handle()))
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {

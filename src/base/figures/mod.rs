@@ -79,7 +79,7 @@ impl Default for EngineFigures {
     }
 }
 
-/// How long the state is locked, for looks at it and for applying.
+/// How long one look at the state takes, or one turn of applying.
 #[derive(Default)]
 pub struct StateFigures {
     pub read: HeldFigures,

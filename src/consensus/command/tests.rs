@@ -99,40 +99,46 @@ fn the_largest_command_can_be_sent_and_read_back() {
 fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
     use crate::consensus::propose::{Proposal, Proposals};
     use crate::runtime::Instant;
-    use tokio::sync::oneshot;
+    use crate::runtime::channel::answer;
+    use futures_util::FutureExt;
     let (proposals, _woken) = Proposals::new(1, 1);
     let mut answers = Vec::new();
-    let now = Instant::from_nanos(0);
+    let later = Instant::from_nanos(1_000);
     for key in ["a", "b", "c"] {
         let put = pb::PutRequest {
             key: key.into(),
             ..Default::default()
         };
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = answer();
         answers.push(answered);
-        proposals.push(Proposal {
+        let proposal = Proposal {
             needs_space: false,
             command: EncodedCommand::new(None, Request::Put(put)).unwrap(),
-            deadline: Instant::from_nanos(1_000),
             only_in_term: None,
-            offered: Default::default(),
-            _charge: proposals.charge(1).unwrap(),
             answer,
-        });
+        };
+        proposals.push(proposal, later, 1);
     }
-    let whole = proposals.next_batch(1, now).unwrap();
+    let whole = proposals.next_batch(1).unwrap();
     proposals.refused_one(whole.sequence, 1, Denied::UNREADABLE_COMMAND);
-    let rest = proposals.next_batch(1, now).unwrap();
+    let rest = proposals.next_batch(1).unwrap();
     assert_eq!(
         rest.commands,
         [whole.commands[0].clone(), whole.commands[2].clone()]
     );
-    assert_eq!(answers[1].try_recv().unwrap(), Err(Denied::UNREADABLE_COMMAND));
-    assert!(answers[0].try_recv().is_err() && answers[2].try_recv().is_err());
+    assert_eq!(
+        (&mut answers[1]).now_or_never(),
+        Some(Some(Err(Denied::UNREADABLE_COMMAND)))
+    );
+    assert!(
+        [0, 2]
+            .iter()
+            .all(|at| (&mut answers[*at]).now_or_never().is_none())
+    );
     // Whatever place is named.
     proposals.refused_one(rest.sequence, usize::MAX, Denied::UNREADABLE_COMMAND);
-    let last = proposals.next_batch(1, now).unwrap();
+    let last = proposals.next_batch(1).unwrap();
     assert_eq!(last.commands, [whole.commands[0].clone()]);
     proposals.refused_one(last.sequence, 0, Denied::UNREADABLE_COMMAND);
-    assert!(proposals.next_batch(1, now).is_none());
+    assert!(proposals.next_batch(1).is_none());
 }

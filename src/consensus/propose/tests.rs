@@ -1,8 +1,5 @@
-use std::collections::BTreeMap;
-use std::sync::mpsc as std_mpsc;
-use std::thread;
-
 use bytes::Bytes;
+use futures_util::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -10,35 +7,43 @@ use super::*;
 use crate::consensus::command::decode;
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
+use crate::runtime::channel::{Answered, answer};
 use crate::state::Answer;
 
 const MEMBER: MemberId = 7;
 const NOW: Instant = Instant::from_nanos(0);
 const LATER: Instant = Instant::from_nanos(1);
 
-type Waiting = oneshot::Receiver<Result<Outcome, Denied>>;
+type Outcomes = Answered<Result<Outcome, Denied>>;
 
 fn proposals() -> Proposals {
     Proposals::new(MEMBER, 1).0
 }
 
-fn push(proposals: &Proposals, command: u64, only_in_term: Option<u64>) -> (Offered, Waiting) {
-    let (answer, waiting) = oneshot::channel();
-    let offered = Offered::default();
+fn push_bytes(proposals: &Proposals, command: u64, bytes: usize, only_in_term: Option<u64>) -> Outcomes {
+    let (answer, answered) = answer();
     let put = Request::Put(pb::PutRequest {
         key: Bytes::copy_from_slice(&command.to_le_bytes()),
+        value: vec![0; bytes].into(),
         ..Default::default()
     });
-    proposals.push(Proposal {
+    let proposal = Proposal {
         needs_space: false,
         command: EncodedCommand::new(None, put).expect("it can be applied"),
-        deadline: LATER,
         only_in_term,
-        offered: offered.clone(),
-        _charge: proposals.charge(size_of::<u64>()).expect("there is room"),
         answer,
-    });
-    (offered, waiting)
+    };
+    proposals.push(proposal, LATER, 1);
+    answered
+}
+
+fn push(proposals: &Proposals, command: u64, only_in_term: Option<u64>) -> Outcomes {
+    push_bytes(proposals, command, 0, only_in_term)
+}
+
+/// The answer, if there is one.
+fn end(outcomes: &mut Outcomes) -> Option<Result<Outcome, Denied>> {
+    outcomes.now_or_never().map(|end| end.expect("it was answered"))
 }
 
 fn commands(batch: &Batch) -> impl Iterator<Item = u64> + '_ {
@@ -67,32 +72,26 @@ fn apply(proposals: &Proposals, term: u64, batches: &[&Batch]) {
     );
 }
 
-fn revision(waiting: &mut Waiting) -> Option<i64> {
-    match waiting.try_recv() {
-        Ok(Ok(outcome)) => Some(outcome.revision),
-        Ok(Err(denied)) => panic!("{denied}"),
-        Err(_) => None,
-    }
+fn revision(outcomes: &mut Outcomes) -> Option<i64> {
+    end(outcomes).map(|end| end.expect("it was applied").revision)
 }
 
 #[test]
 fn a_batch_that_is_applied_with_an_entry_of_a_later_term_is_not_offered_again() {
     let proposals = proposals();
-    let (_, mut landed) = push(&proposals, 1, None);
-    let first = proposals.next_batch(2, NOW).expect("a batch");
-    let (_, mut stale) = push(&proposals, 2, None);
-    let second = proposals.next_batch(2, NOW).expect("a batch");
+    let mut landed = push(&proposals, 1, None);
+    let first = proposals.next_batch(2).expect("a batch");
+    let mut stale = push(&proposals, 2, None);
+    let second = proposals.next_batch(2).expect("a batch");
     // Both were offered in term 2; the log holds the first, and then an entry of term 3.
     apply(&proposals, 3, &[&first]);
     assert_eq!(revision(&mut landed), Some(1));
-    let again = proposals
-        .next_batch(3, NOW)
-        .expect("what is left is offered again");
+    let again = proposals.next_batch(3).expect("what is left is offered again");
     assert_eq!(commands(&again).collect::<Vec<_>>(), [2]);
     // Whatever is said of the old flight now is said too late.
     proposals.refused(second.sequence);
     proposals.abandon(second.sequence, Denied::TIMEOUT_CONNECTION_LOST);
-    assert!(proposals.next_batch(3, NOW).is_none());
+    assert!(proposals.next_batch(3).is_none());
     apply(&proposals, 3, &[&again]);
     assert_eq!(revision(&mut stale), Some(2));
 }
@@ -102,21 +101,21 @@ fn nothing_is_offered_in_a_term_that_is_settled() {
     let proposals = proposals();
     let _waiting = push(&proposals, 1, None);
     apply(&proposals, 5, &[]);
-    assert!(proposals.next_batch(4, NOW).is_none());
-    assert!(proposals.next_batch(5, NOW).is_some());
+    assert!(proposals.next_batch(4).is_none());
+    assert!(proposals.next_batch(5).is_some());
 }
 
 #[test]
 fn what_is_under_way_when_a_snapshot_is_installed_is_unknown() {
     let proposals = proposals();
-    let (_, mut under_way) = push(&proposals, 1, None);
-    let batch = proposals.next_batch(2, NOW).expect("a batch");
-    let (_, mut in_line) = push(&proposals, 2, None);
+    let mut under_way = push(&proposals, 1, None);
+    let batch = proposals.next_batch(2).expect("a batch");
+    let mut in_line = push(&proposals, 2, None);
     proposals.installed(4);
-    let told = under_way.try_recv().expect("an answer");
+    let told = end(&mut under_way).expect("an answer");
     assert_eq!(told.map(drop), Err(Denied::TIMEOUT_LEADER_FAILURE));
-    assert!(proposals.next_batch(3, NOW).is_none(), "term 3 is over");
-    let next = proposals.next_batch(4, NOW).expect("what was in line is offered");
+    assert!(proposals.next_batch(3).is_none(), "term 3 is over");
+    let next = proposals.next_batch(4).expect("what was in line is offered");
     assert_eq!(commands(&next).collect::<Vec<_>>(), [2]);
     apply(&proposals, 4, &[&batch, &next]);
     assert_eq!(revision(&mut in_line), Some(2));
@@ -125,51 +124,76 @@ fn what_is_under_way_when_a_snapshot_is_installed_is_unknown() {
 #[test]
 fn a_proposal_of_one_term_ends_with_it() {
     let proposals = proposals();
-    let (_, mut first) = push(&proposals, 1, Some(2));
-    proposals.next_batch(2, NOW).expect("a batch");
-    let (_, mut second) = push(&proposals, 2, Some(2));
+    let mut first = push(&proposals, 1, Some(2));
+    proposals.next_batch(2).expect("a batch");
+    let mut second = push(&proposals, 2, Some(2));
     apply(&proposals, 3, &[]);
-    assert!(proposals.next_batch(3, NOW).is_none());
+    assert!(proposals.next_batch(3).is_none());
     for waiting in [&mut first, &mut second] {
-        let told = waiting.try_recv().expect("an answer");
+        let told = end(waiting).expect("an answer");
         assert_eq!(told.map(drop), Err(Denied::NOT_LEADER));
     }
 }
 
 #[test]
 fn it_is_known_what_was_never_offered() {
+    let offered = |proposals: &Proposals| {
+        let late = proposals.take_late(LATER);
+        let offered: Vec<bool> = late.into_iter().map(|late| late.offered).collect();
+        offered
+    };
     let proposals = proposals();
-    let (offered, waiting) = push(&proposals, 1, None);
-    // Its caller gives up first: it is left out.
+    let waiting = push(&proposals, 1, None);
+    assert_eq!(proposals.next_deadline(), Some(LATER));
+    assert!(proposals.take_late(NOW).is_empty());
+    assert_eq!(offered(&proposals), [false]);
+    assert_eq!(proposals.next_deadline(), None);
+    assert!(proposals.next_batch(2).is_none(), "what is late is left out");
     drop(waiting);
-    assert!(!proposals.was_offered(&offered));
-    assert!(proposals.next_batch(2, NOW).is_none());
-    assert!(!proposals.was_offered(&offered));
-    // The proposer is first: it may be in a log, and stays so, refused or not.
-    let (offered, waiting) = push(&proposals, 2, None);
-    let batch = proposals.next_batch(2, NOW).expect("a batch");
-    drop(waiting);
-    assert!(proposals.was_offered(&offered));
+    // It may be in a log, and stays so, refused or not.
+    let _waiting = push(&proposals, 2, None);
+    let batch = proposals.next_batch(2).expect("a batch");
     proposals.refused(batch.sequence);
-    assert!(proposals.was_offered(&offered));
-    // One that is late is not offered, whether or not its caller knows that already.
-    let (offered, _waiting) = push(&proposals, 3, None);
-    assert!(proposals.next_batch(2, LATER).is_none());
-    assert!(!proposals.was_offered(&offered));
+    assert_eq!(offered(&proposals), [true]);
+    assert!(proposals.next_batch(2).is_none());
+    // Nobody waits for it any more.
+    drop(push(&proposals, 3, None));
+    assert!(proposals.next_batch(2).is_none());
+    assert!(offered(&proposals).is_empty());
+}
+
+#[test]
+fn who_ran_out_of_time_leaves_a_batch_in_order() {
+    let proposals = proposals();
+    let _late = push(&proposals, 1, None);
+    let batch = proposals.next_batch(2).expect("a batch");
+    proposals.refused(batch.sequence);
+    let late = proposals.take_late(LATER);
+    assert_eq!(late.len(), 1);
+    let (mut a, mut b) = (push(&proposals, 2, None), push(&proposals, 3, None));
+    let batch = proposals.next_batch(2).expect("a batch");
+    assert_eq!(commands(&batch).collect::<Vec<_>>(), [2, 3]);
+    apply(&proposals, 2, &[&batch]);
+    assert_eq!((revision(&mut a), revision(&mut b)), (Some(2), Some(3)));
 }
 
 #[test]
 fn commands_that_wait_are_bounded_in_bytes() {
+    const COMMAND: usize = limits::COMMAND_BYTES_MAX / 2;
     let proposals = proposals();
-    let large = limits::PROPOSALS_QUEUED_BYTES_MAX;
-    let alone = proposals.charge(2 * large).expect("whatever is alone fits");
-    assert!(proposals.charge(1).is_none());
-    drop(alone);
-    let half = proposals.charge(large / 2).expect("there is room");
-    assert!(proposals.charge(large / 2 + 1).is_none());
-    let other = proposals.charge(large / 2).expect("a refusal costs nothing");
-    drop((half, other));
-    assert_eq!(proposals.bytes.load(Ordering::Relaxed), 0);
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut outcomes = push_bytes(&proposals, 1, COMMAND, None);
+        if let Some(end) = end(&mut outcomes) {
+            break end;
+        }
+        waiting.push(outcomes);
+    };
+    assert_eq!(refused.map(drop), Err(Denied::TOO_MANY_REQUESTS));
+    let full = limits::PROPOSALS_QUEUED_BYTES_MAX / COMMAND;
+    assert!((full - 2..=full).contains(&waiting.len()), "{}", waiting.len());
+    proposals.take_late(LATER);
+    assert_eq!(proposals.inner().bytes, 0);
 }
 
 /// A log with one leader in each term, which takes what is offered in its term or never does.
@@ -178,163 +202,113 @@ struct Log {
     term: u64,
     entries: Vec<(u64, Option<Batch>)>,
     committed: usize,
+    done: usize,
+    /// How often each command was applied.
+    applied: BTreeMap<u64, u32>,
+    /// Batches on their way to the leader of a term.
+    carried: VecDeque<(u64, Batch)>,
 }
 
-/// Real threads, and no time in them: one proposes, some carry batches to the leader, one elects leaders, one applies.
-struct Rig {
-    proposals: Proposals,
-    log: Arc<Mutex<Log>>,
-    over: Arc<AtomicBool>,
-}
-
-impl Rig {
-    #[expect(clippy::disallowed_methods, reason = "several threads are what is tested")]
-    fn spawn(
-        &self,
-        mut turn: impl FnMut(&Proposals, &Mutex<Log>) + Send + 'static,
-    ) -> thread::JoinHandle<()> {
-        let (proposals, log, over) = (self.proposals.clone(), self.log.clone(), self.over.clone());
-        thread::spawn(move || {
-            while !over.load(Ordering::SeqCst) {
-                turn(&proposals, &log);
-                thread::yield_now();
-            }
-        })
+impl Log {
+    /// Offers what is in line, in a term that may be over by now.
+    fn propose(&mut self, proposals: &Proposals, behind: u64) {
+        let term = self.term.saturating_sub(behind);
+        if proposals.flights() < 4
+            && let Some(batch) = proposals.next_batch(term)
+        {
+            self.carried.push_back((term, batch));
+        }
     }
 
-    /// Offers what is in line, in a term that may be over, and has it carried.
-    fn propose(&self, carried: std_mpsc::Sender<(u64, Batch)>) -> thread::JoinHandle<()> {
-        self.spawn(move |proposals, log| {
-            let term = log.lock().expect("no panic").term;
-            thread::yield_now();
-            if proposals.flights() < 4
-                && let Some(batch) = proposals.next_batch(term, NOW)
-            {
-                let _ = carried.send((term, batch));
-            }
-        })
-    }
-
-    /// Appends a batch in its term; one in sixteen is lost or appended without anybody knowing.
-    fn carry(
-        &self,
-        seed: u64,
-        offered: Arc<Mutex<std_mpsc::Receiver<(u64, Batch)>>>,
-    ) -> thread::JoinHandle<()> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        self.spawn(move |proposals, log| {
-            let Ok((term, batch)) = offered.lock().expect("no panic").try_recv() else {
-                return;
-            };
-            let (sequence, fate) = (batch.sequence, rng.random_range(0..32));
-            let append = |log: &mut Log| {
-                let leads = log.term == term;
-                if leads {
-                    log.entries.push((term, Some(batch)));
-                }
-                leads
-            };
-            let taken = fate > 0 && append(&mut log.lock().expect("no panic"));
-            match (fate, taken) {
-                (0 | 1, _) => proposals.abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST),
-                (_, false) => proposals.refused(sequence),
-                (_, true) => {}
-            }
-        })
+    /// Appends a batch in its term; some are lost, or appended without anybody knowing.
+    fn carry(&mut self, proposals: &Proposals, at: usize, fate: u32) {
+        let Some((term, batch)) = self.carried.remove(at) else {
+            return;
+        };
+        let sequence = batch.sequence;
+        let taken = fate > 0 && self.term == term;
+        if taken {
+            self.entries.push((term, Some(batch)));
+        }
+        match (fate, taken) {
+            (0 | 1, _) => proposals.abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST),
+            (_, false) => proposals.refused(sequence),
+            (_, true) => {}
+        }
     }
 
     /// A new leader keeps what is committed, and some of the rest.
-    fn elect(&self, seed: u64) -> thread::JoinHandle<()> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        self.spawn(move |_, log| {
-            let mut log = log.lock().expect("no panic");
-            log.term += 1;
-            let kept = rng.random_range(log.committed..=log.entries.len());
-            log.entries.truncate(kept);
-            let term = log.term;
-            log.entries.push((term, None));
-            drop(log);
-            for _ in 0..rng.random_range(0..20) {
-                thread::yield_now();
-            }
-        })
+    fn elect(&mut self, rng: &mut StdRng) {
+        self.term += 1;
+        let kept = rng.random_range(self.committed..=self.entries.len());
+        self.entries.truncate(kept);
+        self.entries.push((self.term, None));
     }
 
-    /// Commits what there is, and applies it in one piece; counts how often each command was applied.
-    fn apply(&self, applied: Arc<Mutex<BTreeMap<u64, u32>>>) -> thread::JoinHandle<()> {
-        let mut done = 0;
-        self.spawn(move |proposals, log| {
-            let entries = {
-                let mut log = log.lock().expect("no panic");
-                log.committed = log.entries.len();
-                log.entries[done..].to_vec()
-            };
-            let Some((last, _)) = entries.last().cloned() else {
-                return;
-            };
-            done += entries.len();
-            let batches: Vec<Batch> = entries.into_iter().filter_map(|(_, batch)| batch).collect();
-            let mut applied = applied.lock().expect("no panic");
-            for command in batches.iter().flat_map(commands) {
-                *applied.entry(command).or_default() += 1;
-            }
-            drop(applied);
-            apply(proposals, last, &batches.iter().collect::<Vec<_>>());
-        })
+    /// Commits what there is, and applies it in one piece.
+    fn apply(&mut self, proposals: &Proposals) {
+        self.committed = self.entries.len();
+        let entries = &self.entries[self.done..];
+        let Some((last, _)) = entries.last() else {
+            return;
+        };
+        let batches: Vec<&Batch> = entries.iter().filter_map(|(_, batch)| batch.as_ref()).collect();
+        for command in batches.iter().copied().flat_map(commands) {
+            *self.applied.entry(command).or_default() += 1;
+        }
+        apply(proposals, *last, &batches);
+        self.done = self.entries.len();
     }
 }
 
+/// Turns of those who elect, apply, carry and propose, in every order that dice give.
 #[test]
-fn threads_that_elect_apply_and_propose_never_apply_a_command_twice() {
+fn whoever_has_the_next_turn_no_command_is_applied_twice() {
     const COMMANDS: u64 = 20_000;
-    const WAITING_MAX: usize = 24;
-    let rig = Rig {
-        proposals: proposals(),
-        log: Arc::default(),
-        over: Arc::default(),
-    };
-    let applied = Arc::<Mutex<BTreeMap<u64, u32>>>::default();
-    let (carried, offered) = std_mpsc::channel();
-    let offered = Arc::new(Mutex::new(offered));
-    let threads = [
-        rig.propose(carried),
-        rig.carry(1, offered.clone()),
-        rig.carry(2, offered),
-        rig.elect(3),
-        rig.apply(applied.clone()),
-    ];
-    let mut waiting = BTreeMap::new();
-    for command in 0..COMMANDS {
-        while rig.proposals.waiting() >= WAITING_MAX {
-            thread::yield_now();
+    let (proposals, mut log) = (proposals(), Log::default());
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut waiting: VecDeque<(u64, Outcomes)> = VecDeque::new();
+    let (mut next, mut acknowledged) = (0, Vec::new());
+    while next < COMMANDS || !waiting.is_empty() {
+        match rng.random_range(0..100) {
+            0..40 if next < COMMANDS && waiting.len() < 24 => {
+                waiting.push_back((next, push(&proposals, next, None)));
+                next += 1;
+            }
+            0..60 => log.propose(&proposals, rng.random_range(0..2)),
+            60..80 => log.carry(&proposals, rng.random_range(0..4), rng.random_range(0..32)),
+            80..97 => log.apply(&proposals),
+            _ => log.elect(&mut rng),
         }
-        waiting.insert(command, push(&rig.proposals, command, None));
-    }
-    let mut acknowledged = Vec::new();
-    for (command, (_, waiting)) in waiting {
-        match waiting.blocking_recv().expect("every caller is answered") {
-            Ok(outcome) => {
+        waiting.retain_mut(|(command, outcomes)| match end(outcomes) {
+            None => true,
+            Some(Ok(outcome)) => {
                 assert_eq!(
-                    outcome.revision, command as i64,
+                    outcome.revision, *command as i64,
                     "the outcome is the command's own"
                 );
-                acknowledged.push(command);
+                acknowledged.push(*command);
+                false
             }
-            Err(denied) => assert!(denied.may_have_happened(), "{denied}"),
-        }
+            Some(Err(denied)) => {
+                assert!(denied.may_have_happened(), "{denied}");
+                false
+            }
+        });
     }
-    rig.over.store(true, Ordering::SeqCst);
-    for thread in threads {
-        thread.join().expect("no panic");
-    }
-    let applied = applied.lock().expect("no panic");
-    let twice: Vec<_> = applied.iter().filter(|(_, times)| **times > 1).take(5).collect();
-    assert!(twice.is_empty(), "applied more than once: {twice:?}");
-    let lost: Vec<_> = acknowledged
+    let twice: Vec<_> = log
+        .applied
         .iter()
-        .filter(|command| !applied.contains_key(command))
+        .filter(|(_, times)| **times > 1)
+        .take(5)
         .collect();
+    assert!(twice.is_empty(), "applied more than once: {twice:?}");
+    let is_lost = |command: &&u64| !log.applied.contains_key(command);
+    let lost: Vec<_> = acknowledged.iter().filter(is_lost).collect();
     assert!(lost.is_empty(), "acknowledged and not applied: {lost:?}");
-    let terms = rig.log.lock().expect("no panic").term;
-    assert!(terms > 100, "only {terms} terms: nothing was offered again");
+    assert!(
+        log.term > 100,
+        "only {} terms: nothing was offered again",
+        log.term
+    );
 }

@@ -286,7 +286,7 @@ impl Wal {
             written: state,
             buffer: BytesMut::new(),
         };
-        let tasks = Mutex::new(vec![env.spawn(writer.run()), keeping]);
+        let tasks = Mutex::new(vec![env.spawn_log(writer.run()), keeping]);
         Ok(Wal(Arc::new(Handle { shared, tasks })))
     }
 

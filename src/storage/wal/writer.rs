@@ -14,8 +14,8 @@ use super::mirror::Place;
 use super::segment::{Keeper, Segment};
 use super::{Held, Inner, Records, Shared, WalOptions, WalState};
 use crate::base::{Broken, limits};
-use crate::runtime::Env;
 use crate::runtime::buggify::{self, Site, buggify, pause};
+use crate::runtime::{Crossing, Env};
 use crate::storage::failed;
 use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_len, record_len};
 
@@ -79,6 +79,9 @@ impl Writer {
                     return;
                 }
                 self.shared.wake.notified().await;
+                if let Some(late) = self.env.cross(Crossing::ToLog) {
+                    late.await;
+                }
                 continue;
             };
             let result = if taken.bytes == 0 {

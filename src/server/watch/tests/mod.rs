@@ -92,7 +92,7 @@ impl Member {
         })
     }
 
-    /// Applies a command; the hub hears of it while the state is locked, as in production.
+    /// Applies a command; the hub hears of it in the same turn, as in production.
     fn apply(&self, request: &Request) {
         self.apply_to(request, true);
     }

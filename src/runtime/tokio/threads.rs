@@ -1,0 +1,80 @@
+//! Which threads there are: those that serve connections, and one for each core and each log.
+
+use std::cell::{Cell, OnceCell};
+use std::future::pending;
+use std::io;
+
+use futures_util::future::{BoxFuture, abortable, select};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+use crate::base::limits;
+use crate::runtime::{Abort, Begin};
+
+/// What the thread of a core is called, for those who measure it.
+const CORE_THREAD: &str = "quorate-core";
+const LOG_THREAD: &str = "quorate-log";
+
+thread_local! {
+    /// On the thread of a core: the threads that serve connections.
+    static IO: OnceCell<Handle> = const { OnceCell::new() };
+    /// This thread waits for its files itself.
+    static DOES_FILES: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(super) fn does_files() -> bool {
+    DOES_FILES.get()
+}
+
+/// Where connections are served and blocking work is done, also for who runs on the thread of a core.
+pub(super) fn io_threads() -> Handle {
+    IO.with(|io| io.get().cloned()).unwrap_or_else(Handle::current)
+}
+
+/// Resolves when the threads that serve connections are no more: nothing goes on without them.
+fn gone(io: &Handle) -> oneshot::Receiver<()> {
+    let (alive, gone) = oneshot::channel();
+    io.spawn(async move {
+        let _alive = alive;
+        pending::<()>().await;
+    });
+    gone
+}
+
+/// See [`Runtime::spawn_log`](crate::runtime::Runtime::spawn_log).
+///
+/// # Panics
+/// The system has no thread left.
+pub(super) fn start_log(task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+    let io = io_threads();
+    let gone = gone(&io);
+    let (task, abort) = abortable(task);
+    let log = move || {
+        DOES_FILES.set(true);
+        io.block_on(select(Box::pin(task), gone));
+    };
+    let started = std::thread::Builder::new().name(LOG_THREAD.into()).spawn(log);
+    started.expect("the system has a thread for the log");
+    Box::new(abort)
+}
+
+/// See [`Runtime::start_core`](crate::runtime::Runtime::start_core).
+pub(super) fn start_core(begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    let io = io_threads();
+    // It touches no socket, so it needs no driver of them: it is woken by whoever has a message for it.
+    let runtime = Builder::new_current_thread().enable_time().build()?;
+    let gone = gone(&io);
+    let core = move || {
+        IO.with(|slot| slot.set(io)).expect("a new thread");
+        let tasks = LocalSet::new();
+        tasks.block_on(&runtime, async { select(begin(), gone).await });
+        drop(tasks);
+        ended();
+    };
+    std::thread::Builder::new()
+        .name(CORE_THREAD.into())
+        .stack_size(limits::THREAD_STACK_BYTES)
+        .spawn(core)?;
+    Ok(())
+}
