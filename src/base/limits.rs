@@ -167,8 +167,11 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages to the core of a member that may wait for it, and their bytes.
 pub const CORE_INBOX_MAX: usize = 65_536;
-pub const CORE_INBOX_BYTES_MAX: usize = PROPOSALS_QUEUED_BYTES_MAX;
+pub const CORE_INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Of these, so many are taken in at once.
 pub const CORE_TURN_ASKS_MAX: usize = 128;
 /// More than there are streams of entries at a time.
 pub const APPEND_PERMITS: u32 = 1 << 16;
+/// Linearizable reads that may wait for one round, and the bytes of what they ask for.
+pub const READS_QUEUED_MAX: usize = 65_536;
+pub const READS_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;

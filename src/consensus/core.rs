@@ -21,7 +21,7 @@ use super::machine::{Followers, Machine, StateMachine};
 use super::network::Network;
 use super::peers::Peers;
 use super::propose::{Proposal, Proposals};
-use super::read::{ReadQueue, Reader};
+use super::read::{ReadQueue, Waiting};
 use super::renewals::RenewalQueue;
 use super::status::{Status, Vitals};
 use super::types::Raft;
@@ -36,7 +36,7 @@ use crate::storage::wal::Wal;
 pub(super) enum Ask {
     Propose(Proposal),
     /// To be done when a local read is linearizable.
-    Read(Reader),
+    Read(Waiting),
     /// Anything that takes no time.
     Do(Box<dyn FnOnce(&Core) + Send>),
     /// To be answered when raft and every task have ended.

@@ -39,7 +39,7 @@ impl Consensus {
 
     /// Remaining and granted TTL, and the keys if wanted, from the leader's clock; `None` if unknown.
     pub async fn lease_time_to_live(&self, id: LeaseId, keys: bool) -> Result<Option<LeaseTtl>, Denied> {
-        self.run(move |core| async move { core.lease_time_to_live(id, keys).await })
+        self.run_while_wanted(move |core| async move { core.lease_time_to_live(id, keys).await })
             .await
     }
 

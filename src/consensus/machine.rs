@@ -424,7 +424,8 @@ impl StateMachine {
         let engine = install.commit().await?;
         let took = self.env.now() - begun;
         self.figures().snapshots.install_sync.observe(took);
-        let fresh = Inner::open(engine)?;
+        // It reads the whole store.
+        let fresh = self.env.run_blocking(move || Inner::open(engine)).await?;
         if fresh.standing.applied != meta.last_log_id {
             return Err(Broken::new(format!(
                 "installed snapshot stands at {:?}, announced was {:?}",
@@ -435,7 +436,8 @@ impl StateMachine {
         self.note_synced(applied);
         let fresh = {
             let mut inner = self.inner.write();
-            *inner = fresh;
+            let old = std::mem::replace(&mut *inner, fresh);
+            drop(self.env.run_blocking(move || drop(old)));
             self.compactions.forget_all();
             self.lessor.replaced(inner.leases());
             self.follow_members(&inner);

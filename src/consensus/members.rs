@@ -93,7 +93,7 @@ impl Consensus {
 
     /// Asks the leader whether it minds a change.
     pub async fn check_change(&self, change: Change) -> Result<(), Denied> {
-        self.run(move |core| async move { core.check_change(change).await })
+        self.run_while_wanted(move |core| async move { core.check_change(change).await })
             .await
     }
 }

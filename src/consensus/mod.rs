@@ -42,8 +42,12 @@ mod tokens;
 mod types;
 
 use std::collections::BTreeMap;
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::{Either, select};
 
 pub use alone::force_alone;
 pub use join::{Found, FoundMember, ask};
@@ -201,11 +205,16 @@ impl Consensus {
         env.start_core(core, move || drop(alive))
             .map_err(|error| Broken::new(format!("cannot start the thread of the core: {error}")))?;
         let outcome = outcome.await;
+        let outcome = outcome.unwrap_or_else(|| Err(Broken::new("the core ended before it had started")));
+        if outcome.is_err() {
+            // Files are free then.
+            let _ = ended.clone().wait_until(|()| false).await;
+        }
         let Published {
             vitals,
             synced,
             quota_refusals,
-        } = outcome.unwrap_or_else(|| Err(Broken::new("the core ended before it had started")))?;
+        } = outcome?;
         let (door, admit) = door.admit();
         let consensus = Consensus(Arc::new(Shared {
             env,
@@ -240,10 +249,15 @@ impl Consensus {
     /// The same for something that has a result. A core that has ended answers nobody, as a process that has.
     async fn ask<T: Send + 'static>(&self, what: impl FnOnce(&Core) -> T + Send + 'static) -> T {
         let (answer, answered) = answer();
-        self.tell(|core| answer.send(what(core))).await;
+        let ask = move |core: &Core| {
+            if !answer.is_closed() {
+                answer.send(what(core));
+            }
+        };
+        self.tell(ask).await;
         match self.receive(answered).await {
             Some(result) => result,
-            None => std::future::pending().await,
+            None => pending().await,
         }
     }
 
@@ -261,7 +275,31 @@ impl Consensus {
         .await;
         match self.receive(answered).await {
             Some(result) => result,
-            None => std::future::pending().await,
+            None => pending().await,
+        }
+    }
+
+    /// The same for a question: it ends when nobody waits for it any more.
+    async fn run_while_wanted<T, F>(&self, what: impl FnOnce(Core) -> F + Send + 'static) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let (mut answer, answered) = answer();
+        self.tell(|core| {
+            let running = what(core.clone());
+            core.env().spawn_local(async move {
+                let result = match select(Box::pin(running), pin!(answer.closed())).await {
+                    Either::Left((result, _)) => result,
+                    Either::Right(_) => return,
+                };
+                answer.send(result);
+            });
+        })
+        .await;
+        match self.receive(answered).await {
+            Some(result) => result,
+            None => pending().await,
         }
     }
 

@@ -4,9 +4,11 @@
 //! the reads it serves. A follower asks the leader for the index. An answer is valid whatever happens to
 //! the leader afterwards; a round that fails is repeated with whoever leads then.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::mpsc;
@@ -16,9 +18,9 @@ use super::contained;
 use super::core::{Ask, Core, Turn};
 use super::message::{PeerRequest, PeerResponse};
 use super::types::LogId;
-use crate::base::{Denied, MemberId};
+use crate::base::{Denied, MemberId, limits};
 use crate::runtime::buggify::{Site, pause};
-use crate::runtime::channel::{TrySendError, answer};
+use crate::runtime::channel::{Answer, TrySendError, answer};
 use crate::runtime::{Elapsed, Instant};
 use crate::state::{SharedStore, State};
 
@@ -56,72 +58,121 @@ impl From<std::io::Error> for Failed {
     }
 }
 
-/// What a read does when it is linearizable, or cannot be.
-pub(super) type Reader = Box<dyn FnOnce(&Core, Result<(), Denied>) + Send>;
-
-/// A read that waits for the next round.
-struct Waiting {
+/// A read that waits until it is linearizable.
+pub(super) struct Waiting {
     deadline: Instant,
-    read: Reader,
+    /// What is kept for it.
+    bytes: usize,
+    reader: Box<dyn Reader>,
+}
+
+/// What a read does then.
+trait Reader: Send {
+    /// Whether somebody waits for it still.
+    fn is_wanted(&self) -> bool;
+    fn finish(self: Box<Self>, core: &Core, reached: Result<(), Denied>);
+}
+
+struct Look<T, L> {
+    look: L,
+    answer: Answer<Result<T, Denied>>,
+}
+
+impl<T: Send, L: FnOnce(&Core) -> T + Send> Reader for Look<T, L> {
+    fn is_wanted(&self) -> bool {
+        !self.answer.is_closed()
+    }
+
+    fn finish(self: Box<Self>, core: &Core, reached: Result<(), Denied>) {
+        let Look { look, answer } = *self;
+        if !answer.is_closed() {
+            answer.send(reached.map(|()| look(core)));
+        }
+    }
 }
 
 /// Reads that wait for the next round.
 pub struct ReadQueue {
     waiting: RefCell<Vec<Waiting>>,
+    /// What is kept for them.
+    bytes: Cell<usize>,
     wake: mpsc::Sender<()>,
 }
 
 impl ReadQueue {
     pub fn new() -> (Self, mpsc::Receiver<()>) {
         let (wake, woken) = mpsc::channel(1);
-        let waiting = RefCell::default();
-        (ReadQueue { waiting, wake }, woken)
+        let queue = ReadQueue {
+            waiting: RefCell::default(),
+            bytes: Cell::default(),
+            wake,
+        };
+        (queue, woken)
     }
 
-    fn push(&self, waiting: Waiting) {
-        self.waiting.borrow_mut().push(waiting);
+    /// Whether there was room.
+    fn push(&self, read: Waiting) -> Result<(), Waiting> {
+        let mut waiting = self.waiting.borrow_mut();
+        let bytes = self.bytes.get() + read.bytes;
+        let fits = waiting.len() < limits::READS_QUEUED_MAX && bytes <= limits::READS_QUEUED_BYTES_MAX;
+        if !fits && !waiting.is_empty() {
+            return Err(read);
+        }
+        self.bytes.set(bytes);
+        waiting.push(read);
         // Full means that a wake-up is on its way already.
         let _ = self.wake.try_send(());
+        Ok(())
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        self.bytes.set(0);
+        self.waiting.take()
     }
 }
 
 impl Consensus {
     /// Returns once a local read sees every write that was acknowledged before the call.
     pub async fn read_barrier(&self) -> Result<(), Denied> {
-        let (answer, answered) = answer();
-        self.queue_read(Box::new(|_, reached| answer.send(reached)))?;
-        self.receive(answered).await.unwrap_or(Err(Denied::STOPPED))
+        self.read_when_current(0, |_| ()).await
     }
 
-    /// A [`look`](Self::look) that sees every write that was acknowledged before the call.
+    /// A [`look`](Self::look) that sees every write that was acknowledged before the call. It keeps `bytes`.
     pub async fn look_linearizable<T: Send + 'static>(
         &self,
+        bytes: usize,
         look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
     ) -> Result<T, Denied> {
-        let (answer, answered) = answer();
-        let look = contained(look);
-        self.queue_read(Box::new(|core, reached| {
-            answer.send(reached.map(|()| look(core)));
-        }))?;
-        let looked = self.receive(answered).await.unwrap_or(Err(Denied::STOPPED))?;
+        let looked = self.read_when_current(bytes, contained(look)).await?;
         Ok(looked.unwrap_or_else(|panic| panic.resume()))
     }
 
     /// As with proposals: what cannot be taken in is refused at once.
-    fn queue_read(&self, read: Reader) -> Result<(), Denied> {
-        let queued = self.0.inbox.try_send(Ask::Read(read), 0);
-        queued.map_err(|refused| match refused {
-            TrySendError::Full(_) => Denied::TOO_MANY_REQUESTS,
-            TrySendError::Closed(_) => Denied::STOPPED,
-        })
+    async fn read_when_current<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        look: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, Denied> {
+        let (answer, answered) = answer();
+        let waiting = Waiting {
+            deadline: self.env().now() + self.request_timeout(),
+            bytes,
+            reader: Box::new(Look { look, answer }),
+        };
+        match self.0.inbox.try_send(Ask::Read(waiting), bytes) {
+            Ok(()) => self.receive(answered).await.unwrap_or(Err(Denied::STOPPED)),
+            Err(TrySendError::Full(_)) => Err(Denied::TOO_MANY_REQUESTS),
+            Err(TrySendError::Closed(_)) => Err(Denied::STOPPED),
+        }
     }
 }
 
 impl Core {
     /// Puts a read in line.
-    pub(super) fn take_read(&self, read: Reader) {
-        let deadline = self.env().now() + self.request_timeout();
-        self.0.reads.push(Waiting { deadline, read });
+    pub(super) fn take_read(&self, read: Waiting) {
+        if let Err(refused) = self.0.reads.push(read) {
+            refused.reader.finish(self, Err(Denied::TOO_MANY_REQUESTS));
+        }
     }
 
     /// Waits until this member has applied `index`.
@@ -178,19 +229,17 @@ impl Core {
         let round_timeout = self.election_timeout();
         while woken.recv().await.is_some() {
             pause(self.env(), Site::ReadRoundLate, round_timeout / 2).await;
-            let mut round = self.0.reads.waiting.take();
+            let mut round = self.0.reads.take();
             while !round.is_empty() {
                 let started: Instant = self.env().now();
-                // None waits longer than it may for a leader that does not answer.
-                let left = round.iter().map(|read| read.deadline - started).min();
-                match self.read_index(left.unwrap_or_default().min(round_timeout)).await {
+                match self.round_trip(&mut round, round_timeout).await {
                     Ok(index) => {
                         let round = std::mem::take(&mut round);
                         self.env().spawn_local(self.clone().finish_round(round, index));
                     }
                     Err(why) => {
                         tracing::debug!(%why, "read index round failed");
-                        self.drop_late(&mut round);
+                        round.retain(|read| read.reader.is_wanted());
                         self.env().sleep_until(started + RETRY).await;
                     }
                 }
@@ -198,30 +247,52 @@ impl Core {
         }
     }
 
-    /// Ends reads that have run out of time.
-    fn drop_late(&self, round: &mut Vec<Waiting>) {
+    /// Asks for the index. Meanwhile none waits longer than it may, and a round goes on without those: they do not tell how long
+    /// the leader may take.
+    async fn round_trip(&self, round: &mut Vec<Waiting>, timeout: Duration) -> Result<Option<LogId>, String> {
+        let mut asking = pin!(self.read_index(timeout));
+        while let Some(deadline) = earliest(round) {
+            match select(asking.as_mut(), self.env().sleep_until(deadline)).await {
+                Either::Left((answered, _)) => return answered,
+                Either::Right(_) if self.drop_late(round) => {
+                    // In etcd one that waits for a leader in vain is a slow one, too.
+                    self.env().figures().agreement.slow_read_indexes.inc();
+                }
+                Either::Right(_) => {}
+            }
+        }
+        asking.await
+    }
+
+    /// Ends reads that have run out of time; whether there were any.
+    fn drop_late(&self, round: &mut Vec<Waiting>) -> bool {
         let now = self.env().now();
-        let (late, rest): (Vec<_>, _) = round.drain(..).partition(|waiting| waiting.deadline <= now);
+        let (late, rest): (Vec<_>, _) = round.drain(..).partition(|read| read.deadline <= now);
         *round = rest;
-        if !late.is_empty() {
-            // In etcd one that waits for a leader in vain is a slow one, too.
-            self.env().figures().agreement.slow_read_indexes.inc();
+        let any = !late.is_empty();
+        for read in late {
+            read.reader.finish(self, Err(Denied::TIMEOUT));
         }
-        for waiting in late {
-            (waiting.read)(self, Err(Denied::TIMEOUT));
-        }
+        any
     }
 
     /// Reads when `index` is applied.
-    async fn finish_round(self, round: Vec<Waiting>, index: Option<LogId>) {
-        let deadline = round.iter().map(|waiting| waiting.deadline).max();
-        let deadline = deadline.unwrap_or_else(|| self.env().now());
-        let applied = self.env().timeout_at(deadline, self.wait_applied(index)).await;
-        let reached = applied.unwrap_or(Err(Denied::TIMEOUT));
-        let mut turn = Turn::begin();
-        for waiting in round {
-            (waiting.read)(&self, reached);
-            turn.pause_if_long().await;
+    async fn finish_round(self, mut round: Vec<Waiting>, index: Option<LogId>) {
+        while let Some(deadline) = earliest(&round) {
+            let applied = self.env().timeout_at(deadline, self.wait_applied(index)).await;
+            let Ok(reached) = applied else {
+                self.drop_late(&mut round);
+                continue;
+            };
+            let mut turn = Turn::begin();
+            for read in std::mem::take(&mut round) {
+                read.reader.finish(&self, reached);
+                turn.pause_if_long().await;
+            }
         }
     }
+}
+
+fn earliest(round: &[Waiting]) -> Option<Instant> {
+    round.iter().map(|read| read.deadline).min()
 }

@@ -103,8 +103,13 @@ impl Consensus {
     /// Renews leases on the leader, wherever that is; what became of each.
     pub async fn renew_leases(&self, ids: Vec<LeaseId>) -> Result<Vec<Renewal>, Denied> {
         let deadline = self.env().now() + self.request_timeout();
-        let answered = self.queue_renewals(ids, deadline, false).await;
-        answered.unwrap_or(Err(Denied::STOPPED))
+        let answer = self.queue_renewals(ids, deadline, false);
+        // The last round begins before the deadline.
+        let answer = self.env().timeout_at(deadline + self.election_timeout(), answer);
+        match answer.await {
+            Ok(answered) => answered.unwrap_or(Err(Denied::STOPPED)),
+            Err(_) => Err(Denied::TIMEOUT),
+        }
     }
 
     /// The same if this member surely leads; `None` if not.

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Consensus;
-use super::core::Core;
 use crate::runtime::{Env, Instant};
 
 struct Token {
@@ -73,22 +72,15 @@ pub fn simple_token(prefix: &str, index: u64) -> String {
 impl Consensus {
     /// Whose simple token this is, as soon as this member has applied the login that it names.
     pub async fn user_of_token(&self, token: &str) -> Option<String> {
-        let token = token.to_owned();
-        self.run(|core| async move { core.user_of_token(&token).await })
-            .await
-    }
-}
-
-impl Core {
-    async fn user_of_token(&self, token: &str) -> Option<String> {
         let (_, index) = token.split_once('.')?;
         // Two dots make no number.
         let index: u64 = index.parse().ok()?;
-        let mut applied = self.machine().applied_signal();
+        let mut applied = self.0.vitals.applied.clone();
         let reached =
             applied.wait_until(|applied| applied.log_id.is_some_and(|applied| applied.index >= index));
         let reached = self.env().timeout(self.request_timeout(), reached).await;
         reached.ok()?.ok()?;
-        self.machine().tokens.user(token)
+        let token = token.to_owned();
+        self.ask(move |core| core.machine().tokens.user(&token)).await
     }
 }

@@ -103,10 +103,11 @@ impl Api {
 
     async fn read_range(&self, request: pb::RangeRequest, who: Caller) -> Result<pb::RangeResponse, Denied> {
         let begun = self.env.now();
-        if !request.serializable && !self.consensus.is_auth_enabled() {
-            if let Some(read) = range::at_once(self, &request, &who).await.transpose() {
-                return self.answer_range(begun, read);
-            }
+        if !request.serializable
+            && !self.consensus.is_auth_enabled()
+            && let Some(read) = range::at_once(self, &request, &who).await.transpose()
+        {
+            return self.answer_range(begun, read);
         }
         if !request.serializable {
             self.consensus.read_barrier().await?;

@@ -270,7 +270,8 @@ impl<'a> Reading<'a> {
     async fn range_at_once(&mut self, request: RangeRequest) -> Result<Option<RangeResponse>, Failed> {
         self.answer.room().await;
         let bounds = self.bounds();
-        let looked = self.api.consensus.look_linearizable(move |state, store| {
+        let bytes = request.key.len() + request.range_end.len();
+        let looked = self.api.consensus.look_linearizable(bytes, move |state, store| {
             if state.auth().is_enabled() {
                 return Ok(None);
             }

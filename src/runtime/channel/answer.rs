@@ -25,6 +25,11 @@ impl<T> Answer<T> {
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
+
+    /// Waits until nobody waits for the answer any more.
+    pub async fn closed(&mut self) {
+        self.0.closed().await;
+    }
 }
 
 /// The answer, as a future; `None`: there will be none.

@@ -52,7 +52,7 @@ pub(super) fn start_log(task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
     let (task, abort) = abortable(task);
     let log = move || {
         DOES_FILES.set(true);
-        io.block_on(select(Box::pin(task), gone));
+        io.block_on(select(gone, Box::pin(task)));
     };
     let started = std::thread::Builder::new().name(LOG_THREAD.into()).spawn(log);
     started.expect("the system has a thread for the log");
@@ -68,7 +68,7 @@ pub(super) fn start_core(begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::R
     let core = move || {
         IO.with(|slot| slot.set(io)).expect("a new thread");
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, async { select(begin(), gone).await });
+        tasks.block_on(&runtime, async { select(gone, begin()).await });
         drop(tasks);
         ended();
     };
