@@ -4,6 +4,7 @@
 //! such a fault it is a violation. Probes look at the running members from outside, at one moment.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 /// How long raft may take to say in which term it woke up.
 const RECOVERED_TERM_WAIT: Duration = Duration::from_millis(20);
+
+/// How long a member may take to say what it knows.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a member says that has heard of its removal.
 const REMOVED: &str = "permanently removed";
@@ -589,14 +593,23 @@ impl Cluster {
         })
     }
 
-    /// Whether a member knows that another one has started; `None` if it does not run.
+    /// Whether a member knows that another one has started; `None` if it does not run, or ends before it answers.
     pub async fn has_seen_start(&self, index: usize, other: usize) -> Option<bool> {
         let node = {
             let member = locked(&self.shared.members[index]);
             let runs = !self.world().is_off(member.host);
             member.node.upgrade().filter(|_| runs)?
         };
-        Some(node.has_seen_start(&name(other)).await)
+        let name = name(other);
+        // The core of a member that was killed answers nobody.
+        let (seen, late) = (
+            pin!(node.has_seen_start(&name)),
+            pin!(self.world().sleep(ANSWER_TIMEOUT)),
+        );
+        match select(seen, late).await {
+            Either::Left((seen, _)) => Some(seen),
+            Either::Right(_) => None,
+        }
     }
 
     /// Looks at all members at this moment and judges what is seen; their observations.
