@@ -66,7 +66,7 @@ pub use types::{Peer, term_in, voters_in};
 use crate::base::{Broken, ClusterId, Denied, MemberId, Revision, limits};
 use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
-use crate::runtime::channel::{self, Answered, Limits, answer};
+use crate::runtime::channel::{self, Answered, Limits, TrySendError, answer};
 use crate::runtime::panics::{self, Panic};
 use crate::runtime::{Crossing, Env, Task, signal};
 use crate::state::exchange::Export;
@@ -255,10 +255,7 @@ impl Consensus {
             }
         };
         self.tell(ask).await;
-        match self.receive(answered).await {
-            Some(result) => result,
-            None => pending().await,
-        }
+        self.result(answered).await
     }
 
     /// The same for something that takes time. It goes on when nobody waits for it any more.
@@ -273,10 +270,7 @@ impl Consensus {
             core.env().spawn_local(async move { answer.send(running.await) });
         })
         .await;
-        match self.receive(answered).await {
-            Some(result) => result,
-            None => pending().await,
-        }
+        self.result(answered).await
     }
 
     /// The same for a question: it ends when nobody waits for it any more.
@@ -297,6 +291,25 @@ impl Consensus {
             });
         })
         .await;
+        self.result(answered).await
+    }
+
+    /// Sends the core what is refused at once if it cannot be taken in, and waits for its end.
+    async fn submit<T>(
+        &self,
+        ask: Ask,
+        bytes: usize,
+        answered: Answered<Result<T, Denied>>,
+    ) -> Result<T, Denied> {
+        match self.0.inbox.try_send(ask, bytes) {
+            Ok(()) => self.receive(answered).await.unwrap_or(Err(Denied::STOPPED)),
+            Err(TrySendError::Full(_)) => Err(Denied::TOO_MANY_REQUESTS),
+            Err(TrySendError::Closed(_)) => Err(Denied::STOPPED),
+        }
+    }
+
+    /// The core's answer. One that has ended gives none.
+    async fn result<T>(&self, answered: Answered<T>) -> T {
         match self.receive(answered).await {
             Some(result) => result,
             None => pending().await,
@@ -393,11 +406,6 @@ impl Consensus {
     /// Damage is not served and ends this member: see [`Status::fatal`]. What clients hear.
     pub fn met_damage(&self, broken: Broken) -> Denied {
         self.0.vitals.met_damage(broken)
-    }
-
-    /// Bytes of the engine on disk: allocated and in use.
-    pub fn engine_bytes(&self) -> (u64, u64) {
-        self.0.vitals.store.engine().bytes()
     }
 
     /// The store as it is now, as rows of etcd's file.

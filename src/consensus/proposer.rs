@@ -14,7 +14,7 @@ use super::types::{Batch, Reply};
 use crate::base::{Denied, MemberId};
 use crate::proto::command::{Header, command::Request};
 use crate::runtime::buggify::{self, Site, buggify};
-use crate::runtime::channel::{Answered, TrySendError, answer};
+use crate::runtime::channel::{Answered, answer};
 use crate::state::Outcome;
 use crate::state::space::cost;
 use crate::transport::encode;
@@ -70,11 +70,7 @@ impl Consensus {
     async fn propose_as(&self, header: Option<Header>, request: Request) -> Result<Outcome, Denied> {
         let (proposal, answered) = proposal(header, request, None)?;
         let bytes = proposal.command.bytes().len();
-        match self.0.inbox.try_send(Ask::Propose(proposal), bytes) {
-            Ok(()) => self.receive(answered).await.unwrap_or(Err(Denied::STOPPED)),
-            Err(TrySendError::Full(_)) => Err(Denied::TOO_MANY_REQUESTS),
-            Err(TrySendError::Closed(_)) => Err(Denied::STOPPED),
-        }
+        self.submit(Ask::Propose(proposal), bytes, answered).await
     }
 }
 

@@ -20,7 +20,7 @@ use super::message::{PeerRequest, PeerResponse};
 use super::types::LogId;
 use crate::base::{Denied, MemberId, limits};
 use crate::runtime::buggify::{Site, pause};
-use crate::runtime::channel::{Answer, TrySendError, answer};
+use crate::runtime::channel::{Answer, answer};
 use crate::runtime::{Elapsed, Instant};
 use crate::state::{SharedStore, State};
 
@@ -147,7 +147,6 @@ impl Consensus {
         Ok(looked.unwrap_or_else(|panic| panic.resume()))
     }
 
-    /// As with proposals: what cannot be taken in is refused at once.
     async fn read_when_current<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -159,11 +158,7 @@ impl Consensus {
             bytes,
             reader: Box::new(Look { look, answer }),
         };
-        match self.0.inbox.try_send(Ask::Read(waiting), bytes) {
-            Ok(()) => self.receive(answered).await.unwrap_or(Err(Denied::STOPPED)),
-            Err(TrySendError::Full(_)) => Err(Denied::TOO_MANY_REQUESTS),
-            Err(TrySendError::Closed(_)) => Err(Denied::STOPPED),
-        }
+        self.submit(Ask::Read(waiting), bytes, answered).await
     }
 }
 
