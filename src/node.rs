@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-use crate::base::{Broken, FeatureGate, MemberId, Revision, limits};
+use crate::base::{Broken, FeatureGate, Level, MemberId, Revision, limits};
 pub use crate::client::Pings;
 use crate::consensus::{self, Consensus, Door};
 use crate::proto::command::command::Request;
@@ -162,6 +162,9 @@ pub struct Config {
     pub auth_jwt: Option<JwtOptions>,
     /// How long an unused simple token lives.
     pub auth_token_ttl: Duration,
+    /// Up to which this member applies what is in the log. Below the newest it is a member of an earlier release, as far as
+    /// the others can see.
+    pub level: Level,
     /// 4 to 31: twice the work for each.
     pub bcrypt_cost: u32,
     /// Size of a segment of the log.
@@ -221,6 +224,7 @@ impl Default for Config {
             host_whitelist: vec!["*".into()],
             auth_jwt: None,
             auth_token_ttl: Duration::from_secs(300),
+            level: Level::NEWEST,
             bcrypt_cost: 10,
             log_segment_bytes: limits::LOG_SEGMENT_BYTES,
         }
@@ -345,6 +349,7 @@ impl Node {
             initial_members: founding.initial_members,
             known_peers: founding.known_peers,
             server_version: crate::server::VERSION.into(),
+            level: config.level,
             heartbeat_interval: config.heartbeat_interval,
             election_timeout: config.election_timeout,
             request_timeout: config.request_timeout(),

@@ -18,7 +18,7 @@ use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
 use quorate::state::State;
 use quorate::storage::wal::{LogRecord, Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
-use quorate::transport::{Identity, Way, encode};
+use quorate::transport::{Identity, Way};
 
 struct Cluster {
     env: Env,
@@ -75,6 +75,7 @@ impl Cluster {
             initial_members: initial_members.clone(),
             known_peers: Vec::new(),
             server_version: "3.7.1".into(),
+            level: quorate::base::Level::NEWEST,
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: Duration::from_millis(500),
             request_timeout: Duration::from_secs(6),
@@ -246,6 +247,17 @@ fn nested_command(levels: usize, key: &str) -> Bytes {
     .into()
 }
 
+/// An entry as `consensus::format::entry` draws it: version, kind, level, one command of member 3's fourth incarnation.
+fn batch_of(command: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(command.len()).unwrap();
+    let mut batch = vec![1, 1, 1, 0];
+    batch.extend(1_u32.to_le_bytes());
+    batch.extend([3_u64, 4, 5].iter().flat_map(|number| number.to_le_bytes()));
+    batch.extend(length.to_le_bytes());
+    batch.extend(command);
+    batch
+}
+
 /// Older versions committed such entries, and could not apply them: their logs are read.
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_that_older_versions_could_not_apply_are_applied() {
@@ -263,15 +275,7 @@ async fn entries_that_older_versions_could_not_apply_are_applied() {
             term: last.term,
             node: last.node,
             index,
-            // The second of the payloads: a batch, with origin, life and sequence.
-            payload: encode(&(
-                1_u32,
-                3_u64,
-                4_u64,
-                5_u64,
-                vec![nested_command(levels, &format!("n{levels}"))],
-            ))
-            .into(),
+            payload: batch_of(&nested_command(levels, &format!("n{levels}"))).into(),
         });
     wal.append(records.collect()).await.unwrap();
     wal.close().await;

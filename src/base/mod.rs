@@ -5,12 +5,14 @@ pub mod error;
 pub mod figures;
 pub mod ids;
 pub mod kv;
+pub mod level;
 pub mod limits;
 pub mod overlay;
 pub mod urls;
 
 pub use error::{Broken, Denied};
 pub use figures::Figures;
+pub use level::Level;
 
 /// A switch between ways of doing something, of which members are told by their metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,16 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::Membership;
 
 use super::command::{self, EncodedCommand};
+use super::format::entry::{Batch, BatchName, Payload, decode_payload, encode_payload};
+use super::format::record::{decode_vote, encode_vote};
 use super::log::NO_NODE;
 use super::machine::Standing;
-use super::types::{Batch, LogId, Payload, Peer, Vote};
-use crate::base::{Broken, MemberId};
+use super::types::{LogId, Peer, Vote};
+use crate::base::{Broken, Level, MemberId};
 use crate::proto::command::command::Request;
 use crate::proto::command::{MemberPromoteCommand, MemberRemoveCommand};
 use crate::state::State;
 use crate::storage::Store;
 use crate::storage::wal::{LogRecord, Wal};
-use crate::transport::{decode, encode};
 
 /// Bytes of the log that are read at once.
 const READ_BYTES_MAX: usize = 4 << 20;
@@ -32,8 +33,8 @@ impl Members {
             Payload::Blank => {}
             Payload::Membership(membership) => self.all.extend(membership.nodes().map(|(id, _)| *id)),
             Payload::Normal(batch) => {
-                for command in &batch.commands {
-                    let (_, request) = command::decode(command)
+                for command in batch.commands() {
+                    let (_, request) = command::decode(&command)
                         .map_err(|unreadable| Broken::new(format!("the log holds {unreadable}")))?;
                     if let Request::MemberAdd(request) = request
                         && let Some(member) = request.member
@@ -74,12 +75,8 @@ pub async fn force_alone(
         let Some(last) = records.last() else { break };
         next = last.index + 1;
         for record in &records {
-            let payload = decode(&record.payload).map_err(|error| {
-                Broken::new(format!(
-                    "entry {} of the log is unreadable: {error}",
-                    record.index
-                ))
-            })?;
+            let payload = decode_payload(record.payload.clone())
+                .map_err(|bad| Broken::new(format!("entry {} of the log: {bad}", record.index)))?;
             members.take(&payload)?;
         }
     }
@@ -103,13 +100,13 @@ pub async fn force_alone(
         .then_some(Request::MemberPromote(MemberPromoteCommand { id: member }));
     let encoded = |request| EncodedCommand::new(None, request).map(|command| command.bytes().clone());
     let commands = removals.chain(promotion).map(encoded);
-    let commands = commands.collect::<Result<_, _>>().map_err(Broken::new)?;
-    let removal = Payload::Normal(Batch {
+    let commands: Vec<_> = commands.collect::<Result<_, _>>().map_err(Broken::new)?;
+    let nobody = BatchName {
         origin: 0,
-        life: 0,
+        incarnation: 0,
         sequence: 0,
-        commands,
-    });
+    };
+    let removal = Payload::Normal(Batch::new(nobody, Level::FIRST, &commands));
     let node = Peer {
         name: String::new(),
         peer_urls: peer_urls.to_vec(),
@@ -117,10 +114,7 @@ pub async fn force_alone(
     let alone = Membership::new(vec![BTreeSet::from([member])], BTreeMap::from([(member, node)]))
         .map_err(|error| Broken::new(format!("a membership of one: {error}")))?;
 
-    let vote: Option<Vote> = match &log.vote {
-        Some(vote) => Some(decode(vote).map_err(|error| Broken::new(format!("the stored vote: {error}")))?),
-        None => None,
-    };
+    let vote = log.vote.as_deref().map(decode_vote).transpose()?;
     let last_term = log.last.map_or(0, |last| last.term);
     let applied_term = standing.applied.as_ref().map_or(0, |at| at.leader_id.term);
     // A term of its own: nobody else can have written entries in it that are told apart only by it.
@@ -134,7 +128,7 @@ pub async fn force_alone(
         let end = kept.first().map(LogRecord::id).or(log.purged);
         wal.truncate_after(end).await?;
     }
-    wal.save_vote(encode(&Vote::new(term, member)).into()).await?;
+    wal.save_vote(encode_vote(&Vote::new(term, member))).await?;
     let entries = [removal, Payload::Membership(alone)];
     let records: Vec<LogRecord> = (committed + 1..)
         .zip(&entries)
@@ -142,7 +136,7 @@ pub async fn force_alone(
             term,
             node: NO_NODE,
             index,
-            payload: encode(payload).into(),
+            payload: encode_payload(payload),
         })
         .collect();
     let end = records.last().map(LogRecord::id);

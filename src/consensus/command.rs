@@ -11,7 +11,8 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::base::{Denied, limits};
+use super::format::entry::Batch;
+use crate::base::{Denied, Level, limits};
 use crate::proto::command::{Command, Header, command::Request};
 use crate::proto::nesting;
 
@@ -20,6 +21,7 @@ use crate::proto::nesting;
 pub struct EncodedCommand {
     bytes: Bytes,
     operations: usize,
+    level: Level,
 }
 
 impl EncodedCommand {
@@ -41,6 +43,7 @@ impl EncodedCommand {
                     Request::Txn(request) => request.operations().max(1),
                     _ => 1,
                 },
+                level: level(&request),
             }),
             Err(unreadable) => {
                 tracing::error!(%unreadable, "a request that cannot be applied is not proposed");
@@ -51,6 +54,11 @@ impl EncodedCommand {
 
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The lowest level that can apply it.
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// What applying it costs, roughly.
@@ -68,6 +76,8 @@ pub enum Unreadable {
     Unknown,
     #[error("transactions in each other more than {} deep", limits::TXN_LEVELS_MAX)]
     TooDeep,
+    #[error("a command of level {0}, which this release does not know")]
+    Level(Level),
 }
 
 /// Who asks, and for what.
@@ -82,10 +92,23 @@ pub fn decode(encoded: &Bytes) -> Result<(Option<Header>, Request), Unreadable> 
     Ok((command.header, request))
 }
 
-/// The first of these commands that cannot be applied, and why.
-pub fn first_unreadable(commands: &[Bytes]) -> Option<(usize, Unreadable)> {
-    let unreadable = |(place, command)| Some((place, decode(command).err()?));
-    commands.iter().enumerate().find_map(unreadable)
+/// The lowest level that applies a request in full. Whoever adds a request, or a field that changes what one does, gives
+/// it the next level here: a member below would apply it in part, or not at all.
+fn level(_request: &Request) -> Level {
+    Level::FIRST
+}
+
+/// The first command of a batch that a member of `known` cannot apply, and why.
+pub fn first_unreadable(batch: &Batch, known: Level) -> Option<(usize, Unreadable)> {
+    let readable = |command: &Bytes| {
+        let (_, request) = decode(command)?;
+        match level(&request) {
+            needed if needed > known => Err(Unreadable::Level(needed)),
+            _ => Ok(()),
+        }
+    };
+    let unreadable = |(place, command)| Some((place, readable(&command).err()?));
+    batch.commands().enumerate().find_map(unreadable)
 }
 
 #[cfg(test)]

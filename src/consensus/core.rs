@@ -105,6 +105,7 @@ impl Core {
             compactions,
             slow_apply: options.slow_apply,
             quota: options.quota,
+            level: options.level,
         };
         let (store, observer) = (parts.store.clone(), parts.observer.clone());
         let book = parts.peers.book().clone();

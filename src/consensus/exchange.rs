@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use openraft::alias::SnapshotOf;
-use openraft::raft::StreamAppendResult;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::format::append::encode_append;
+use super::format::record::SnapshotHead;
 use super::machine::SnapshotData;
-use super::message::SnapshotReply;
-use super::types::{AppendRequest, SnapshotResponse, TypeConfig, Vote};
+use super::message::{AppendAnswer, SnapshotReply};
+use super::types::{AppendRequest, SnapshotResponse, StreamAppendResult, TypeConfig, Vote};
 use crate::base::limits;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{AbortOnDrop, Env};
@@ -29,7 +31,7 @@ pub(super) async fn exchange_appends(
     reader: FrameReader,
     writer: FrameWriter,
     requests: mpsc::Receiver<AppendRequest>,
-    handed_back: mpsc::Sender<io::Result<StreamAppendResult<TypeConfig>>>,
+    handed_back: mpsc::Sender<io::Result<StreamAppendResult>>,
 ) {
     let sending = Arc::new(Sending::default());
     let send = dialer.env.spawn(send_appends(requests, writer, sending.clone()));
@@ -99,9 +101,10 @@ async fn send_appends(
             return;
         };
         permit.forget();
-        let request = encode(&request);
-        sending.bytes_max.fetch_max(request.len(), Ordering::SeqCst);
-        if writer.send(&request).await.is_err() {
+        let request = encode_append(&request);
+        let bytes = request.iter().map(Bytes::len).sum();
+        sending.bytes_max.fetch_max(bytes, Ordering::SeqCst);
+        if writer.send_parts(&request).await.is_err() {
             return;
         }
     }
@@ -123,7 +126,7 @@ impl Answers {
     /// The next answer; `None` when all requests are answered and no more come. A peer that ends earlier, or hangs up,
     /// is an error: to openraft a stream that ends well without answers is one to be resumed, and it then
     /// repeats the last range it was told to send, even if that range has been given up and purged since.
-    async fn next(&mut self) -> io::Result<Option<StreamAppendResult<TypeConfig>>> {
+    async fn next(&mut self) -> io::Result<Option<StreamAppendResult>> {
         let Answers {
             env,
             reader,
@@ -139,7 +142,8 @@ impl Answers {
                 Ok(frame) => {
                     let frame = frame?.ok_or(io::ErrorKind::UnexpectedEof)?;
                     sending.room.add_permits(1);
-                    return decode(&frame).map(Some);
+                    let answer: AppendAnswer = decode(&frame)?;
+                    return Ok(Some(answer.into()));
                 }
                 // Silence is an error only while an answer is due, and no longer one than it was at its beginning.
                 Err(elapsed) if is_due && sending.shares() == shares => return Err(elapsed.into()),
@@ -161,7 +165,7 @@ pub(super) async fn send_snapshot(
         return Err(io::Error::other("a received snapshot is not sent on"));
     };
     let (mut reader, mut writer) = dialer.dial(Purpose::Snapshot).await?;
-    let head = encode(&(vote, data.meta));
+    let head = encode(&SnapshotHead::new(&vote, &data.meta));
     let send = pin!(async move {
         writer.send(&head).await?;
         let mut chunks = SnapshotEncoder::new(view);
@@ -177,7 +181,7 @@ pub(super) async fn send_snapshot(
             let frame = dialer.env.timeout(dialer.timeout, reader.next()).await??;
             match decode(&frame.ok_or(io::ErrorKind::UnexpectedEof)?)? {
                 SnapshotReply::Working => {}
-                SnapshotReply::Installed(response) => return Ok(response),
+                SnapshotReply::Installed(vote) => return Ok(SnapshotResponse::new(vote.into())),
             }
         }
     });

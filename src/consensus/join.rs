@@ -84,9 +84,11 @@ impl Consensus {
         }
     }
 
-    pub(super) fn describe(&self) -> Description {
+    /// What this member says of itself.
+    pub fn describe(&self) -> Description {
         Description {
             server_version: self.options().server_version.clone(),
+            level: self.options().level,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! openraft's log storage on the write-ahead log.
 //!
 //! The log keeps what raft must not forget: entries, the vote, the purge mark. An entry's payload is
-//! encoded here and is bytes below. `append` hands its entries over in order and reports each as flushed
+//! bytes below, and a batch's are those that were proposed. `append` hands its entries over in order and reports each as flushed
 //! only when the group that holds them is synced: that report is what lets a leader count itself.
 
 use std::fmt::Debug;
@@ -11,13 +11,14 @@ use std::ops::{Bound, RangeBounds};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
 
-use super::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id};
-use crate::base::limits;
+use super::format::entry::{decode_payload, encode_payload};
+use super::format::record::{decode_vote, encode_vote};
+use super::types::{Entry, LogId, TypeConfig, Vote, log_id};
+use crate::base::{Broken, limits};
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::{Crossing, Env};
 use crate::state::Position;
 use crate::storage::wal::{LogId as Place, LogRecord, Wal};
-use crate::transport::{decode, encode};
 
 /// In standard raft a term has one leader, so log ids do not name it.
 pub(super) const NO_NODE: u64 = 0;
@@ -44,10 +45,12 @@ fn raft_id(place: Place) -> LogId {
     })
 }
 
-fn decode_entry(record: LogRecord) -> io::Result<Entry> {
-    let payload: Payload = decode(&record.payload)?;
+fn decode_entry(record: LogRecord) -> Result<Entry, Broken> {
+    let id = record.id();
+    let payload = decode_payload(record.payload)
+        .map_err(|bad| Broken::new(format!("entry {} of the log: {bad}", id.index)))?;
     Ok(Entry {
-        log_id: raft_id(record.id()),
+        log_id: raft_id(id),
         payload,
     })
 }
@@ -69,7 +72,8 @@ impl LogStore {
             Bound::Unbounded => u64::MAX,
         };
         let records = self.wal.read(from, to, bytes_max).await?;
-        records.into_iter().map(decode_entry).collect()
+        let entries: Result<_, Broken> = records.into_iter().map(decode_entry).collect();
+        Ok(entries?)
     }
 }
 
@@ -93,7 +97,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        self.wal.state().vote.map(|vote| decode(&vote)).transpose()
+        let vote = self.wal.state().vote;
+        Ok(vote.map(|vote| decode_vote(&vote)).transpose()?)
     }
 }
 
@@ -113,7 +118,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        Ok(self.wal.save_vote(encode(vote).into()).await?)
+        Ok(self.wal.save_vote(encode_vote(vote)).await?)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -135,7 +140,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             term: entry.log_id.leader_id.term,
             node: NO_NODE,
             index: entry.log_id.index,
-            payload: encode(&entry.payload).into(),
+            payload: encode_payload(&entry.payload),
         };
         let durable = self.wal.append(entries.into_iter().map(record).collect());
         let env = self.env.clone();

@@ -20,22 +20,23 @@ use futures_util::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{Membership, Snapshot};
-use serde::{Deserialize, Serialize};
 
 use super::SharedObserver;
 use super::command;
 use super::counted::{self, Stopwatch};
+use super::format::entry::{Batch, BatchName, Payload};
+use super::format::record::StandingRecord;
 use super::hash::{Compacted, Compactions};
 use super::lessor::{Lessor, Term};
 use super::peers::addresses;
 use super::propose::Proposals;
-use super::quota_gate::{self, QuotaGate};
+use super::quota_gate::QuotaGate;
 use super::state_cell::StateCell;
 use super::tokens::{Tokens, simple_token};
-use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
+use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::figures::Figures;
 use crate::base::kv::{Read, Space};
-use crate::base::{Broken, LeaseId, MemberId, Revision, limits};
+use crate::base::{Broken, LeaseId, Level, MemberId, Revision, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{Env, Instant, signal};
@@ -51,7 +52,7 @@ const APPLY_CHUNK_ENTRIES: usize = 64;
 const APPLY_PAUSE: Duration = Duration::from_millis(300);
 
 /// Where the state stands in the log, as written with every batch.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default)]
 pub(super) struct Standing {
     pub applied: Option<LogId>,
     pub membership: StoredMembership,
@@ -61,10 +62,17 @@ impl Standing {
     pub fn stored(engine: &dyn Read) -> Result<Standing, Broken> {
         match engine.get(Space::Meta, RAFT_KEY)? {
             Some(bytes) => {
-                decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))
+                let record: StandingRecord =
+                    decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?;
+                let (applied, membership) = record.into_parts()?;
+                Ok(Standing { applied, membership })
             }
             None => Ok(Standing::default()),
         }
+    }
+
+    pub fn record(&self) -> StandingRecord {
+        StandingRecord::new(self.applied, &self.membership)
     }
 }
 
@@ -132,6 +140,8 @@ pub struct StateMachine {
     pub(super) quota_gate: QuotaGate,
     /// An apply that takes longer is told of.
     slow_apply: Duration,
+    /// Up to which this member applies what is in the log.
+    level: Level,
     /// The highest index up to which the engine is known to be durable.
     synced: signal::Sender<u64>,
     /// This member.
@@ -149,6 +159,7 @@ pub struct Followers {
     pub compactions: Compactions,
     pub slow_apply: Duration,
     pub quota: Option<u64>,
+    pub level: Level,
 }
 
 /// An outcome with the request that led to it, for those who follow what is applied.
@@ -174,8 +185,9 @@ impl StateMachine {
             compactions,
             slow_apply,
             quota,
+            level,
         } = followers;
-        let inner = Inner::open(store.engine())?;
+        let inner = Inner::open(store.engine(), level)?;
         lessor.replaced(inner.leases());
         let machine = StateMachine {
             synced: signal::channel(0).0,
@@ -187,6 +199,7 @@ impl StateMachine {
             compactions,
             quota_gate: QuotaGate::new(quota, inner.state.logical_bytes().0),
             slow_apply,
+            level,
             inner: StateCell::new(env.clone(), inner),
             env,
             store,
@@ -332,16 +345,19 @@ impl StateMachine {
                         members_changed = true;
                     }
                     Payload::Normal(batch) => {
-                        commands += batch.commands.len();
-                        let asked = self.proposals.awaits(&batch);
+                        commands += batch.len();
+                        check_level(&format!("entry {}", at.index), batch.level(), self.level)?;
+                        let name = batch.name();
+                        let asked = self.proposals.awaits(name);
                         let effects = apply_batch(env, state, at, &batch, &mut pending, asked)?;
-                        batches.push((batch, effects));
+                        batches.push((name, effects));
                     }
                 }
             }
+            check_level("the cluster", state.level(), self.level)?;
             state.seal(&mut pending);
             let mut changes = pending.into_batch();
-            changes.put(Space::Meta, RAFT_KEY, encode(standing));
+            changes.put(Space::Meta, RAFT_KEY, encode(&standing.record()));
             engine.write(changes)?;
             keep_store(&mut batches, &**engine);
             let dead = state.dead_records();
@@ -360,7 +376,7 @@ impl StateMachine {
             if state.compact_revision() > since {
                 counted::compacted(env, env.now() - begun, died);
             }
-            let names = batches.iter().map(|(batch, _)| quota_gate::name(batch));
+            let names = batches.iter().map(|(name, _)| *name);
             self.quota_gate
                 .applied(term(&standing.applied), state.logical_bytes().0, names);
             for effect in batches.iter().flat_map(|(_, effects)| effects) {
@@ -376,7 +392,7 @@ impl StateMachine {
         let outcomes = |effects: Vec<Effect>| effects.into_iter().map(|effect| effect.outcome);
         let batches = batches
             .into_iter()
-            .map(|(batch, effects)| (batch, outcomes(effects)));
+            .map(|(name, effects)| (name, outcomes(effects)));
         let term = term(&last.log_id);
         self.applied.send(last);
         self.proposals.applied(term, batches);
@@ -425,7 +441,8 @@ impl StateMachine {
         let took = self.env.now() - begun;
         self.figures().snapshots.install_sync.observe(took);
         // It reads the whole store.
-        let fresh = self.env.run_blocking(move || Inner::open(engine)).await?;
+        let level = self.level;
+        let fresh = self.env.run_blocking(move || Inner::open(engine, level)).await?;
         if fresh.standing.applied != meta.last_log_id {
             return Err(Broken::new(format!(
                 "installed snapshot stands at {:?}, announced was {:?}",
@@ -466,10 +483,11 @@ impl StateMachine {
 }
 
 impl Inner {
-    fn open(engine: Arc<dyn Engine>) -> Result<Inner, Broken> {
+    fn open(engine: Arc<dyn Engine>, level: Level) -> Result<Inner, Broken> {
         let standing = Standing::stored(&*engine)?;
         let cache_bytes = buggify::limit(Site::ValueCacheTiny, limits::VALUE_CACHE_BYTES, 1_000);
         let mut state = State::open_with_cache(&*engine, cache_bytes)?;
+        check_level("the cluster", state.level(), level)?;
         engine.discard(state.dead_records());
         Ok(Inner {
             state,
@@ -495,6 +513,18 @@ fn term(applied: &Option<LogId>) -> u64 {
     applied.map_or(0, |applied| applied.leader_id.term)
 }
 
+/// # Errors
+/// A release of `level` would apply it in part, or differently.
+fn check_level(what: &str, needed: Level, level: Level) -> Result<(), Broken> {
+    if needed <= level {
+        return Ok(());
+    }
+    Err(Broken::new(format!(
+        "{what} has level {needed}, and this release knows up to level {level}: start a newer release on this data \
+         directory"
+    )))
+}
+
 fn stored(log_id: LogId, membership: Membership<u64, super::types::Peer>) -> StoredMembership {
     StoredMembership::new(Some(log_id), membership)
 }
@@ -508,18 +538,19 @@ fn apply_batch(
     asked: bool,
 ) -> Result<Vec<Effect>, Broken> {
     let mut stopwatch = Stopwatch::start(env);
-    let apply = |encoded: &Bytes| {
-        let (header, request) = command::decode(encoded)
+    let apply = |encoded: Bytes| {
+        // A copy: whoever keeps a key of it, a watcher say, would else keep the whole batch in memory.
+        let (header, request) = command::decode(&Bytes::copy_from_slice(&encoded))
             .map_err(|unreadable| Broken::new(format!("entry {} holds {unreadable}", at.index)))?;
         let outcome = state.apply(at, header.as_ref(), &request, pending, asked)?;
         counted::applied(env.figures(), &request, &outcome, stopwatch.lap());
         Ok(Effect { request, outcome })
     };
-    batch.commands.iter().map(apply).collect()
+    batch.commands().map(apply).collect()
 }
 
 /// What answers still lack is read from the store as it is now: before it gives up what died.
-fn keep_store(batches: &mut [(Batch, Vec<Effect>)], engine: &dyn Engine) {
+fn keep_store(batches: &mut [(BatchName, Vec<Effect>)], engine: &dyn Engine) {
     let mut view = None;
     for effect in batches.iter_mut().flat_map(|(_, effects)| effects) {
         let unread = &mut effect.outcome.unread;

@@ -16,6 +16,7 @@ mod contact;
 mod core;
 mod counted;
 mod exchange;
+mod format;
 mod hash;
 mod join;
 mod lease;
@@ -50,6 +51,8 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 pub use alone::force_alone;
+pub use format::entry::voters_in;
+pub use format::record::term_in;
 pub use join::{Found, FoundMember, ask};
 pub use lease::LeaseTtl;
 pub use machine::Reached;
@@ -61,9 +64,9 @@ pub use renewals::Renewal;
 pub use restore::{begin_log, fill};
 pub use status::{REMOVED, Status};
 pub use tokens::simple_token;
-pub use types::{Peer, term_in, voters_in};
+pub use types::Peer;
 
-use crate::base::{Broken, ClusterId, Denied, MemberId, Revision, limits};
+use crate::base::{Broken, ClusterId, Denied, Level, MemberId, Revision, limits};
 use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
 use crate::runtime::channel::{self, Answered, Limits, TrySendError, answer};
@@ -75,6 +78,7 @@ use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
 use crate::transport::{AddressBook, Identity, Way};
 use core::{Ask, Core, Parts};
+pub use message::Description;
 use message::{PeerRequest, PeerResponse};
 use peers::Peers;
 use status::Vitals;
@@ -102,6 +106,8 @@ pub struct Options {
     pub known_peers: Vec<(MemberId, Vec<String>)>,
     /// For the others, who look for the lowest.
     pub server_version: String,
+    /// Up to which this member applies what is in the log.
+    pub level: Level,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub request_timeout: Duration,
@@ -432,12 +438,12 @@ impl Consensus {
         }
     }
 
-    /// What release another member runs; `None` if it cannot be asked.
-    pub async fn peer_version(&self, peer: MemberId) -> Option<String> {
+    /// What another member says of itself; `None` if it cannot be asked.
+    pub async fn describe_peer(&self, peer: MemberId) -> Option<Description> {
         let peers = &self.0.vitals.peers;
         let asked = peers.ask(peer, PeerRequest::Describe, self.election_timeout());
         match asked.await {
-            Ok(PeerResponse::Describe(description)) => Some(description.server_version),
+            Ok(PeerResponse::Describe(description)) => Some(description),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::stream::{Stream, StreamExt, empty, iter, unfold};
 use openraft::alias::SnapshotOf;
@@ -14,18 +15,18 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{ErrorSource, NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BoxedErrorSource;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
-use openraft::raft::StreamAppendResult;
 use openraft::{AnyError, StorageError};
 use tokio::sync::mpsc;
 
 use super::exchange::{exchange_appends, send_snapshot};
+use super::format::append::encode_append;
 use super::machine::SnapshotData;
 use super::message::{PeerRequest, PeerResponse};
 use super::peers::Peers;
 use super::purge::Holds;
 use super::types::{
-    AppendRequest, AppendResponse, Peer, SnapshotResponse, TransferRequest, TransferResponse, TypeConfig,
-    Vote, VoteRequest, VoteResponse,
+    AppendRequest, AppendResponse, Peer, SnapshotResponse, StreamAppendResult, TransferRequest,
+    TransferResponse, TypeConfig, Vote, VoteRequest, VoteResponse,
 };
 use crate::base::{Broken, MemberId};
 use crate::runtime::AbortOnDrop;
@@ -122,7 +123,7 @@ impl PeerClient {
 
     async fn ask_vote(&self, request: PeerRequest, option: &RPCOption) -> Result<VoteResponse, RpcError> {
         match self.call(request, option).await? {
-            PeerResponse::Vote(response) => Ok(response),
+            PeerResponse::Vote(answer) => Ok(answer.into()),
             _ => Err(unexpected()),
         }
     }
@@ -136,8 +137,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         request: AppendRequest,
         option: RPCOption,
     ) -> Result<AppendResponse, RpcError> {
-        match self.call(PeerRequest::Heartbeat(request), &option).await? {
-            PeerResponse::Heartbeat(response) => Ok(response),
+        let frame = Bytes::from(encode_append(&request).concat());
+        match self.call(PeerRequest::Heartbeat(frame), &option).await? {
+            PeerResponse::Heartbeat(answer) => Ok(answer.into()),
             _ => Err(unexpected()),
         }
     }
@@ -146,7 +148,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         &'s mut self,
         mut input: S,
         option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult, RpcError>>, RpcError>>
     where
         S: Stream<Item = AppendRequest> + Unpin + 'static,
     {
@@ -184,11 +186,12 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     }
 
     async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
-        self.ask_vote(PeerRequest::Vote(request), &option).await
+        self.ask_vote(PeerRequest::Vote((&request).into()), &option).await
     }
 
     async fn pre_vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RpcError> {
-        self.ask_vote(PeerRequest::PreVote(request), &option).await
+        self.ask_vote(PeerRequest::PreVote((&request).into()), &option)
+            .await
     }
 
     async fn full_snapshot(
@@ -234,8 +237,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         request: TransferRequest,
         option: RPCOption,
     ) -> Result<TransferResponse, RpcError> {
-        match self.call(PeerRequest::TransferLeader(request), &option).await? {
-            PeerResponse::TransferLeader(response) => Ok(response),
+        let transfer = PeerRequest::TransferLeader((&request).into());
+        match self.call(transfer, &option).await? {
+            PeerResponse::TransferLeader(answer) => Ok(answer.map_err(Into::into)),
             _ => Err(unexpected()),
         }
     }

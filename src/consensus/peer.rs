@@ -10,19 +10,23 @@ use futures_util::stream::unfold;
 use futures_util::{FutureExt, StreamExt};
 use openraft::Snapshot;
 use openraft::errors::{Fatal, RaftError};
-use openraft::raft::StreamAppendResult;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Consensus;
 use super::command::first_unreadable;
 use super::core::Core;
+use super::format::append::decode_append;
+use super::format::entry::Batch;
+use super::format::record::SnapshotHead;
 use super::join::Found;
 use super::log::place;
 use super::machine::SnapshotData;
-use super::message::{PeerHash, PeerRequest, PeerResponse, SnapshotReply};
+use super::message::{AppendAnswer, PeerHash, PeerRequest, PeerResponse, SnapshotReply};
 use super::network::APPENDS_HANDED_OVER_MAX;
 use super::proposer::Taken;
-use super::types::{AppendRequest, Batch, SnapshotMeta, SnapshotResponse, TypeConfig, Vote, VoteRequest};
+use super::types::{
+    AppendRequest, SnapshotMeta, SnapshotResponse, StreamAppendResult, TypeConfig, Vote, VoteRequest,
+};
 use crate::base::{Broken, MemberId, limits};
 use crate::runtime::admission::{Newcomers, peer_newcomers_max};
 use crate::runtime::buggify::{Site, buggify, pause};
@@ -120,7 +124,7 @@ impl PeerHandler for Behind {
                 Some(consensus) => consensus.describe_cluster().await,
                 None => Found::nothing(identity, has_data),
             };
-            encode(&found).into()
+            encode(&found)
         })
     }
 
@@ -132,7 +136,7 @@ impl PeerHandler for Behind {
                 (Ok(_), None) => PeerResponse::Refused(closed().to_string()),
                 (Err(error), _) => PeerResponse::Refused(error.to_string()),
             };
-            encode(&response).into()
+            encode(&response)
         })
     }
 
@@ -167,15 +171,19 @@ where
 impl Consensus {
     async fn answer(&self, request: PeerRequest) -> PeerResponse {
         match request {
-            PeerRequest::Heartbeat(request) => {
+            PeerRequest::Heartbeat(frame) => {
+                let request = match decode_append(&frame) {
+                    Ok(request) => request,
+                    Err(error) => return PeerResponse::Refused(error.to_string()),
+                };
                 self.hear_leader(&request.vote);
                 self.run(|core| async move {
                     let answered = core.raft().append_entries(request).await;
-                    answered.map_or_else(refused, PeerResponse::Heartbeat)
+                    answered.map_or_else(refused, |answer| PeerResponse::Heartbeat(answer.into()))
                 })
                 .await
             }
-            PeerRequest::Forward { term, batch } => self.take_forwarded(term, &batch).await,
+            PeerRequest::Forward { term, batch } => self.take_forwarded(term, batch).await,
             PeerRequest::LeaseKeepAlive(ids) => match self.renew_here(ids).await {
                 Some(renewals) => PeerResponse::LeaseKeepAlive(renewals),
                 None => PeerResponse::Refused("not the leader".into()),
@@ -199,12 +207,12 @@ impl Consensus {
     }
 
     /// A batch is decoded before the core sees it.
-    async fn take_forwarded(&self, term: u64, batch: &[u8]) -> PeerResponse {
-        let batch = match decode::<Batch>(batch) {
+    async fn take_forwarded(&self, term: u64, batch: Bytes) -> PeerResponse {
+        let batch = match Batch::from_bytes(batch) {
             Ok(batch) => batch,
             Err(error) => return PeerResponse::Refused(error.to_string()),
         };
-        if let Some((command, unreadable)) = first_unreadable(&batch.commands) {
+        if let Some((command, unreadable)) = first_unreadable(&batch, self.options().level) {
             tracing::error!(%batch, command, %unreadable, "a forwarded batch that cannot be applied is refused");
             return PeerResponse::Unreadable { command };
         }
@@ -218,13 +226,14 @@ impl Core {
     async fn answer(&self, request: PeerRequest) -> PeerResponse {
         let raft = self.raft();
         match request {
-            PeerRequest::Vote(request) => self.answer_vote(request).await,
-            PeerRequest::PreVote(request) => raft
-                .pre_vote(request)
+            PeerRequest::Vote(ballot) => self.answer_vote(ballot.into()).await,
+            PeerRequest::PreVote(ballot) => raft
+                .pre_vote(ballot.into())
                 .await
-                .map_or_else(refused, PeerResponse::Vote),
-            PeerRequest::TransferLeader(request) => match raft.handle_transfer_leader(request).await {
-                Ok(response) => PeerResponse::TransferLeader(response),
+                .map_or_else(refused, |response| PeerResponse::Vote((&response).into())),
+            PeerRequest::TransferLeader(transfer) => match raft.handle_transfer_leader(transfer.into()).await
+            {
+                Ok(response) => PeerResponse::TransferLeader(response.map_err(Into::into)),
                 Err(error) => PeerResponse::Refused(error.to_string()),
             },
             PeerRequest::ReadIndex if buggify(Site::ReadIndexRefused) => {
@@ -233,7 +242,7 @@ impl Core {
             PeerRequest::ReadIndex => match self.read_index_as_leader().await {
                 Ok(index) => {
                     pause(self.env(), Site::ReadIndexLate, 2 * self.election_timeout()).await;
-                    PeerResponse::ReadIndex(index)
+                    PeerResponse::ReadIndex(index.map(Into::into))
                 }
                 Err(why) => PeerResponse::Refused(why),
             },
@@ -259,7 +268,7 @@ impl Core {
             tracing::info!(target: "quorate::vote", term, candidate, voter, "granted a vote");
         }
         pause(self.env(), Site::VoteLate, self.election_timeout()).await;
-        answered.map_or_else(refused, PeerResponse::Vote)
+        answered.map_or_else(refused, |response| PeerResponse::Vote((&response).into()))
     }
 
     /// Whether the log holds durably what a leader's snapshot ends with, as it got that from the same leader: such a
@@ -296,7 +305,7 @@ impl Core {
     async fn take_appends(
         self,
         requests: mpsc::Receiver<AppendRequest>,
-        answers: mpsc::Sender<StreamAppendResult<TypeConfig>>,
+        answers: mpsc::Sender<StreamAppendResult>,
     ) {
         let requests = unfold(
             (requests, self.clone(), None),
@@ -369,10 +378,11 @@ async fn serve_appends(
     let read = Box::pin(async move {
         loop {
             let (frame, is_fresh) = next_frame(&mut reader).await;
-            let Some(request) = frame.ok().flatten().and_then(|frame| decode(&frame).ok()) else {
-                return;
+            let Ok(Some(frame)) = frame else { return };
+            let request = match decode_append(&frame) {
+                Ok(request) => request,
+                Err(error) => return tracing::error!(%error, "a leader's entries cannot be read"),
             };
-            let request: AppendRequest = request;
             if is_fresh {
                 consensus.hear_leader(&request.vote);
             }
@@ -383,7 +393,7 @@ async fn serve_appends(
     });
     let mut write = pin!(async {
         while let Some(answer) = answered.recv().await {
-            writer.send(&encode(&answer)).await?;
+            writer.send(&encode(&AppendAnswer::from(answer))).await?;
         }
         writer.end().await
     });
@@ -416,7 +426,8 @@ async fn serve_snapshot(
             Err(_) => writer.send(&encode(&SnapshotReply::Working)).await?,
         }
     };
-    writer.send(&encode(&SnapshotReply::Installed(response))).await?;
+    let installed = SnapshotReply::Installed((&response.vote).into());
+    writer.send(&encode(&installed)).await?;
     writer.end().await
 }
 
@@ -427,7 +438,8 @@ async fn receive_snapshot(
     mut reader: FrameReader,
 ) -> io::Result<SnapshotResponse> {
     let head = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let (vote, meta): (Vote, SnapshotMeta) = decode(&head)?;
+    let head: SnapshotHead = decode(&head)?;
+    let (vote, meta) = head.into_parts().map_err(io::Error::other)?;
     tracing::info!(from = format!("{from:x}"), last = ?meta.last_log_id, "receiving a snapshot");
     let begun = consensus.env().now();
     let install = consensus.0.vitals.store.begin_install().await?;

@@ -44,8 +44,8 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::mpsc;
 
 use super::command::EncodedCommand;
-use super::types::Batch;
-use crate::base::{Denied, MemberId, limits};
+use super::format::entry::{Batch, BatchName};
+use crate::base::{Denied, Level, MemberId, limits};
 use crate::runtime::Instant;
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::channel::Answer;
@@ -115,23 +115,23 @@ impl Inner {
     }
 }
 
-/// The proposals of this member's present life.
+/// The proposals of this member's present incarnation.
 pub struct Proposals {
     member: MemberId,
-    life: u64,
+    incarnation: u64,
     inner: RefCell<Inner>,
     /// Wakes the proposer: there is something to offer, or room for another flight.
     wake: mpsc::Sender<()>,
 }
 
 impl Proposals {
-    /// `life` differs between any two starts of a member. The receiver wakes the proposer.
-    pub fn new(member: MemberId, life: u64) -> (Self, mpsc::Receiver<()>) {
+    /// `incarnation` differs between any two starts of a member. The receiver wakes the proposer.
+    pub fn new(member: MemberId, incarnation: u64) -> (Self, mpsc::Receiver<()>) {
         let (wake, woken) = mpsc::channel(1);
         (
             Proposals {
                 member,
-                life,
+                incarnation,
                 inner: RefCell::default(),
                 wake,
             },
@@ -213,7 +213,7 @@ impl Proposals {
         }
         let operations_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_OPERATIONS_MAX, 3);
         let (mut proposals, mut commands) = (Vec::new(), Vec::new());
-        let (mut bytes, mut operations) = (0, 0);
+        let (mut bytes, mut operations, mut level) = (0, 0, Level::FIRST);
         while let Some(&number) = inner.line.front() {
             let Some(waiting) = inner.waiting.get_mut(&number) else {
                 inner.line.pop_front();
@@ -233,7 +233,9 @@ impl Proposals {
                 break;
             }
             waiting.offered = true;
-            commands.push(waiting.proposal.command.bytes().clone());
+            let command = &waiting.proposal.command;
+            level = level.max(command.level());
+            commands.push(command.bytes().clone());
             proposals.push(number);
             inner.line.pop_front();
         }
@@ -243,12 +245,12 @@ impl Proposals {
         inner.next_sequence += 1;
         let sequence = inner.next_sequence;
         inner.flights.insert(sequence, Flight { term, proposals });
-        Some(Batch {
+        let name = BatchName {
             origin: self.member,
-            life: self.life,
+            incarnation: self.incarnation,
             sequence,
-            commands,
-        })
+        };
+        Some(Batch::new(name, level, &commands))
     }
 
     /// A batch was surely not appended: its proposals are in line again.
@@ -302,26 +304,26 @@ impl Proposals {
         self.wake();
     }
 
-    fn is_ours(&self, batch: &Batch) -> bool {
-        batch.origin == self.member && batch.life == self.life
+    fn is_ours(&self, name: BatchName) -> bool {
+        name.origin == self.member && name.incarnation == self.incarnation
     }
 
     /// Whether somebody waits here for the outcomes of a batch.
-    pub fn awaits(&self, batch: &Batch) -> bool {
-        self.is_ours(batch) && self.inner().flights.contains_key(&batch.sequence)
+    pub fn awaits(&self, name: BatchName) -> bool {
+        self.is_ours(name) && self.inner().flights.contains_key(&name.sequence)
     }
 
     /// Entries were applied here, the last of them in `term`. Batches of ours are not under way any more, and those who
     /// wait for them are answered; what is left of earlier terms never will be applied, and is in line again.
-    pub fn applied<O>(&self, term: u64, batches: impl IntoIterator<Item = (Batch, O)>)
+    pub fn applied<O>(&self, term: u64, batches: impl IntoIterator<Item = (BatchName, O)>)
     where
         O: IntoIterator<Item = Outcome>,
     {
         let mut inner = self.inner();
         let mut landed = false;
-        for (batch, outcomes) in batches {
-            if self.is_ours(&batch)
-                && let Some(flight) = inner.flights.remove(&batch.sequence)
+        for (name, outcomes) in batches {
+            if self.is_ours(name)
+                && let Some(flight) = inner.flights.remove(&name.sequence)
             {
                 landed = true;
                 for (number, outcome) in flight.proposals.into_iter().zip(outcomes) {

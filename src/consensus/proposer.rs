@@ -8,16 +8,16 @@ use tokio::sync::mpsc;
 use super::Consensus;
 use super::command::EncodedCommand;
 use super::core::{Ask, Core};
+use super::format::entry::Batch;
 use super::message::{PeerRequest, PeerResponse};
 use super::propose::Proposal;
-use super::types::{Batch, Reply};
+use super::types::Reply;
 use crate::base::{Denied, MemberId};
 use crate::proto::command::{Header, command::Request};
 use crate::runtime::buggify::{self, Site, buggify};
 use crate::runtime::channel::{Answered, answer};
 use crate::state::Outcome;
 use crate::state::space::cost;
-use crate::transport::encode;
 
 /// Batches that may be under way: enough that one is logged while another is applied; few, so that
 /// commands which arrive meanwhile share a batch.
@@ -144,7 +144,7 @@ impl Core {
     }
 
     async fn offer(&self, leader: MemberId, term: u64, batch: Batch) {
-        let sequence = batch.sequence;
+        let sequence = batch.name().sequence;
         if leader == self.member_id() {
             let taken = match buggify(Site::ProposeRetried) {
                 true => Taken::No,
@@ -163,7 +163,7 @@ impl Core {
         }
         let request = PeerRequest::Forward {
             term,
-            batch: encode(&batch).into(),
+            batch: batch.bytes().clone(),
         };
         let core = self.clone();
         self.env()
@@ -202,7 +202,7 @@ impl Core {
         if !self.machine().quota_gate.admit(&batch, term) {
             return Taken::NoSpace;
         }
-        let name = super::quota_gate::name(&batch);
+        let name = batch.name();
         let taken = self.append_admitted(batch, term).await;
         if taken {
             return Taken::Yes;

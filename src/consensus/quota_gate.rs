@@ -11,13 +11,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::command;
-use super::types::Batch;
-use crate::base::{MemberId, limits};
+use super::format::entry::{Batch, BatchName};
+use crate::base::limits;
 use crate::runtime::signal;
 use crate::state::space::cost;
-
-/// Origin, life and sequence of a batch.
-type Name = (MemberId, u64, u64);
 
 /// See the module.
 pub(super) struct QuotaGate {
@@ -26,7 +23,7 @@ pub(super) struct QuotaGate {
     /// Bytes of what was applied.
     used: Cell<u64>,
     /// Appended by this member and not applied yet: the term, and what they add.
-    under_way: RefCell<BTreeMap<Name, (u64, u64)>>,
+    under_way: RefCell<BTreeMap<BatchName, (u64, u64)>>,
     /// How many batches did not fit.
     pub refusals: signal::Sender<u64>,
 }
@@ -48,9 +45,9 @@ impl QuotaGate {
         if used + limits::QUOTA_NEAR_BYTES < quota {
             return true;
         }
-        let costs = batch.commands.iter().map(|encoded| {
+        let costs = batch.commands().map(|encoded| {
             // What cannot be decoded is refused elsewhere.
-            command::decode(encoded).map_or(0, |(_, request)| cost(&request))
+            command::decode(&encoded).map_or(0, |(_, request)| cost(&request))
         });
         let added: u64 = costs.sum();
         if added == 0 {
@@ -60,7 +57,7 @@ impl QuotaGate {
         let waiting: u64 = under_way.values().map(|(_, added)| added).sum();
         let fits = used + waiting + added < quota;
         if fits {
-            under_way.insert(name(batch), (term, added));
+            under_way.insert(batch.name(), (term, added));
         }
         drop(under_way);
         if !fits {
@@ -73,12 +70,12 @@ impl QuotaGate {
     }
 
     /// A batch was not appended after all, or is applied.
-    pub fn settled(&self, batch: Name) {
+    pub fn settled(&self, batch: BatchName) {
         self.under_way.borrow_mut().remove(&batch);
     }
 
     /// Entries of `term` are applied, up to a size of `used` bytes: what was under way in earlier terms is not any more.
-    pub fn applied(&self, term: u64, used: u64, batches: impl Iterator<Item = Name>) {
+    pub fn applied(&self, term: u64, used: u64, batches: impl Iterator<Item = BatchName>) {
         self.used.set(used);
         let mut under_way = self.under_way.borrow_mut();
         for batch in batches {
@@ -90,27 +87,28 @@ impl QuotaGate {
     }
 }
 
-pub(super) fn name(batch: &Batch) -> Name {
-    (batch.origin, batch.life, batch.sequence)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Level;
     use crate::consensus::command::EncodedCommand;
     use crate::proto::command::command::Request;
     use crate::proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
 
     fn batch(sequence: u64, requests: impl IntoIterator<Item = Request>) -> Batch {
-        let encoded = |request| EncodedCommand::new(None, request).expect("it can be applied");
-        Batch {
+        let encoded = |request| {
+            let command = EncodedCommand::new(None, request).expect("it can be applied");
+            command.bytes().clone()
+        };
+        let commands: Vec<_> = requests.into_iter().map(encoded).collect();
+        Batch::new(name(sequence), Level::FIRST, &commands)
+    }
+
+    fn name(sequence: u64) -> BatchName {
+        BatchName {
             origin: 1,
-            life: 1,
+            incarnation: 1,
             sequence,
-            commands: requests
-                .into_iter()
-                .map(|request| encoded(request).bytes().clone())
-                .collect(),
         }
     }
 
@@ -129,8 +127,8 @@ mod tests {
         assert!(space.admit(&put(1, 5_000), 3));
         assert!(!space.admit(&put(2, 5_000), 3), "the first is under way");
         assert!(space.admit(&put(3, 1_000), 3));
-        space.settled((1, 1, 3));
-        space.applied(3, 5_300, [(1, 1, 1)].into_iter());
+        space.settled(name(3));
+        space.applied(3, 5_300, [name(1)].into_iter());
         assert!(space.admit(&put(4, 4_000), 3));
         assert!(!space.admit(&put(5, 4_000), 4));
         space.applied(4, 5_300, [].into_iter());

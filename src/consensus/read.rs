@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::Consensus;
 use super::contained;
 use super::core::{Ask, Core, Turn};
+use super::format::record::raft_id;
 use super::message::{PeerRequest, PeerResponse};
 use super::types::LogId;
 use crate::base::{Denied, MemberId, limits};
@@ -213,7 +214,7 @@ impl Core {
             return round.await?.map_err(Failed::from);
         }
         match self.peers().ask(leader, PeerRequest::ReadIndex, timeout).await? {
-            PeerResponse::ReadIndex(index) => Ok(index),
+            PeerResponse::ReadIndex(index) => Ok(raft_id(index)),
             PeerResponse::Refused(why) => Err(why.into()),
             _ => Err("the leader answered another question".to_owned().into()),
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::Membership;
 
+use super::format::record::encode_vote;
 use super::machine::{RAFT_KEY, Standing};
 use super::types::{Peer, StoredMembership, Vote, log_id};
 use crate::base::kv::{Batch, Space};
@@ -49,7 +50,7 @@ pub async fn fill<F: ReadAt>(
         membership: StoredMembership::new(Some(at), membership),
     };
     let mut batch = Batch::default();
-    batch.put(Space::Meta, RAFT_KEY, encode(&standing));
+    batch.put(Space::Meta, RAFT_KEY, encode(&standing.record()));
     engine.write(batch)?;
     engine.sync().await?;
     Ok(imported)
@@ -59,7 +60,7 @@ pub async fn fill<F: ReadAt>(
 pub async fn begin_log(wal: &Wal, member: MemberId, imported: &Imported) -> Result<(), Broken> {
     let position = imported.position;
     let vote = Vote::new(position.term, member);
-    wal.save_vote(encode(&vote).into()).await?;
+    wal.save_vote(encode_vote(&vote)).await?;
     let end = LogId {
         term: position.term,
         node: super::log::NO_NODE,

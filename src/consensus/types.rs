@@ -1,9 +1,7 @@
 //! The types that raft is made of here.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
-use bytes::Bytes;
 use openraft::impls::leader_id_std;
 use openraft::raft::responder::Responder;
 use openraft::vote::RaftLeaderId;
@@ -11,11 +9,10 @@ use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::format::entry::{Batch, Payload};
 use super::machine::Machine;
 use super::runtime::RaftRuntime;
-use crate::base::MemberId;
 use crate::state::Position;
-use crate::transport::decode;
 
 /// Standard raft: one leader per term. Written out, since openraft's macro cannot name a responder.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
@@ -47,7 +44,6 @@ pub type Raft = openraft::Raft<TypeConfig, Machine>;
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub type Entry = openraft::alias::EntryOf<TypeConfig>;
-pub type Payload = openraft::EntryPayload<Batch, u64, Peer>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub type AppendRequest = openraft::raft::AppendEntriesRequest<TypeConfig>;
@@ -56,6 +52,7 @@ pub type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
 pub type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 pub type TransferRequest = openraft::raft::TransferLeaderRequest<TypeConfig>;
 pub type TransferResponse = openraft::raft::TransferLeaderResponse<TypeConfig>;
+pub type StreamAppendResult = openraft::raft::StreamAppendResult<TypeConfig>;
 pub type SnapshotResponse = openraft::raft::SnapshotResponse<TypeConfig>;
 
 /// Where raft puts the result of a write. Unlike openraft's own, it is silent if nobody waits any more.
@@ -87,56 +84,6 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Commands that share one raft entry, and who waits for them.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch {
-    /// The member that proposed them; only it answers them.
-    pub origin: MemberId,
-    /// Which life of that member: a restarted one has forgotten who waited.
-    pub life: u64,
-    /// Numbers the batches of that life.
-    pub sequence: u64,
-    /// Encoded [`command::Command`](crate::proto::command::Command)s.
-    pub commands: Vec<Bytes>,
-}
-
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl fmt::Display for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "batch {:x}/{}: {} commands",
-            self.origin,
-            self.sequence,
-            self.commands.len()
-        )
-    }
-}
-
-/// The tag of a membership among the payloads: bincode's number of the enum's variant.
-const MEMBERSHIP_TAG: u8 = 2;
-
-/// Whose votes count from a log record on, if it changes that: a quorum is a majority of each of the sets.
-pub fn voters_in(record: &[u8]) -> Option<Vec<BTreeSet<MemberId>>> {
-    if record.first() != Some(&MEMBERSHIP_TAG) {
-        return None;
-    }
-    match decode(record).ok()? {
-        Payload::Membership(membership) => Some(membership.get_joint_config().clone()),
-        _ => None,
-    }
-}
-
-/// The term of a vote as the log keeps it.
-pub fn term_in(vote: &[u8]) -> u64 {
-    decode::<Vote>(vote).map_or(0, |vote| vote.leader_id.term)
-}
-
 /// The log id of a position.
 pub fn log_id(position: Position) -> LogId {
     LogId::new(leader_of(position.term), position.index)
@@ -155,33 +102,4 @@ pub type TermLeader = <leader_id_std::LeaderId<u64, u64> as RaftLeaderId>::Commi
 
 pub fn leader_of(term: u64) -> TermLeader {
     leader_id_std::LeaderId { term, voted_for: 0 }.to_committed()
-}
-
-#[cfg(test)]
-mod tests {
-    use openraft::Membership;
-
-    use super::*;
-    use crate::transport::encode;
-
-    #[test]
-    fn a_record_tells_whose_votes_count() {
-        let voters = BTreeSet::from([3, 7]);
-        let peers = [3, 7].map(|id| (id, Peer::default()));
-        let membership = Membership::new(
-            vec![voters.clone()],
-            peers.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-        );
-        let record = encode(&Payload::Membership(membership.expect("well formed")));
-        assert_eq!(voters_in(&record), Some(vec![voters]));
-        let batch = Batch {
-            origin: 3,
-            life: 1,
-            sequence: 2,
-            commands: vec![Bytes::from_static(b"put")],
-        };
-        assert_eq!(voters_in(&encode(&Payload::Normal(batch))), None);
-        assert_eq!(voters_in(&encode(&Payload::Blank)), None);
-        assert_eq!(voters_in(&[]), None);
-    }
 }

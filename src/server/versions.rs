@@ -1,5 +1,6 @@
 //! The cluster's version: the lowest that a member brings, settled by the leader; and downgrades, by one minor version.
-//! Rules and texts are those of etcd's `etcdserver/version`.
+//! Rules and texts are those of etcd's `etcdserver/version`. In the same way the cluster's level rises, which is not
+//! etcd's: see [`crate::base::level`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use semver::Version;
 use super::auth::Caller;
 use super::{Api, VERSION, mismatch};
 use crate::base::{Denied, MemberId};
-use crate::consensus::Consensus;
+use crate::consensus::{Consensus, Description};
+use crate::proto::command::LevelRaiseCommand;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{DowngradeRequest, DowngradeResponse, downgrade_request::DowngradeAction};
 use crate::proto::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
@@ -35,6 +37,11 @@ fn parse(text: &str) -> Option<Version> {
 
 fn minor_of(version: &Version) -> Version {
     Version::new(version.major, version.minor, 0)
+}
+
+/// What a member brings; `None`: it does not say.
+fn version_of(member: &Option<Description>) -> Option<Version> {
+    Some(minor_of(&parse(&member.as_ref()?.server_version)?))
 }
 
 /// Where a downgrade may lead from a version.
@@ -82,7 +89,9 @@ pub async fn run(api: Arc<Api>) {
     let mut leadership = api.consensus.status_signal();
     loop {
         if api.leads() {
-            api.settle_version().await;
+            let members = api.describe_members().await;
+            api.settle_version(&members).await;
+            api.settle_level(&members).await;
         }
         let is_known = |state: &State| state.cluster_version().is_some();
         let known = api.consensus.read(is_known).await;
@@ -101,8 +110,11 @@ pub async fn run_downgrades(api: Arc<Api>, interval: Duration) {
         let Some(target) = target.filter(|_| api.leads()) else {
             continue;
         };
-        let versions = api.versions().await;
-        if !versions.iter().all(|version| version.as_ref() == Some(&target)) {
+        let members = api.describe_members().await;
+        if !members
+            .iter()
+            .all(|member| version_of(member) == Some(target.clone()))
+        {
             continue;
         }
         tracing::info!("cluster-version" = %target, "the cluster has been downgraded");
@@ -118,27 +130,43 @@ impl Api {
         self.consensus.status().leader == Some(self.consensus.member_id())
     }
 
-    /// What each member brings; `None`: it does not say.
-    async fn versions(&self) -> Vec<Option<Version>> {
+    /// What each member says of itself; `None`: it cannot be asked.
+    async fn describe_members(&self) -> Vec<Option<Description>> {
         let own_id = self.consensus.member_id();
         let ask = |id: MemberId| async move {
-            if id == own_id {
-                return Some(own());
+            match id == own_id {
+                true => Some(self.consensus.describe()),
+                false => self.consensus.describe_peer(id).await,
             }
-            let version = self.consensus.peer_version(id).await?;
-            Some(minor_of(&parse(&version)?))
         };
         let ids = self.consensus.members().await.into_iter().map(|member| member.id);
         futures_util::future::join_all(ids.map(ask)).await
     }
 
-    async fn settle_version(&self) {
-        let versions = self.versions().await;
-        if versions.is_empty() {
+    /// Raises the cluster's level to the lowest of all members', once all have told theirs.
+    async fn settle_level(&self, members: &[Option<Description>]) {
+        let level_of = |member: &Option<Description>| member.as_ref().map(|member| member.level);
+        let Some(level) = members.iter().map(level_of).min().flatten() else {
+            return;
+        };
+        if level <= self.consensus.read(State::level).await {
+            return;
+        }
+        let request = LevelRaiseCommand {
+            level: level.0.into(),
+        };
+        match self.consensus.propose(Command::LevelRaise(request)).await {
+            Ok(_) => tracing::info!("cluster-level" = %level, "updated cluster level"),
+            Err(error) => tracing::warn!(%error, "cannot raise the cluster's level yet"),
+        }
+    }
+
+    async fn settle_version(&self, members: &[Option<Description>]) {
+        if members.is_empty() {
             // The members are not known before the first entry is applied.
             return;
         }
-        let lowest = versions.into_iter().min().flatten();
+        let lowest = members.iter().map(version_of).min().flatten();
         let (current, target) = self.consensus.read(decided).await;
         let Some(version) = decide(current.as_ref(), lowest, target.as_ref()) else {
             return;

@@ -7,8 +7,8 @@ use prost::Message;
 
 use super::digest::{Digest, Kind};
 use super::{Answer, Pending, Position, State};
-use crate::base::Broken;
 use crate::base::kv::{Read, Space};
+use crate::base::{Broken, Level};
 use crate::proto::command::StateMeta;
 use crate::proto::membershippb::DowngradeInfoSetRequest;
 
@@ -40,6 +40,7 @@ impl State {
             members: self.members.values().cloned().collect(),
             removed_members: self.removed_members.iter().copied().collect(),
             downgrade_target: self.downgrade_target.clone().unwrap_or_default(),
+            level: self.level.0.into(),
         };
         store.put(Space::Meta, Bytes::from_static(KEY), meta.encode_to_vec());
     }
@@ -75,6 +76,9 @@ impl State {
             .collect();
         self.cluster_version = Some(meta.cluster_version).filter(|version| !version.is_empty());
         self.downgrade_target = Some(meta.downgrade_target).filter(|version| !version.is_empty());
+        let level = u16::try_from(meta.level)
+            .map_err(|_| Broken::new(format!("stored state is at level {}", meta.level)))?;
+        self.level = Level(level).max(Level::FIRST);
         self.members = meta
             .members
             .into_iter()
@@ -92,6 +96,19 @@ impl State {
     pub(super) fn set_cluster_version(&mut self, version: &str) -> Answer {
         self.digest.add(Kind::Version, version.as_bytes());
         self.cluster_version = Some(version.to_owned());
+        Answer::Empty
+    }
+
+    /// The cluster's level: commands above it are not proposed.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// It never sinks: there may be commands of it in the log.
+    pub(super) fn raise_level(&mut self, level: u32) -> Answer {
+        self.digest.add(Kind::Version, &level.to_le_bytes());
+        let level = u16::try_from(level).unwrap_or(u16::MAX);
+        self.level = self.level.max(Level(level));
         Answer::Empty
     }
 

@@ -49,7 +49,7 @@ pub use tally::{Tally, kind};
 pub use txn::{CompareCursor, answer_ranges, taken_ranges};
 pub use unread::{Filled, Part, SharedStore, Unread};
 
-use crate::base::{Broken, Denied, LeaseId, MemberId, Revision, RevisionAt};
+use crate::base::{Broken, Denied, LeaseId, Level, MemberId, Revision, RevisionAt};
 use crate::proto::command::{Header, command::Request};
 use crate::proto::{authpb, etcdserverpb as pb, membershippb, mvccpb};
 use digest::Digest;
@@ -142,6 +142,7 @@ pub struct State {
     removed_members: BTreeSet<MemberId>,
     downgrade_target: Option<String>,
     cluster_version: Option<String>,
+    level: Level,
     /// Dead records that nobody was told of yet.
     dead: Vec<RevisionAt>,
     /// Bytes of the records that are not dead.
@@ -164,6 +165,7 @@ impl State {
             removed_members: BTreeSet::new(),
             downgrade_target: None,
             cluster_version: None,
+            level: Level::FIRST,
             dead: Vec::new(),
             record_bytes: 0,
         }
@@ -235,6 +237,7 @@ impl State {
             Request::ClusterVersionSet(request) => Ok(self.set_cluster_version(&request.ver)),
             Request::ClusterMemberAttrSet(request) => self.set_attributes(request),
             Request::DowngradeInfoSet(request) => Ok(self.set_downgrade(request)),
+            Request::LevelRaise(request) => Ok(self.raise_level(request.level)),
             Request::MemberAdd(request) => self.add_member(request),
             Request::MemberRemove(request) => self.remove_member(request.id),
             Request::MemberPromote(request) => self.promote_member(request.id),

@@ -12,7 +12,8 @@ use crate::proto::etcdserverpb::{
     response_op::Response,
 };
 
-/// The kind under which a command is told; members come and go in raft's entries in etcd, which have none.
+/// The kind under which a command is told; members come and go in raft's entries in etcd, which have none, and
+/// levels are not etcd's.
 pub fn kind(request: &Request) -> Option<RequestKind> {
     Some(match request {
         Request::Range(_) => RequestKind::Range,
@@ -44,7 +45,8 @@ pub fn kind(request: &Request) -> Option<RequestKind> {
         Request::ClusterVersionSet(_) => RequestKind::ClusterVersionSet,
         Request::ClusterMemberAttrSet(_) => RequestKind::ClusterMemberAttrSet,
         Request::DowngradeInfoSet(_) => RequestKind::DowngradeInfoSet,
-        Request::MemberAdd(_)
+        Request::LevelRaise(_)
+        | Request::MemberAdd(_)
         | Request::MemberRemove(_)
         | Request::MemberPromote(_)
         | Request::MemberUpdate(_) => return None,

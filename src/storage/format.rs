@@ -12,7 +12,7 @@
 //! +--------------------------+ length (in the header; the file is never shorter)
 //!
 //! segment header                               group header
-//!  0  8 magic "QUORLOG1"                        0  4 magic "QGRP"
+//!  0  8 magic "QUORLOG2"                        0  4 magic "QGRP"
 //!  8  8 number: the file's name                 4  4 CRC-32C of bytes 8.. to the last record's end
 //! 16  8 epoch: drawn at random per use          8  8 epoch of the segment
 //! 24  8 length of the file                     16  8 sequence: +1 per group over the whole log
@@ -36,6 +36,20 @@
 //! start on sectors, so that writing one never rewrites a sector of an acknowledged one. The epoch is
 //! random because payloads come from clients: without knowing it, none can forge bytes that look
 //! like a group of this segment to the search behind a damaged one.
+//!
+//! # How a format is changed
+//!
+//! What is on disk, or under way between members, is read by releases that did not write it: after an upgrade, and during one.
+//!
+//! * Every format has a version in its first bytes (here the last byte of the segment's magic number). Another layout takes
+//!   the next version; a reader names one that it does not know and stops ([`other_version`]), it never guesses.
+//! * A release reads what the release before it wrote, and writes that, too, until the cluster's level has risen: so
+//!   a member can go back. Only then may what it writes have the new version.
+//! * The meaning of what the log holds may change while its layout does not (a new command, or field of one). Such a command
+//!   takes the next [`Level`](crate::base::Level) in `consensus::command`, and is not proposed below it.
+//! * Messages of members are never reinterpreted: a new one is a new variant at the end of its enum, sent only to members
+//!   whose level has it.
+//! * The simulator's rolling restarts run members of two levels side by side, and back.
 
 use std::ops::Range;
 
@@ -50,7 +64,8 @@ pub const GROUP_HEADER: usize = 32;
 /// Length of a record's header.
 pub const RECORD_HEADER: usize = 32;
 
-const SEGMENT_MAGIC: &[u8; 8] = b"QUORLOG1";
+/// Its last byte is the version of the log's format.
+const SEGMENT_MAGIC: &[u8; 8] = b"QUORLOG2";
 const GROUP_MAGIC: &[u8; 4] = b"QGRP";
 /// Bytes of a group's header that its checksum does not cover: magic and checksum.
 const UNCHECKED: usize = 8;
@@ -100,6 +115,13 @@ impl SegmentHeader {
             identity: sector.get(32..48)?.try_into().ok()?,
         })
     }
+}
+
+/// The version of a log that this release does not read, if that is what the first sector of a segment says.
+pub fn other_version(sector: &[u8]) -> Option<char> {
+    let (ours, name) = SEGMENT_MAGIC.split_last()?;
+    let version = *sector.strip_prefix(name)?.first()?;
+    (version != *ours && version.is_ascii_digit()).then_some(char::from(version))
 }
 
 /// One record of a group.
@@ -312,13 +334,25 @@ mod tests {
     fn the_segment_header_is_as_drawn() {
         let sector = HEADER.encode();
         assert_eq!(sector.len(), SEGMENT_HEADER);
-        assert_eq!(&sector[..8], b"QUORLOG1");
+        assert_eq!(&sector[..8], b"QUORLOG2");
+        assert_eq!(other_version(&sector), None);
         assert_eq!(sector[8], 7);
         assert_eq!(&sector[16..24], &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         assert_eq!(&sector[24..32], &[0, 0, 1, 0, 0, 0, 0, 0]);
         assert_eq!(&sector[32..48], b"cluster 1 node 2");
         assert!(sector[52..].iter().all(|byte| *byte == 0));
         assert_eq!(SegmentHeader::decode(&sector), Some(HEADER));
+    }
+
+    #[test]
+    fn a_log_of_another_release_is_no_damage() {
+        let mut sector = HEADER.encode().to_vec();
+        sector[7] = b'1';
+        assert_eq!(
+            (SegmentHeader::decode(&sector), other_version(&sector)),
+            (None, Some('1'))
+        );
+        assert_eq!(other_version(&sector[..7]), None);
     }
 
     #[test]

@@ -109,28 +109,28 @@ pub(super) async fn read_first(stream: &mut Stream) -> io::Result<Bytes> {
 /// Sends the first frame of a connection.
 pub(super) async fn write_first(stream: &mut Stream, body: &[u8]) -> io::Result<()> {
     let mut buffer = BytesMut::new();
-    put(&mut buffer, &[], body);
+    put(&mut buffer, &[body]);
     stream.write_all_buf(&mut buffer).await?;
     stream.flush().await
 }
 
-fn put(buffer: &mut BytesMut, head: &[u8], body: &[u8]) {
-    let length = head.len() + body.len();
+fn put(buffer: &mut BytesMut, parts: &[impl AsRef<[u8]>]) {
+    let parts = || parts.iter().map(AsRef::as_ref);
+    let length = parts().map(<[u8]>::len).sum();
     assert!(
         (1..=limits::PEER_FRAME_BYTES_MAX).contains(&length),
         "messages are not empty, batches and chunks are far below the frame limit"
     );
     buffer.reserve(HEADER_BYTES + length);
     buffer.put_u32_le(length as u32);
-    buffer.put_u32_le(crc32c::crc32c_append(crc32c::crc32c(head), body));
-    buffer.put_slice(head);
-    buffer.put_slice(body);
+    buffer.put_u32_le(parts().fold(0, crc32c::crc32c_append));
+    parts().for_each(|part| buffer.put_slice(part));
 }
 
 impl FrameWriter {
-    /// Adds a frame made of two parts, so that a small head need not be copied together with its body.
-    pub fn push(&mut self, head: &[u8], body: &[u8]) {
-        put(&mut self.buffer, head, body);
+    /// Adds a frame made of parts, which need not be copied together first.
+    pub fn push(&mut self, parts: &[impl AsRef<[u8]>]) {
+        put(&mut self.buffer, parts);
     }
 
     /// From now on what goes out is counted.
@@ -158,7 +158,12 @@ impl FrameWriter {
 
     /// One frame, sent at once.
     pub async fn send(&mut self, body: &[u8]) -> io::Result<()> {
-        self.push(&[], body);
+        self.send_parts(&[body]).await
+    }
+
+    /// The same, made of parts.
+    pub async fn send_parts(&mut self, parts: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        self.push(parts);
         self.flush().await
     }
 

@@ -14,15 +14,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::frame::{self, FrameReader, FrameWriter};
-use super::{decode, encode, malformed};
+use super::{decode, decode_body, encode, encode_body, malformed};
 use crate::base::figures::PeerFigures;
 use crate::base::{ClusterId, MemberId};
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::tls::{Tls, described};
 use crate::runtime::{Env, Instant, Stream};
 
-const MAGIC: [u8; 4] = *b"QRM\x01";
-const PROTOCOL_VERSION: u16 = 2;
+const MAGIC: &[u8; 4] = b"QRM\x01";
+/// Of all that members say to each other. Comes right behind the magic number, so that both sides of a connection
+/// can name it, whatever else has changed.
+const PROTOCOL_VERSION: u16 = 3;
 
 /// What a connection carries, from its first frame to its last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -46,10 +48,9 @@ pub struct Identity {
     pub member: MemberId,
 }
 
+/// What follows the magic number and the version.
 #[derive(Serialize, Deserialize)]
 struct Hello {
-    magic: [u8; 4],
-    version: u16,
     cluster: ClusterId,
     from: MemberId,
     to: MemberId,
@@ -205,14 +206,13 @@ impl Dialer {
         let mut stream = self.connect(address).await?;
         let Identity { cluster, member } = self.identity;
         let hello = Hello {
-            magic: MAGIC,
-            version: PROTOCOL_VERSION,
             cluster,
             from: member,
             to: self.peer,
             purpose,
         };
-        frame::write_first(&mut stream, &encode(&hello)).await?;
+        let hello = [&MAGIC[..], &PROTOCOL_VERSION.to_le_bytes(), &encode_body(&hello)].concat();
+        frame::write_first(&mut stream, &hello).await?;
         let reply = frame::read_first(&mut stream).await?;
         match decode(&reply)? {
             HelloReply::Welcome => Ok(frame::split(stream)),
@@ -235,13 +235,18 @@ pub(super) async fn welcome(
     is_removed: impl FnOnce(MemberId) -> bool,
     mut stream: Stream,
 ) -> io::Result<(MemberId, Purpose, FrameReader, FrameWriter)> {
-    let hello: Hello = decode(&frame::read_first(&mut stream).await?)?;
-    if hello.magic != MAGIC {
-        return Err(malformed("not a member's handshake"));
-    }
+    let first = frame::read_first(&mut stream).await?;
+    let behind_magic = first.strip_prefix(MAGIC).and_then(<[u8]>::split_first_chunk);
+    let (version, body) = behind_magic.ok_or_else(|| malformed("not a member's handshake"))?;
+    let hello = match u16::from_le_bytes(*version) {
+        PROTOCOL_VERSION => decode_body::<Hello>(body)?,
+        other => {
+            let why = format!("peer protocol version {other} is not {PROTOCOL_VERSION}");
+            return Err(refuse(&mut stream, why).await?);
+        }
+    };
     if let Some(why) = refusal(identity, &hello) {
-        frame::write_first(&mut stream, &encode(&HelloReply::Refused(why.clone()))).await?;
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        return Err(refuse(&mut stream, why).await?);
     }
     if is_removed(hello.from) {
         frame::write_first(&mut stream, &encode(&HelloReply::Removed)).await?;
@@ -253,13 +258,13 @@ pub(super) async fn welcome(
     Ok((hello.from, hello.purpose, reader, writer))
 }
 
+/// Tells a caller why; the error is for this side.
+async fn refuse(stream: &mut Stream, why: String) -> io::Result<io::Error> {
+    frame::write_first(stream, &encode(&HelloReply::Refused(why.clone()))).await?;
+    Ok(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
 fn refusal(identity: Identity, hello: &Hello) -> Option<String> {
-    if hello.version != PROTOCOL_VERSION {
-        return Some(format!(
-            "peer protocol version {} is not {PROTOCOL_VERSION}",
-            hello.version
-        ));
-    }
     if hello.purpose == Purpose::Discover {
         return None;
     }

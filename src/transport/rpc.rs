@@ -319,14 +319,14 @@ async fn write_requests(
 ) {
     let push = |writer: &mut FrameWriter, (id, request): (u64, Bytes)| {
         if id & BACK != 0 {
-            return writer.push(&id.to_le_bytes(), &request);
+            return writer.push(&[&id.to_le_bytes()[..], &request]);
         }
         let mut calls = lock(&calls);
         let heard = calls.heard;
         // Its caller may have been told that it was never sent.
         if let Some(call) = calls.waiting.get_mut(&id) {
             call.sent = Some(heard);
-            writer.push(&id.to_le_bytes(), &request);
+            writer.push(&[&id.to_le_bytes()[..], &request]);
         }
     };
     while let Some(request) = queue.recv().await {
@@ -409,7 +409,7 @@ mod tests {
             let (mut reader, mut writer) = accept(&*listener).await;
             let (id, body) = request(&mut reader).await;
             assert_eq!(body, "in time", "what was given up is not sent");
-            writer.push(&id.to_le_bytes(), b"answer");
+            writer.push(&[&id.to_le_bytes()[..], b"answer"]);
             writer.flush().await.unwrap();
             (reader, writer)
         });
@@ -451,7 +451,7 @@ mod tests {
             request(&mut silent).await;
             let (mut reader, mut writer) = accept(&*listener).await;
             let (id, _) = request(&mut reader).await;
-            writer.push(&id.to_le_bytes(), b"answer");
+            writer.push(&[&id.to_le_bytes()[..], b"answer"]);
             writer.flush().await.unwrap();
             (silent, reader, writer)
         });

@@ -181,9 +181,9 @@ async fn answer(
     let (responses, mut finished) = mpsc::channel::<(u64, Bytes)>(REQUESTS_UNDER_WAY_MAX);
     let write = env.spawn(async move {
         while let Some((id, response)) = finished.recv().await {
-            writer.push(&id.to_le_bytes(), &response);
+            writer.push(&[&id.to_le_bytes()[..], &response]);
             while let Ok((id, response)) = finished.try_recv() {
-                writer.push(&id.to_le_bytes(), &response);
+                writer.push(&[&id.to_le_bytes()[..], &response]);
             }
             if writer.flush().await.is_err() {
                 return;

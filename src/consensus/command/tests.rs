@@ -1,4 +1,5 @@
 use super::*;
+use crate::consensus::format::entry::BatchName;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::request_op::Request as Op;
 
@@ -51,6 +52,14 @@ fn what_apply_could_not_read_is_not_proposed() {
 fn the_first_unreadable_command_of_a_batch_is_named() {
     let put = EncodedCommand::new(None, Request::Put(Default::default())).unwrap();
     let put = put.bytes().clone();
+    let first_unreadable = |commands: &[Bytes]| {
+        let name = BatchName {
+            origin: 1,
+            incarnation: 1,
+            sequence: 1,
+        };
+        super::first_unreadable(&Batch::new(name, Level::FIRST, commands), Level::NEWEST)
+    };
     assert_eq!(first_unreadable(&[put.clone(), put.clone()]), None);
     // A field that this version does not know is no request.
     let newer = Bytes::from_static(&[0xfa, 0x7f, 0]);
@@ -62,36 +71,6 @@ fn the_first_unreadable_command_of_a_batch_is_named() {
     };
     let deep = command.encode_to_vec().into();
     assert_eq!(first_unreadable(&[put, deep]), Some((1, Unreadable::TooDeep)));
-}
-
-/// The largest command, alone in a batch, fits into what peers send each other and the log reads back.
-#[test]
-fn the_largest_command_can_be_sent_and_read_back() {
-    use crate::consensus::types::{AppendRequest, Batch, Entry, Payload, Vote, log_id};
-    use crate::transport::{decode, encode};
-    let batch = Batch {
-        origin: u64::MAX,
-        life: u64::MAX,
-        sequence: u64::MAX,
-        commands: vec![vec![7; limits::COMMAND_BYTES_MAX].into()],
-    };
-    let last = log_id(crate::state::Position {
-        term: u64::MAX,
-        index: u64::MAX,
-    });
-    let request = AppendRequest {
-        vote: Vote::new(u64::MAX, u64::MAX),
-        prev_log_id: Some(last),
-        entries: vec![Entry {
-            log_id: last,
-            payload: Payload::Normal(batch),
-        }],
-        leader_commit: Some(last),
-    };
-    let frame = encode(&request);
-    assert!(frame.len() <= limits::PEER_FRAME_BYTES_MAX, "{}", frame.len());
-    let back: AppendRequest = decode(&frame).unwrap();
-    assert_eq!(back.entries, request.entries);
 }
 
 /// A leader of another version may not know a command: the others of its batch go on, and the offers come to an end.
@@ -120,12 +99,11 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
         proposals.push(proposal, later, 1);
     }
     let whole = proposals.next_batch(1).unwrap();
-    proposals.refused_one(whole.sequence, 1, Denied::UNREADABLE_COMMAND);
+    proposals.refused_one(whole.name().sequence, 1, Denied::UNREADABLE_COMMAND);
     let rest = proposals.next_batch(1).unwrap();
-    assert_eq!(
-        rest.commands,
-        [whole.commands[0].clone(), whole.commands[2].clone()]
-    );
+    let whole: Vec<Bytes> = whole.commands().collect();
+    let commands = |batch: &Batch| batch.commands().collect::<Vec<_>>();
+    assert_eq!(commands(&rest), [whole[0].clone(), whole[2].clone()]);
     assert_eq!(
         (&mut answers[1]).now_or_never(),
         Some(Some(Err(Denied::UNREADABLE_COMMAND)))
@@ -136,9 +114,9 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
             .all(|at| (&mut answers[*at]).now_or_never().is_none())
     );
     // Whatever place is named.
-    proposals.refused_one(rest.sequence, usize::MAX, Denied::UNREADABLE_COMMAND);
+    proposals.refused_one(rest.name().sequence, usize::MAX, Denied::UNREADABLE_COMMAND);
     let last = proposals.next_batch(1).unwrap();
-    assert_eq!(last.commands, [whole.commands[0].clone()]);
-    proposals.refused_one(last.sequence, 0, Denied::UNREADABLE_COMMAND);
+    assert_eq!(commands(&last), [whole[0].clone()]);
+    proposals.refused_one(last.name().sequence, 0, Denied::UNREADABLE_COMMAND);
     assert!(proposals.next_batch(1).is_none());
 }

@@ -47,11 +47,11 @@ fn end(outcomes: &mut Outcomes) -> Option<Result<Outcome, Denied>> {
 }
 
 fn commands(batch: &Batch) -> impl Iterator<Item = u64> + '_ {
-    let number = |bytes: &Bytes| match decode(bytes) {
+    let number = |bytes: Bytes| match decode(&bytes) {
         Ok((_, Request::Put(put))) => u64::from_le_bytes(put.key[..].try_into().expect("eight bytes")),
         other => panic!("{other:?}"),
     };
-    batch.commands.iter().map(number)
+    batch.commands().map(number)
 }
 
 /// The outcome of a command carries its number.
@@ -66,10 +66,7 @@ fn outcomes(batch: &Batch) -> Vec<Outcome> {
 }
 
 fn apply(proposals: &Proposals, term: u64, batches: &[&Batch]) {
-    proposals.applied(
-        term,
-        batches.iter().map(|batch| ((*batch).clone(), outcomes(batch))),
-    );
+    proposals.applied(term, batches.iter().map(|batch| (batch.name(), outcomes(batch))));
 }
 
 fn revision(outcomes: &mut Outcomes) -> Option<i64> {
@@ -89,8 +86,8 @@ fn a_batch_that_is_applied_with_an_entry_of_a_later_term_is_not_offered_again() 
     let again = proposals.next_batch(3).expect("what is left is offered again");
     assert_eq!(commands(&again).collect::<Vec<_>>(), [2]);
     // Whatever is said of the old flight now is said too late.
-    proposals.refused(second.sequence);
-    proposals.abandon(second.sequence, Denied::TIMEOUT_CONNECTION_LOST);
+    proposals.refused(second.name().sequence);
+    proposals.abandon(second.name().sequence, Denied::TIMEOUT_CONNECTION_LOST);
     assert!(proposals.next_batch(3).is_none());
     apply(&proposals, 3, &[&again]);
     assert_eq!(revision(&mut stale), Some(2));
@@ -153,7 +150,7 @@ fn it_is_known_what_was_never_offered() {
     // It may be in a log, and stays so, refused or not.
     let _waiting = push(&proposals, 2, None);
     let batch = proposals.next_batch(2).expect("a batch");
-    proposals.refused(batch.sequence);
+    proposals.refused(batch.name().sequence);
     assert_eq!(offered(&proposals), [true]);
     assert!(proposals.next_batch(2).is_none());
     // Nobody waits for it any more.
@@ -167,7 +164,7 @@ fn who_ran_out_of_time_leaves_a_batch_in_order() {
     let proposals = proposals();
     let _late = push(&proposals, 1, None);
     let batch = proposals.next_batch(2).expect("a batch");
-    proposals.refused(batch.sequence);
+    proposals.refused(batch.name().sequence);
     let late = proposals.take_late(LATER);
     assert_eq!(late.len(), 1);
     let (mut a, mut b) = (push(&proposals, 2, None), push(&proposals, 3, None));
@@ -225,7 +222,7 @@ impl Log {
         let Some((term, batch)) = self.carried.remove(at) else {
             return;
         };
-        let sequence = batch.sequence;
+        let sequence = batch.name().sequence;
         let taken = fate > 0 && self.term == term;
         if taken {
             self.entries.push((term, Some(batch)));

@@ -57,6 +57,7 @@ pub(super) async fn owner(env: &Env, directory: &Path) -> Result<Option<[u8; 16]
         if let Some(header) = SegmentHeader::decode(&sector) {
             return Ok(Some(header.identity));
         }
+        refuse_other_version(&path, &sector)?;
     }
     Ok(None)
 }
@@ -145,6 +146,7 @@ async fn open(
     let file = disk.open(&path).await.map_err(&cannot)?;
     let sector = file.read_at(0, SEGMENT_HEADER).await.map_err(&cannot)?;
     let shown = path.display();
+    refuse_other_version(&path, &sector)?;
     let header = SegmentHeader::decode(&sector).filter(|header| header.number == number);
     let Some(header) = header else {
         let text = format!("log segment {shown} is damaged at offset 0: its header is not whole; {WAY_OUT}");
@@ -171,6 +173,19 @@ async fn open(
         path,
         file,
     })
+}
+
+/// # Errors
+/// Another release wrote the log.
+fn refuse_other_version(path: &Path, sector: &[u8]) -> Result<(), Broken> {
+    let Some(version) = format::other_version(sector) else {
+        return Ok(());
+    };
+    Err(Broken(format!(
+        "log segment {} has version {version} of the log's format, which this release does not read: start the release \
+         that wrote it, or remove the member, delete its data directory and add it again as a new member",
+        path.display()
+    )))
 }
 
 fn hex(identity: &[u8; 16]) -> String {

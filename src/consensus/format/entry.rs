@@ -1,0 +1,222 @@
+//! Entries of the log: the same bytes from whoever proposes them to log, followers and apply.
+//!
+//! ```text
+//! payload of an entry                     every number is little-endian
+//!  0  1 version: 1
+//!  1  1 kind: 0 blank, 1 batch, 2 membership
+//!  2  2 level: the lowest that can apply it
+//!
+//! batch                                   membership
+//!  4  4 number of commands                 4    bincode of voters and nodes
+//!  8  8 origin
+//! 16  8 incarnation
+//! 24  8 sequence
+//! 32    commands, back to back:
+//!       length (4), command.proto
+//! ```
+//!
+//! A change of the format takes the next version, and a new meaning of what has its format already the next [`Level`]. The
+//! log's own record around a payload (`storage::format`) holds its log id, and the frame to a follower ([`super::append`]) many of them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use openraft::EntryPayload;
+
+use super::record::MembershipRecord;
+use crate::base::{Level, MemberId};
+use crate::consensus::types::Peer;
+use crate::transport::{decode_body, encode_body};
+
+const VERSION: u8 = 1;
+const BLANK: u8 = 0;
+const BATCH: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+/// Bytes before what depends on the kind.
+const HEAD_BYTES: usize = 4;
+/// Bytes before the first command of a batch.
+const BATCH_HEAD_BYTES: usize = 32;
+/// What a command takes beside its own bytes.
+const LENGTH_BYTES: usize = 4;
+
+/// What an entry holds.
+pub type Payload = EntryPayload<Batch, MemberId, Peer>;
+
+/// Why a payload is not read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadEntry {
+    #[error("version {0} of the entry's format, which this release does not know: start a newer release")]
+    Newer(u8),
+    #[error("it is not an entry")]
+    Malformed,
+}
+
+/// Whose batch it is: each batch of a member's incarnation has a sequence number of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BatchName {
+    /// The member that proposed it; only it answers whoever waits.
+    pub origin: MemberId,
+    /// A member that was restarted has forgotten who waited.
+    pub incarnation: u64,
+    pub sequence: u64,
+}
+
+/// Commands that share one entry, encoded. Clones share the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Batch(Bytes);
+
+impl Batch {
+    /// Joins encoded [`Command`](crate::proto::command::Command)s, the highest of whose levels is `level`.
+    pub fn new(name: BatchName, level: Level, commands: &[Bytes]) -> Batch {
+        let bytes: usize = commands.iter().map(|command| LENGTH_BYTES + command.len()).sum();
+        let mut encoded = BytesMut::with_capacity(BATCH_HEAD_BYTES + bytes);
+        put_head(&mut encoded, BATCH, level);
+        encoded.put_u32_le(u32::try_from(commands.len()).expect("batches are bounded"));
+        encoded.put_u64_le(name.origin);
+        encoded.put_u64_le(name.incarnation);
+        encoded.put_u64_le(name.sequence);
+        for command in commands {
+            encoded.put_u32_le(u32::try_from(command.len()).expect("commands are bounded"));
+            encoded.put_slice(command);
+        }
+        Batch(encoded.freeze())
+    }
+
+    /// A batch out of the bytes that it was sent or logged as.
+    pub fn from_bytes(encoded: Bytes) -> Result<Batch, BadEntry> {
+        match decode_payload(encoded)? {
+            EntryPayload::Normal(batch) => Ok(batch),
+            _ => Err(BadEntry::Malformed),
+        }
+    }
+
+    /// As it is logged and sent.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    pub fn name(&self) -> BatchName {
+        BatchName {
+            origin: self.number(8),
+            incarnation: self.number(16),
+            sequence: self.number(24),
+        }
+    }
+
+    /// What a release must know to apply all of it.
+    pub fn level(&self) -> Level {
+        level_of(&self.0)
+    }
+
+    /// Number of commands.
+    pub fn len(&self) -> usize {
+        u32_at(&self.0, HEAD_BYTES) as usize
+    }
+
+    /// The commands in order, as slices of the batch: whoever keeps one keeps all of it in memory.
+    pub fn commands(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let mut at = BATCH_HEAD_BYTES;
+        std::iter::from_fn(move || {
+            let length = self.0.get(at..).and_then(|rest| rest.first_chunk())?;
+            let begin = at + LENGTH_BYTES;
+            at = begin + u32::from_le_bytes(*length) as usize;
+            Some(self.0.slice(begin..at))
+        })
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
+    }
+
+    fn is_whole(&self) -> bool {
+        let Some(mut rest) = self.0.get(BATCH_HEAD_BYTES..) else {
+            return false;
+        };
+        for _ in 0..self.len() {
+            let behind = rest
+                .split_first_chunk()
+                .and_then(|(length, rest)| rest.get(u32::from_le_bytes(*length) as usize..));
+            let Some(behind) = behind else { return false };
+            rest = behind;
+        }
+        rest.is_empty()
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BatchName { origin, sequence, .. } = self.name();
+        write!(f, "batch {origin:x}/{sequence}: {} commands", self.len())
+    }
+}
+
+/// The bytes of a payload. Those of a batch are there already.
+pub fn encode_payload(payload: &Payload) -> Bytes {
+    let mut encoded = BytesMut::new();
+    match payload {
+        EntryPayload::Normal(batch) => return batch.0.clone(),
+        EntryPayload::Blank => put_head(&mut encoded, BLANK, Level::FIRST),
+        EntryPayload::Membership(membership) => {
+            put_head(&mut encoded, MEMBERSHIP, Level::FIRST);
+            encoded.put_slice(&encode_body(&MembershipRecord::from(membership)));
+        }
+    }
+    encoded.freeze()
+}
+
+/// The payload that these bytes are; a batch keeps them.
+pub fn decode_payload(encoded: Bytes) -> Result<Payload, BadEntry> {
+    let &[version, kind, ..] = encoded.get(..HEAD_BYTES).ok_or(BadEntry::Malformed)? else {
+        return Err(BadEntry::Malformed);
+    };
+    if version != VERSION {
+        return Err(BadEntry::Newer(version));
+    }
+    match kind {
+        BLANK if encoded.len() == HEAD_BYTES => Ok(EntryPayload::Blank),
+        BATCH => {
+            let batch = Batch(encoded);
+            batch
+                .is_whole()
+                .then_some(EntryPayload::Normal(batch))
+                .ok_or(BadEntry::Malformed)
+        }
+        MEMBERSHIP => decode_body::<MembershipRecord>(&encoded[HEAD_BYTES..])
+            .map_err(|_| BadEntry::Malformed)?
+            .try_into()
+            .map(EntryPayload::Membership)
+            .map_err(|_| BadEntry::Malformed),
+        _ => Err(BadEntry::Malformed),
+    }
+}
+
+/// Whose votes count from an entry on, if it changes that: a quorum is a majority of each of the sets.
+pub fn voters_in(payload: &[u8]) -> Option<Vec<BTreeSet<MemberId>>> {
+    let body = payload.strip_prefix(&[VERSION, MEMBERSHIP])?.get(2..)?;
+    let membership: MembershipRecord = decode_body(body).ok()?;
+    Some(membership.voters)
+}
+
+fn put_head(encoded: &mut BytesMut, kind: u8, level: Level) {
+    encoded.put_u8(VERSION);
+    encoded.put_u8(kind);
+    encoded.put_u16_le(level.0);
+}
+
+fn level_of(encoded: &[u8]) -> Level {
+    Level(u16::from_le_bytes([encoded[2], encoded[3]]))
+}
+
+fn u32_at(encoded: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(encoded[at..at + 4].try_into().expect("four bytes"))
+}
+
+#[cfg(test)]
+mod tests;

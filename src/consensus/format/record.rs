@@ -1,0 +1,186 @@
+//! Votes, log ids and memberships as they are written down and sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use openraft::{LogId as RaftLogId, Membership};
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Broken, MemberId};
+use crate::consensus::types::{LogId, Peer, SnapshotMeta, StoredMembership, Vote, log_id, position};
+use crate::state::Position;
+use crate::transport::{decode, encode};
+
+/// The name of an entry. In standard raft a term has one leader, so it is not named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogIdRecord {
+    pub term: u64,
+    pub index: u64,
+}
+
+impl From<LogId> for LogIdRecord {
+    fn from(id: LogId) -> Self {
+        let Position { term, index } = position(&id);
+        LogIdRecord { term, index }
+    }
+}
+
+impl From<LogIdRecord> for LogId {
+    fn from(LogIdRecord { term, index }: LogIdRecord) -> Self {
+        log_id(Position { term, index })
+    }
+}
+
+/// A log id that may be missing, in raft's terms.
+pub fn raft_id(id: Option<LogIdRecord>) -> Option<LogId> {
+    id.map(LogId::from)
+}
+
+/// Whom a member has voted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VoteRecord {
+    pub term: u64,
+    pub node: MemberId,
+    /// A quorum has given it: the node leads, or has led.
+    pub committed: bool,
+}
+
+impl From<&Vote> for VoteRecord {
+    fn from(vote: &Vote) -> Self {
+        VoteRecord {
+            term: vote.leader_id.term,
+            node: vote.leader_id.voted_for,
+            committed: vote.committed,
+        }
+    }
+}
+
+impl From<VoteRecord> for Vote {
+    fn from(vote: VoteRecord) -> Self {
+        match vote.committed {
+            true => Vote::new_committed(vote.term, vote.node),
+            false => Vote::new(vote.term, vote.node),
+        }
+    }
+}
+
+/// A vote as the log keeps it.
+pub fn encode_vote(vote: &Vote) -> Bytes {
+    encode(&VoteRecord::from(vote))
+}
+
+pub fn decode_vote(bytes: &[u8]) -> Result<Vote, Broken> {
+    let vote: VoteRecord =
+        decode(bytes).map_err(|error| Broken::new(format!("the log's vote cannot be read: {error}")))?;
+    Ok(vote.into())
+}
+
+/// The term of a vote as the log keeps it.
+pub fn term_in(vote: &[u8]) -> u64 {
+    decode_vote(vote).map_or(0, |vote| vote.leader_id.term)
+}
+
+/// A membership of raft.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MembershipRecord {
+    /// A quorum is a majority of each of these sets.
+    pub voters: Vec<BTreeSet<MemberId>>,
+    pub nodes: BTreeMap<MemberId, Peer>,
+}
+
+impl From<&Membership<MemberId, Peer>> for MembershipRecord {
+    fn from(membership: &Membership<MemberId, Peer>) -> Self {
+        MembershipRecord {
+            voters: membership.get_joint_config().clone(),
+            nodes: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
+        }
+    }
+}
+
+impl TryFrom<MembershipRecord> for Membership<MemberId, Peer> {
+    type Error = Broken;
+
+    fn try_from(record: MembershipRecord) -> Result<Self, Broken> {
+        if record.voters.is_empty() {
+            return Ok(Membership::default());
+        }
+        Membership::new(record.voters, record.nodes)
+            .map_err(|error| Broken::new(format!("an impossible membership: {error}")))
+    }
+}
+
+/// A place in the log, and the last membership up to it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StandingRecord {
+    applied: Option<LogIdRecord>,
+    membership_at: Option<LogIdRecord>,
+    membership: MembershipRecord,
+}
+
+impl StandingRecord {
+    pub fn new(applied: Option<LogId>, membership: &StoredMembership) -> Self {
+        StandingRecord {
+            applied: applied.map(LogIdRecord::from),
+            membership_at: membership.log_id().map(LogIdRecord::from),
+            membership: membership.membership().into(),
+        }
+    }
+
+    pub fn into_parts(self) -> Result<(Option<LogId>, StoredMembership), Broken> {
+        let at: Option<RaftLogId<_>> = raft_id(self.membership_at);
+        let membership = StoredMembership::new(at, self.membership.try_into()?);
+        Ok((raft_id(self.applied), membership))
+    }
+}
+
+/// The first frame of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotHead {
+    vote: VoteRecord,
+    standing: StandingRecord,
+}
+
+impl SnapshotHead {
+    pub fn new(vote: &Vote, meta: &SnapshotMeta) -> Self {
+        SnapshotHead {
+            vote: vote.into(),
+            standing: StandingRecord::new(meta.last_log_id, &meta.last_membership),
+        }
+    }
+
+    pub fn into_parts(self) -> Result<(Vote, SnapshotMeta), Broken> {
+        let (last_log_id, last_membership) = self.standing.into_parts()?;
+        let meta = SnapshotMeta {
+            last_log_id,
+            last_membership,
+        };
+        Ok((self.vote.into(), meta))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::types::leader_of;
+
+    #[test]
+    fn what_is_written_down_comes_back() {
+        for vote in [Vote::new(3, 7), Vote::new_committed(u64::MAX, 7)] {
+            let bytes = encode_vote(&vote);
+            assert_eq!(decode_vote(&bytes), Ok(vote));
+            assert_eq!(term_in(&bytes), vote.leader_id.term);
+        }
+        let nodes = BTreeMap::from([(3, Peer::default()), (7, Peer::default())]);
+        let joint = vec![BTreeSet::from([3]), BTreeSet::from([3, 7])];
+        let membership = Membership::new(joint, nodes).expect("well formed");
+        let at = LogId::new(leader_of(4), 9);
+        for (applied, membership) in [
+            (Some(at), StoredMembership::new(Some(at), membership)),
+            (None, StoredMembership::default()),
+        ] {
+            let record = StandingRecord::new(applied, &membership);
+            let back: StandingRecord = decode(&encode(&record)).expect("just encoded");
+            assert_eq!(back.into_parts(), Ok((applied, membership)));
+        }
+    }
+}
