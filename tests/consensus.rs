@@ -252,8 +252,8 @@ fn batch_of(command: &[u8]) -> Vec<u8> {
     let length = u32::try_from(command.len()).unwrap();
     let mut batch = vec![1, 1, 1, 0];
     batch.extend(1_u32.to_le_bytes());
-    batch.extend([3_u64, 4, 5].iter().flat_map(|number| number.to_le_bytes()));
-    batch.extend(length.to_le_bytes());
+    batch.extend([3_u64, 4, 5, 6].iter().flat_map(|number| number.to_le_bytes()));
+    batch.extend([0, length].iter().flat_map(|number| number.to_le_bytes()));
     batch.extend(command);
     batch
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use openraft::Membership;
 
 use super::command::{self, EncodedCommand};
@@ -33,7 +34,7 @@ impl Members {
             Payload::Blank => {}
             Payload::Membership(membership) => self.all.extend(membership.nodes().map(|(id, _)| *id)),
             Payload::Normal(batch) => {
-                for command in batch.commands() {
+                for (_, command) in batch.commands() {
                     let (_, request) = command::decode(&command)
                         .map_err(|unreadable| Broken::new(format!("the log holds {unreadable}")))?;
                     if let Request::MemberAdd(request) = request
@@ -100,13 +101,14 @@ pub async fn force_alone(
         .then_some(Request::MemberPromote(MemberPromoteCommand { id: member }));
     let encoded = |request| EncodedCommand::new(None, request).map(|command| command.bytes().clone());
     let commands = removals.chain(promotion).map(encoded);
-    let commands: Vec<_> = commands.collect::<Result<_, _>>().map_err(Broken::new)?;
+    let commands: Vec<Bytes> = commands.collect::<Result<_, _>>().map_err(Broken::new)?;
+    let commands: Vec<(u64, Bytes)> = (0..).zip(commands).collect();
     let nobody = BatchName {
         origin: 0,
         incarnation: 0,
         sequence: 0,
     };
-    let removal = Payload::Normal(Batch::new(nobody, Level::FIRST, &commands));
+    let removal = Payload::Normal(Batch::new(nobody, Level::FIRST, 0, &commands));
     let node = Peer {
         name: String::new(),
         peer_urls: peer_urls.to_vec(),

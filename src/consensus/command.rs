@@ -107,7 +107,7 @@ pub fn first_unreadable(batch: &Batch, known: Level) -> Option<(usize, Unreadabl
             _ => Ok(()),
         }
     };
-    let unreadable = |(place, command)| Some((place, readable(&command).err()?));
+    let unreadable = |(place, (_, command))| Some((place, readable(&command).err()?));
     batch.commands().enumerate().find_map(unreadable)
 }
 

@@ -538,7 +538,7 @@ fn apply_batch(
     asked: bool,
 ) -> Result<Vec<Effect>, Broken> {
     let mut stopwatch = Stopwatch::start(env);
-    let apply = |encoded: Bytes| {
+    let apply = |(_, encoded): (u64, Bytes)| {
         // A copy: whoever keeps a key of it, a watcher say, would else keep the whole batch in memory.
         let (header, request) = command::decode(&Bytes::copy_from_slice(&encoded))
             .map_err(|unreadable| Broken::new(format!("entry {} holds {unreadable}", at.index)))?;

@@ -235,13 +235,15 @@ impl Proposals {
             waiting.offered = true;
             let command = &waiting.proposal.command;
             level = level.max(command.level());
-            commands.push(command.bytes().clone());
+            commands.push((number, command.bytes().clone()));
             proposals.push(number);
             inner.line.pop_front();
         }
         if proposals.is_empty() {
             return None;
         }
+        // Those of this batch wait, so there is one.
+        let floor = inner.waiting.first_key_value().map_or(0, |(&number, _)| number);
         inner.next_sequence += 1;
         let sequence = inner.next_sequence;
         inner.flights.insert(sequence, Flight { term, proposals });
@@ -250,7 +252,7 @@ impl Proposals {
             incarnation: self.incarnation,
             sequence,
         };
-        Some(Batch::new(name, level, &commands))
+        Some(Batch::new(name, level, floor, &commands))
     }
 
     /// A batch was surely not appended: its proposals are in line again.

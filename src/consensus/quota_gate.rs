@@ -45,7 +45,7 @@ impl QuotaGate {
         if used + limits::QUOTA_NEAR_BYTES < quota {
             return true;
         }
-        let costs = batch.commands().map(|encoded| {
+        let costs = batch.commands().map(|(_, encoded)| {
             // What cannot be decoded is refused elsewhere.
             command::decode(&encoded).map_or(0, |(_, request)| cost(&request))
         });
@@ -100,8 +100,8 @@ mod tests {
             let command = EncodedCommand::new(None, request).expect("it can be applied");
             command.bytes().clone()
         };
-        let commands: Vec<_> = requests.into_iter().map(encoded).collect();
-        Batch::new(name(sequence), Level::FIRST, &commands)
+        let commands: Vec<_> = (1..).zip(requests.into_iter().map(encoded)).collect();
+        Batch::new(name(sequence), Level::FIRST, 1, &commands)
     }
 
     fn name(sequence: u64) -> BatchName {

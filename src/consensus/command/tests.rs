@@ -58,7 +58,8 @@ fn the_first_unreadable_command_of_a_batch_is_named() {
             incarnation: 1,
             sequence: 1,
         };
-        super::first_unreadable(&Batch::new(name, Level::FIRST, commands), Level::NEWEST)
+        let commands: Vec<_> = (1..).zip(commands.iter().cloned()).collect();
+        super::first_unreadable(&Batch::new(name, Level::FIRST, 1, &commands), Level::NEWEST)
     };
     assert_eq!(first_unreadable(&[put.clone(), put.clone()]), None);
     // A field that this version does not know is no request.
@@ -101,8 +102,8 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
     let whole = proposals.next_batch(1).unwrap();
     proposals.refused_one(whole.name().sequence, 1, Denied::UNREADABLE_COMMAND);
     let rest = proposals.next_batch(1).unwrap();
-    let whole: Vec<Bytes> = whole.commands().collect();
     let commands = |batch: &Batch| batch.commands().collect::<Vec<_>>();
+    let whole = commands(&whole);
     assert_eq!(commands(&rest), [whole[0].clone(), whole[2].clone()]);
     assert_eq!(
         (&mut answers[1]).now_or_never(),

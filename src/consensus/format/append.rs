@@ -136,13 +136,13 @@ mod tests {
         LogIdRecord { term, index }.into()
     }
 
-    fn batch(commands: &[Bytes]) -> EntryPayload<Batch, u64, crate::consensus::types::Peer> {
+    fn batch(command: Bytes) -> EntryPayload<Batch, u64, crate::consensus::types::Peer> {
         let name = BatchName {
             origin: u64::MAX,
             incarnation: u64::MAX,
             sequence: u64::MAX,
         };
-        EntryPayload::Normal(Batch::new(name, Level::FIRST, commands))
+        EntryPayload::Normal(Batch::new(name, Level::FIRST, 1, &[(1, command)]))
     }
 
     fn frame(request: &AppendRequest) -> Bytes {
@@ -175,7 +175,7 @@ mod tests {
             },
             Entry {
                 log_id: id(3, 2),
-                payload: batch(&[Bytes::from_static(b"put")]),
+                payload: batch(Bytes::from_static(b"put")),
             },
         ];
         check(&request);
@@ -194,7 +194,7 @@ mod tests {
             prev_log_id: Some(last),
             entries: vec![Entry {
                 log_id: last,
-                payload: batch(&[command]),
+                payload: batch(command),
             }],
             leader_commit: Some(last),
         };
@@ -215,7 +215,7 @@ mod tests {
             let request = AppendRequest {
                 vote: Vote::new(1, 1),
                 prev_log_id: None,
-                entries: vec![Entry { log_id: id(1, 0), payload: batch(&[Bytes::from(noise)]) }],
+                entries: vec![Entry { log_id: id(1, 0), payload: batch(Bytes::from(noise)) }],
                 leader_commit: None,
             };
             let frame = frame(&request);

@@ -11,9 +11,13 @@
 //!  8  8 origin
 //! 16  8 incarnation
 //! 24  8 sequence
-//! 32    commands, back to back:
-//!       length (4), command.proto
+//! 32  8 floor
+//! 40    commands, back to back:
+//!       number - floor (4), length (4), command.proto
 //! ```
+//!
+//! A member numbers the commands of an incarnation, and a command keeps its number when it is offered again. Below the
+//! floor its member waits for none any more. With the two, apply knows a command that was applied before.
 //!
 //! A change of the format takes the next version, and a new meaning of what has its format already the next [`Level`]. The
 //! log's own record around a payload (`storage::format`) holds its log id, and the frame to a follower ([`super::append`]) many of them.
@@ -36,9 +40,9 @@ const MEMBERSHIP: u8 = 2;
 /// Bytes before what depends on the kind.
 const HEAD_BYTES: usize = 4;
 /// Bytes before the first command of a batch.
-const BATCH_HEAD_BYTES: usize = 32;
+const BATCH_HEAD_BYTES: usize = 40;
 /// What a command takes beside its own bytes.
-const LENGTH_BYTES: usize = 4;
+const COMMAND_HEAD_BYTES: usize = 8;
 
 /// What an entry holds.
 pub type Payload = EntryPayload<Batch, MemberId, Peer>;
@@ -67,16 +71,25 @@ pub struct BatchName {
 pub struct Batch(Bytes);
 
 impl Batch {
-    /// Joins encoded [`Command`](crate::proto::command::Command)s, the highest of whose levels is `level`.
-    pub fn new(name: BatchName, level: Level, commands: &[Bytes]) -> Batch {
-        let bytes: usize = commands.iter().map(|command| LENGTH_BYTES + command.len()).sum();
+    /// Joins encoded [`Command`](crate::proto::command::Command)s, each with its number, the highest of whose levels is
+    /// `level`.
+    pub fn new(name: BatchName, level: Level, floor: u64, commands: &[(u64, Bytes)]) -> Batch {
+        let bytes: usize = commands
+            .iter()
+            .map(|(_, command)| COMMAND_HEAD_BYTES + command.len())
+            .sum();
         let mut encoded = BytesMut::with_capacity(BATCH_HEAD_BYTES + bytes);
         put_head(&mut encoded, BATCH, level);
         encoded.put_u32_le(u32::try_from(commands.len()).expect("batches are bounded"));
         encoded.put_u64_le(name.origin);
         encoded.put_u64_le(name.incarnation);
         encoded.put_u64_le(name.sequence);
-        for command in commands {
+        encoded.put_u64_le(floor);
+        for (number, command) in commands {
+            let above = number
+                .checked_sub(floor)
+                .and_then(|above| u32::try_from(above).ok());
+            encoded.put_u32_le(above.expect("what waits lies above the floor, and not far"));
             encoded.put_u32_le(u32::try_from(command.len()).expect("commands are bounded"));
             encoded.put_slice(command);
         }
@@ -109,19 +122,27 @@ impl Batch {
         level_of(&self.0)
     }
 
-    /// Number of commands.
+    /// Its member waits for no command with a lower number.
+    pub fn floor(&self) -> u64 {
+        self.number(32)
+    }
+
+    /// How many commands.
     pub fn len(&self) -> usize {
         u32_at(&self.0, HEAD_BYTES) as usize
     }
 
-    /// The commands in order, as slices of the batch: whoever keeps one keeps all of it in memory.
-    pub fn commands(&self) -> impl Iterator<Item = Bytes> + '_ {
+    /// The commands in order with their numbers, as slices of the batch: whoever keeps one keeps all of it in memory.
+    pub fn commands(&self) -> impl Iterator<Item = (u64, Bytes)> + '_ {
         let mut at = BATCH_HEAD_BYTES;
         std::iter::from_fn(move || {
-            let length = self.0.get(at..).and_then(|rest| rest.first_chunk())?;
-            let begin = at + LENGTH_BYTES;
-            at = begin + u32::from_le_bytes(*length) as usize;
-            Some(self.0.slice(begin..at))
+            if at == self.0.len() {
+                return None;
+            }
+            let number = self.floor().saturating_add(u32_at(&self.0, at).into());
+            let begin = at + COMMAND_HEAD_BYTES;
+            at = begin + u32_at(&self.0, at + 4) as usize;
+            Some((number, self.0.slice(begin..at)))
         })
     }
 
@@ -135,8 +156,8 @@ impl Batch {
         };
         for _ in 0..self.len() {
             let behind = rest
-                .split_first_chunk()
-                .and_then(|(length, rest)| rest.get(u32::from_le_bytes(*length) as usize..));
+                .split_first_chunk::<COMMAND_HEAD_BYTES>()
+                .and_then(|(head, rest)| rest.get(u32_at(head, 4) as usize..));
             let Some(behind) = behind else { return false };
             rest = behind;
         }

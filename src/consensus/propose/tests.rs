@@ -47,7 +47,7 @@ fn end(outcomes: &mut Outcomes) -> Option<Result<Outcome, Denied>> {
 }
 
 fn commands(batch: &Batch) -> impl Iterator<Item = u64> + '_ {
-    let number = |bytes: Bytes| match decode(&bytes) {
+    let number = |(_, bytes): (u64, Bytes)| match decode(&bytes) {
         Ok((_, Request::Put(put))) => u64::from_le_bytes(put.key[..].try_into().expect("eight bytes")),
         other => panic!("{other:?}"),
     };

@@ -22,12 +22,17 @@ fn membership() -> Membership<MemberId, Peer> {
 
 #[test]
 fn a_batch_is_as_drawn() {
-    let batch = Batch::new(NAME, Level(2), &[Bytes::from_static(b"put"), Bytes::new()]);
+    let batch = Batch::new(
+        NAME,
+        Level(2),
+        20,
+        &[(21, Bytes::from_static(b"put")), (23, Bytes::new())],
+    );
     let bytes = batch.bytes();
     assert_eq!(bytes[..8], [1, 1, 2, 0, 2, 0, 0, 0]);
     assert_eq!(bytes[8..16], NAME.origin.to_le_bytes());
-    assert_eq!((bytes[16], bytes[24]), (5, 9));
-    assert_eq!(&bytes[32..], b"\x03\0\0\0put\0\0\0\0");
+    assert_eq!((bytes[16], bytes[24], bytes[32]), (5, 9, 20));
+    assert_eq!(&bytes[40..], b"\x01\0\0\0\x03\0\0\0put\x03\0\0\0\0\0\0\0");
 }
 
 #[test]
@@ -37,7 +42,7 @@ fn an_entry_tells_whose_votes_count() {
         voters(EntryPayload::Membership(membership())),
         Some(vec![BTreeSet::from([3, 7])])
     );
-    let batch = Batch::new(NAME, Level::FIRST, &[Bytes::from_static(b"put")]);
+    let batch = Batch::new(NAME, Level::FIRST, 1, &[(1, Bytes::from_static(b"put"))]);
     assert_eq!(voters(EntryPayload::Normal(batch)), None);
     assert_eq!(voters(EntryPayload::Blank), None);
     assert_eq!(voters_in(&[]), None);
@@ -69,20 +74,22 @@ proptest! {
     fn what_was_joined_comes_apart(
         commands in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20),
         (origin, incarnation, sequence) in any::<(u64, u64, u64)>(),
-        level in any::<u16>(),
+        (level, floor) in (any::<u16>(), 0..u64::MAX / 2),
     ) {
-        let commands: Vec<Bytes> = commands.into_iter().map(Bytes::from).collect();
+        let commands: Vec<_> = (floor..).step_by(3).zip(commands.into_iter().map(Bytes::from)).collect();
         let name = BatchName { origin, incarnation, sequence };
-        let batch = Batch::new(name, Level(level), &commands);
+        let batch = Batch::new(name, Level(level), floor, &commands);
         let payload = EntryPayload::Normal(batch.clone());
         prop_assert_eq!(decode_payload(encode_payload(&payload)), Ok(payload));
-        prop_assert_eq!((batch.name(), batch.level(), batch.len()), (name, Level(level), commands.len()));
+        prop_assert_eq!((batch.name(), batch.level(), batch.floor()), (name, Level(level), floor));
+        prop_assert_eq!(batch.len(), commands.len());
         prop_assert_eq!(batch.commands().collect::<Vec<_>>(), commands);
     }
 
     #[test]
     fn a_batch_that_is_cut_or_longer_is_none(cut in 0..60usize, more in 1..9usize) {
-        let batch = Batch::new(NAME, Level::FIRST, &[Bytes::from_static(b"some command"), Bytes::from_static(b"other")]);
+        let commands = [(1, Bytes::from_static(b"some command")), (2, Bytes::from_static(b"other"))];
+        let batch = Batch::new(NAME, Level::FIRST, 1, &commands);
         let bytes = batch.bytes();
         if cut < bytes.len() {
             prop_assert!(Batch::from_bytes(bytes.slice(..cut)).is_err());
