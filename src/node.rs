@@ -282,6 +282,10 @@ pub struct Probe {
     /// The index that `digest` belongs to.
     pub digest_index: u64,
     pub digest: u64,
+    /// Commands that came to be applied a second time.
+    pub duplicates: u64,
+    /// The cluster's, as far as the member has applied.
+    pub level: Level,
 }
 
 impl Node {
@@ -423,6 +427,8 @@ impl Node {
             synced: self.consensus.synced(),
             digest_index: reached.index,
             digest: reached.digest,
+            duplicates: self.consensus.duplicates(),
+            level: reached.level,
         }
     }
 

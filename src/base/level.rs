@@ -11,14 +11,22 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// See the module.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Level(pub u16);
 
 impl Level {
     /// What every release knows, and a cluster begins with.
     pub const FIRST: Level = Level(1);
+    /// Commands of a batch are applied once: see `state::once`.
+    pub const APPLIED_ONCE: Level = Level(2);
     /// Up to which this release knows.
-    pub const NEWEST: Level = Level(1);
+    pub const NEWEST: Level = Level::APPLIED_ONCE;
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Level::FIRST
+    }
 }
 
 impl fmt::Display for Level {

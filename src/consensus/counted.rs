@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::format::entry::BatchName;
 use super::lessor::Lessor;
 use crate::base::Denied;
 use crate::base::figures::Figures;
 use crate::proto::command::command::Request;
 use crate::runtime::{Env, Instant};
+use crate::state::once::Turn;
 use crate::state::{Outcome, Tally, kind};
 
 /// Takes the time of each command of a batch: one look at the clock for each.
@@ -42,6 +44,25 @@ pub(super) fn applied(figures: &Figures, request: &Request, outcome: &Outcome, t
         figures.store.index_compaction_pause.observe(took);
     }
     Tally::of_command(request, outcome).count(&figures.store);
+}
+
+/// A command was left out, since it had its turn before. Nobody waits for it here or anywhere.
+pub(super) fn left_out(figures: &Figures, turn: Turn, batch: BatchName, number: u64) {
+    let origin = format!("{:x}", batch.origin);
+    if turn == Turn::Again {
+        figures.agreement.duplicates.inc();
+        tracing::error!(
+            origin,
+            number,
+            "a command that was applied before is not applied again"
+        );
+    } else {
+        tracing::warn!(
+            origin,
+            number,
+            "a command that its member has given up is not applied"
+        );
+    }
 }
 
 /// A compaction was applied: nothing else was for so long, and so many records died of it.

@@ -40,7 +40,8 @@ use crate::base::{Broken, LeaseId, Level, MemberId, Revision, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{Env, Instant, signal};
-use crate::state::{Answer, Lease, Outcome, Pending, SharedStore, State};
+use crate::state::once::Turn;
+use crate::state::{Answer, Lease, Outcome, Pending, Position, SharedStore, State};
 use crate::storage::{Engine, Install, Store, View};
 use crate::transport::{AddressBook, decode, encode};
 
@@ -89,6 +90,8 @@ pub struct Reached {
     /// The index that `digest` belongs to.
     pub index: u64,
     pub digest: u64,
+    /// The cluster's level as of then.
+    pub level: Level,
 }
 
 /// What has been applied, for who looks at it from another thread. Set before anybody is answered.
@@ -110,6 +113,7 @@ impl Applied {
                 revision: state.revision(),
                 index: state.position().index,
                 digest: state.digest(),
+                level: state.level(),
             },
             auth_enabled: state.auth().is_enabled(),
         }
@@ -532,21 +536,40 @@ fn stored(log_id: LogId, membership: Membership<u64, super::types::Peer>) -> Sto
 fn apply_batch(
     env: &Env,
     state: &mut State,
-    at: crate::state::Position,
+    at: Position,
     batch: &Batch,
     pending: &mut Pending<'_>,
     asked: bool,
 ) -> Result<Vec<Effect>, Broken> {
+    let turns = take_turns(state, at, batch, pending);
     let mut stopwatch = Stopwatch::start(env);
-    let apply = |(_, encoded): (u64, Bytes)| {
+    let apply = |(turn, (number, encoded)): (Turn, (u64, Bytes))| {
         // A copy: whoever keeps a key of it, a watcher say, would else keep the whole batch in memory.
         let (header, request) = command::decode(&Bytes::copy_from_slice(&encoded))
             .map_err(|unreadable| Broken::new(format!("entry {} holds {unreadable}", at.index)))?;
+        if turn != Turn::First {
+            state.advance(at, pending);
+            counted::left_out(env.figures(), turn, batch.name(), number);
+            let outcome = Outcome::unknown(state.revision());
+            return Ok(Effect { request, outcome });
+        }
         let outcome = state.apply(at, header.as_ref(), &request, pending, asked)?;
         counted::applied(env.figures(), &request, &outcome, stopwatch.lap());
         Ok(Effect { request, outcome })
     };
-    batch.commands().map(apply).collect()
+    turns.into_iter().zip(batch.commands()).map(apply).collect()
+}
+
+/// Which commands of a batch are to be applied.
+fn take_turns(state: &mut State, at: Position, batch: &Batch, pending: &mut Pending<'_>) -> Vec<Turn> {
+    if batch.level() < Level::APPLIED_ONCE {
+        return vec![Turn::First; batch.len()];
+    }
+    let BatchName {
+        origin, incarnation, ..
+    } = batch.name();
+    let numbers = batch.commands().map(|(number, _)| number);
+    state.take_turns(at.index, (origin, incarnation), batch.floor(), numbers, pending)
 }
 
 /// What answers still lack is read from the store as it is now: before it gives up what died.

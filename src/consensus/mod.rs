@@ -377,6 +377,11 @@ impl Consensus {
         self.0.vitals.applied.borrow().reached
     }
 
+    /// Commands that came to be applied a second time, since this member has started.
+    pub fn duplicates(&self) -> u64 {
+        self.env().figures().agreement.duplicates.get()
+    }
+
     /// How long a request may take.
     pub fn request_timeout(&self) -> Duration {
         self.options().request_timeout

@@ -33,6 +33,9 @@
 //! [`abandon`](Proposals::abandon)) names its flight by a sequence number that is never used again,
 //! and finds nothing once the flight has ended.
 //!
+//! Were all this mistaken, apply would leave out what comes a second time: each command has a number, and each member remembers
+//! which were applied (`state::once`).
+//!
 //! # What a caller that waited in vain is told
 //!
 //! Clients send a write again if they are told that it was never handed over, so that is said only
@@ -203,9 +206,10 @@ impl Proposals {
         late
     }
 
-    /// Takes the next batch and registers it as offered in `term`; `None` if nothing waits, or if that term is
-    /// over: raft may have told less of itself than is applied. When it has told, the proposer is woken.
-    pub fn next_batch(&self, term: u64) -> Option<Batch> {
+    /// Takes the next batch and registers it as offered in `term`, with what the cluster's level allows; `None` if nothing
+    /// waits, or if that term is over: raft may have told less of itself than is applied. When it has told, the proposer
+    /// is woken.
+    pub fn next_batch(&self, term: u64, cluster: Level) -> Option<Batch> {
         let mut inner = self.inner();
         let inner = &mut *inner;
         if term < inner.settled_term {
@@ -213,7 +217,7 @@ impl Proposals {
         }
         let operations_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_OPERATIONS_MAX, 3);
         let (mut proposals, mut commands) = (Vec::new(), Vec::new());
-        let (mut bytes, mut operations, mut level) = (0, 0, Level::FIRST);
+        let (mut bytes, mut operations, mut level) = (0, 0, cluster.min(Level::APPLIED_ONCE));
         while let Some(&number) = inner.line.front() {
             let Some(waiting) = inner.waiting.get_mut(&number) else {
                 inner.line.pop_front();

@@ -135,7 +135,8 @@ impl Core {
             while self.machine().proposals.flights() < flights_max {
                 let status = self.status();
                 let Some(leader) = status.leader else { break };
-                let Some(batch) = self.machine().proposals.next_batch(status.term) else {
+                let level = self.machine().read(|state, _| state.level());
+                let Some(batch) = self.machine().proposals.next_batch(status.term, level) else {
                     break;
                 };
                 self.offer(leader, status.term, batch).await;

@@ -24,6 +24,7 @@ mod kept;
 mod lease;
 mod member;
 mod meta;
+pub mod once;
 mod open;
 mod pending;
 mod range;
@@ -74,6 +75,18 @@ pub struct Outcome {
     pub events: Vec<mvccpb::Event>,
     /// Pairs that the answer still lacks.
     pub unread: Unread,
+}
+
+impl Outcome {
+    /// Of a command that was left out: whether it was applied before, and how it ended, is not known any more.
+    pub fn unknown(revision: Revision) -> Outcome {
+        Outcome {
+            answer: Err(Denied::TIMEOUT_LEADER_FAILURE),
+            revision,
+            events: Vec::new(),
+            unread: Unread::default(),
+        }
+    }
 }
 
 /// The answers of commands. Headers carry only the revision; the server adds the rest.
@@ -143,6 +156,8 @@ pub struct State {
     downgrade_target: Option<String>,
     cluster_version: Option<String>,
     level: Level,
+    /// What was applied of each member's incarnations.
+    sessions: BTreeMap<once::Proposer, once::Session>,
     /// Dead records that nobody was told of yet.
     dead: Vec<RevisionAt>,
     /// Bytes of the records that are not dead.
@@ -166,6 +181,7 @@ impl State {
             downgrade_target: None,
             cluster_version: None,
             level: Level::FIRST,
+            sessions: BTreeMap::new(),
             dead: Vec::new(),
             record_bytes: 0,
         }

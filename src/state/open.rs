@@ -37,6 +37,7 @@ impl State {
         state.load_records(store)?;
         state.load_leases(store)?;
         state.load_auth(store)?;
+        state.load_sessions(store)?;
         Ok(state)
     }
 

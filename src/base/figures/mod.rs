@@ -199,6 +199,8 @@ impl Default for LeaseFigures {
 #[derive(Default)]
 pub struct AgreementFigures {
     pub slow_applies: Counter,
+    /// Commands that came to be applied a second time, and were not.
+    pub duplicates: Counter,
     pub slow_read_indexes: Counter,
     pub failed_read_indexes: Counter,
     /// Heartbeats that this leader sent late, one for each follower.

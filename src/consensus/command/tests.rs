@@ -99,9 +99,9 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
         };
         proposals.push(proposal, later, 1);
     }
-    let whole = proposals.next_batch(1).unwrap();
+    let whole = proposals.next_batch(1, Level::NEWEST).unwrap();
     proposals.refused_one(whole.name().sequence, 1, Denied::UNREADABLE_COMMAND);
-    let rest = proposals.next_batch(1).unwrap();
+    let rest = proposals.next_batch(1, Level::NEWEST).unwrap();
     let commands = |batch: &Batch| batch.commands().collect::<Vec<_>>();
     let whole = commands(&whole);
     assert_eq!(commands(&rest), [whole[0].clone(), whole[2].clone()]);
@@ -116,8 +116,8 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
     );
     // Whatever place is named.
     proposals.refused_one(rest.name().sequence, usize::MAX, Denied::UNREADABLE_COMMAND);
-    let last = proposals.next_batch(1).unwrap();
+    let last = proposals.next_batch(1, Level::NEWEST).unwrap();
     assert_eq!(commands(&last), [whole[0].clone()]);
     proposals.refused_one(last.name().sequence, 0, Denied::UNREADABLE_COMMAND);
-    assert!(proposals.next_batch(1).is_none());
+    assert!(proposals.next_batch(1, Level::NEWEST).is_none());
 }

@@ -77,18 +77,20 @@ fn revision(outcomes: &mut Outcomes) -> Option<i64> {
 fn a_batch_that_is_applied_with_an_entry_of_a_later_term_is_not_offered_again() {
     let proposals = proposals();
     let mut landed = push(&proposals, 1, None);
-    let first = proposals.next_batch(2).expect("a batch");
+    let first = proposals.next_batch(2, Level::NEWEST).expect("a batch");
     let mut stale = push(&proposals, 2, None);
-    let second = proposals.next_batch(2).expect("a batch");
+    let second = proposals.next_batch(2, Level::NEWEST).expect("a batch");
     // Both were offered in term 2; the log holds the first, and then an entry of term 3.
     apply(&proposals, 3, &[&first]);
     assert_eq!(revision(&mut landed), Some(1));
-    let again = proposals.next_batch(3).expect("what is left is offered again");
+    let again = proposals
+        .next_batch(3, Level::NEWEST)
+        .expect("what is left is offered again");
     assert_eq!(commands(&again).collect::<Vec<_>>(), [2]);
     // Whatever is said of the old flight now is said too late.
     proposals.refused(second.name().sequence);
     proposals.abandon(second.name().sequence, Denied::TIMEOUT_CONNECTION_LOST);
-    assert!(proposals.next_batch(3).is_none());
+    assert!(proposals.next_batch(3, Level::NEWEST).is_none());
     apply(&proposals, 3, &[&again]);
     assert_eq!(revision(&mut stale), Some(2));
 }
@@ -98,21 +100,23 @@ fn nothing_is_offered_in_a_term_that_is_settled() {
     let proposals = proposals();
     let _waiting = push(&proposals, 1, None);
     apply(&proposals, 5, &[]);
-    assert!(proposals.next_batch(4).is_none());
-    assert!(proposals.next_batch(5).is_some());
+    assert!(proposals.next_batch(4, Level::NEWEST).is_none());
+    assert!(proposals.next_batch(5, Level::NEWEST).is_some());
 }
 
 #[test]
 fn what_is_under_way_when_a_snapshot_is_installed_is_unknown() {
     let proposals = proposals();
     let mut under_way = push(&proposals, 1, None);
-    let batch = proposals.next_batch(2).expect("a batch");
+    let batch = proposals.next_batch(2, Level::NEWEST).expect("a batch");
     let mut in_line = push(&proposals, 2, None);
     proposals.installed(4);
     let told = end(&mut under_way).expect("an answer");
     assert_eq!(told.map(drop), Err(Denied::TIMEOUT_LEADER_FAILURE));
-    assert!(proposals.next_batch(3).is_none(), "term 3 is over");
-    let next = proposals.next_batch(4).expect("what was in line is offered");
+    assert!(proposals.next_batch(3, Level::NEWEST).is_none(), "term 3 is over");
+    let next = proposals
+        .next_batch(4, Level::NEWEST)
+        .expect("what was in line is offered");
     assert_eq!(commands(&next).collect::<Vec<_>>(), [2]);
     apply(&proposals, 4, &[&batch, &next]);
     assert_eq!(revision(&mut in_line), Some(2));
@@ -122,10 +126,10 @@ fn what_is_under_way_when_a_snapshot_is_installed_is_unknown() {
 fn a_proposal_of_one_term_ends_with_it() {
     let proposals = proposals();
     let mut first = push(&proposals, 1, Some(2));
-    proposals.next_batch(2).expect("a batch");
+    proposals.next_batch(2, Level::NEWEST).expect("a batch");
     let mut second = push(&proposals, 2, Some(2));
     apply(&proposals, 3, &[]);
-    assert!(proposals.next_batch(3).is_none());
+    assert!(proposals.next_batch(3, Level::NEWEST).is_none());
     for waiting in [&mut first, &mut second] {
         let told = end(waiting).expect("an answer");
         assert_eq!(told.map(drop), Err(Denied::NOT_LEADER));
@@ -145,17 +149,20 @@ fn it_is_known_what_was_never_offered() {
     assert!(proposals.take_late(NOW).is_empty());
     assert_eq!(offered(&proposals), [false]);
     assert_eq!(proposals.next_deadline(), None);
-    assert!(proposals.next_batch(2).is_none(), "what is late is left out");
+    assert!(
+        proposals.next_batch(2, Level::NEWEST).is_none(),
+        "what is late is left out"
+    );
     drop(waiting);
     // It may be in a log, and stays so, refused or not.
     let _waiting = push(&proposals, 2, None);
-    let batch = proposals.next_batch(2).expect("a batch");
+    let batch = proposals.next_batch(2, Level::NEWEST).expect("a batch");
     proposals.refused(batch.name().sequence);
     assert_eq!(offered(&proposals), [true]);
-    assert!(proposals.next_batch(2).is_none());
+    assert!(proposals.next_batch(2, Level::NEWEST).is_none());
     // Nobody waits for it any more.
     drop(push(&proposals, 3, None));
-    assert!(proposals.next_batch(2).is_none());
+    assert!(proposals.next_batch(2, Level::NEWEST).is_none());
     assert!(offered(&proposals).is_empty());
 }
 
@@ -163,12 +170,12 @@ fn it_is_known_what_was_never_offered() {
 fn who_ran_out_of_time_leaves_a_batch_in_order() {
     let proposals = proposals();
     let _late = push(&proposals, 1, None);
-    let batch = proposals.next_batch(2).expect("a batch");
+    let batch = proposals.next_batch(2, Level::NEWEST).expect("a batch");
     proposals.refused(batch.name().sequence);
     let late = proposals.take_late(LATER);
     assert_eq!(late.len(), 1);
     let (mut a, mut b) = (push(&proposals, 2, None), push(&proposals, 3, None));
-    let batch = proposals.next_batch(2).expect("a batch");
+    let batch = proposals.next_batch(2, Level::NEWEST).expect("a batch");
     assert_eq!(commands(&batch).collect::<Vec<_>>(), [2, 3]);
     apply(&proposals, 2, &[&batch]);
     assert_eq!((revision(&mut a), revision(&mut b)), (Some(2), Some(3)));
@@ -211,7 +218,7 @@ impl Log {
     fn propose(&mut self, proposals: &Proposals, behind: u64) {
         let term = self.term.saturating_sub(behind);
         if proposals.flights() < 4
-            && let Some(batch) = proposals.next_batch(term)
+            && let Some(batch) = proposals.next_batch(term, Level::NEWEST)
         {
             self.carried.push_back((term, batch));
         }

@@ -233,6 +233,11 @@ fn agreement(out: &mut Families, figures: &Figures) {
             &agreement.slow_applies,
         ),
         (
+            "quorate_duplicate_commands_total",
+            "The total number of commands that were applied before and not again: a fault of this program.",
+            &agreement.duplicates,
+        ),
+        (
             "etcd_server_slow_read_indexes_total",
             "The total number of pending read indexes not in sync with leader's or timed out read index requests.",
             &agreement.slow_read_indexes,
