@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
+use quorate::base::Level;
 use quorate::consensus::{term_in, voters_in};
 use quorate::node::{AutoCompaction, Config, CorruptionChecks, JwtOptions, Keepalive, Node};
 use quorate::runtime::{Env, signal};
@@ -17,6 +18,7 @@ use quorate::storage::EngineKind;
 use quorate::storage::wal::{Seen, Witness};
 use quorate_jepsen::timeline::Tone;
 
+use crate::coverage;
 use crate::nemesis::{Atlas, Health};
 use crate::plan::{MemberOptions, Plan};
 use crate::properties::{Added, LeaderSilence, LogLook, Membership, Observation, Properties, Sight, Vote};
@@ -352,6 +354,7 @@ impl Cluster {
                 ..Keepalive::default()
             },
             auth_token_ttl: options.auth_token_ttl,
+            level: options.level,
             name: own,
             ..Config::default()
         }
@@ -534,6 +537,12 @@ impl Cluster {
         locked(&self.shared.members[index]).leaving = true;
     }
 
+    /// Whether a member is of an earlier release.
+    pub fn is_older(&self, index: usize) -> bool {
+        let options = &locked(&self.shared.members[index]).options;
+        options.as_ref().unwrap_or(&self.shared.plan.options).level < Level::NEWEST
+    }
+
     /// From its next start on a member has these options.
     pub fn set_options(&self, index: usize, options: MemberOptions) {
         locked(&self.shared.members[index]).options = Some(options);
@@ -575,6 +584,9 @@ impl Cluster {
         let node = member.node.upgrade()?;
         let probe = node.probe();
         member.id = Some(probe.member);
+        if probe.level > self.shared.plan.options.level {
+            locked(&self.shared.counters).insert(coverage::LEVEL_RAISED.to_owned(), 1);
+        }
         Some(Observation {
             member: index,
             life: member.life,
@@ -590,6 +602,7 @@ impl Cluster {
             synced: probe.synced,
             digest_index: probe.digest_index,
             digest: probe.digest,
+            duplicates: probe.duplicates,
         })
     }
 

@@ -10,6 +10,7 @@
 //! | `buggify/` | site in the product | times that it took the rarer way |
 //! | `crossing/` | way of a message between two threads | messages that took milliseconds |
 //! | `status/` | what a member has to notice of itself | times that one did |
+//! | `level/` | step of a change of release | members that went back; runs whose cluster got a higher level |
 //!
 //! Other names are counted and shown, but nobody has to reach them.
 
@@ -32,6 +33,11 @@ const SENT_AGAIN: [&str; 2] = ["DeadlineExceeded", "Unavailable"];
 /// A member that names no leader any more, though it knows of no newer term than that one's.
 pub const LEADER_MISSED: &str = "status/leader missed";
 
+/// Members that went back to the release before.
+pub const LEVEL_LEFT: &str = "level/went back";
+/// Runs in which all members came to the next release, and counted on it.
+pub const LEVEL_RAISED: &str = "level/raised";
+
 /// The counters that have to be above zero after some hundreds of seeds.
 pub fn known() -> Vec<String> {
     let faults = Class::ALL.iter().map(|class| class.counter());
@@ -46,7 +52,7 @@ pub fn known() -> Vec<String> {
         .chain(workloads)
         .chain(buggify::names())
         .chain(crossing::names())
-        .chain([LEADER_MISSED.to_owned()])
+        .chain([LEADER_MISSED, LEVEL_LEFT, LEVEL_RAISED].map(str::to_owned))
         .collect()
 }
 
@@ -92,6 +98,7 @@ mod tests {
                 "buggify/",
                 "crossing/",
                 "status/",
+                "level/",
             ]
             .iter()
             .any(|prefix| name.starts_with(prefix))

@@ -177,7 +177,8 @@ classes! {
     SnapshotAfterPurge Administration 3_000..9_000,
     /// Auth is switched off under load, and on again.
     AuthOff Administration 500..5_000,
-    /// All members are restarted one after another, with other options.
+    /// All members are restarted one after another, with other options, and of the next release if there is one; some go
+    /// back to the one before first.
     RollingRestart Administration 1_000..2_000,
 }
 

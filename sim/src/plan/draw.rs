@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use quorate::base::Level;
 use quorate_jepsen::workload::{MIXED, Retry, Shape, WORKLOADS, Workload};
 
 use super::{CALM, Clients, MemberOptions, Plan};
@@ -125,6 +126,10 @@ impl Plan {
                 max_concurrent_streams: *options.pick(&[20, u32::MAX]),
                 keepalive_interval: *options.pick(&[seconds(1), seconds(7_200)]),
                 auth_token_ttl: *options.pick(&[seconds(2), seconds(300)]),
+                level: match seed.dice("level").chance(0.3) {
+                    true => Level::FIRST,
+                    false => Level::NEWEST,
+                },
                 // Who holds what is judged by watches that saw everything: this would overtake them all the time.
                 auto_compaction_retention: match options.chance(0.15) && !contend {
                     true => *options.pick(&[millis(500), seconds(2), seconds(8)]),

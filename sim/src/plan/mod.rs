@@ -19,6 +19,7 @@ pub mod readable;
 use std::fmt;
 use std::time::Duration;
 
+use quorate::base::Level;
 use quorate_jepsen::workload::{MIXED, Retry, ScriptedClient, Shape, User, Watching, Workload, is_default};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,8 @@ pub struct MemberOptions {
     pub keepalive_interval: Duration,
     #[serde(with = "readable")]
     pub auth_token_ttl: Duration,
+    /// Below the newest the members are of an earlier release, until they are restarted.
+    pub level: Level,
 }
 
 /// Who works on the cluster, and how.
@@ -219,6 +222,7 @@ impl Default for MemberOptions {
             max_concurrent_streams: u32::MAX,
             keepalive_interval: Duration::from_secs(7_200),
             auth_token_ttl: Duration::from_secs(300),
+            level: Level::NEWEST,
         }
     }
 }

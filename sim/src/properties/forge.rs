@@ -55,6 +55,7 @@ impl Forge {
             synced: 0,
             digest_index: 0,
             digest: Self::digest_at(0),
+            duplicates: 0,
         };
         let log = LogLook {
             start: 0,

@@ -3,6 +3,7 @@
 use super::Property;
 
 use super::applied_in_order::AppliedInOrder;
+use super::applied_once::AppliedOnce;
 use super::commit_own_term::CommitOwnTerm;
 use super::commit_quorum::CommitQuorum;
 use super::committed_immutable::CommittedImmutable;
@@ -56,6 +57,7 @@ pub(super) fn of_steps() -> Vec<Box<dyn Property>> {
         Box::new(NoHole),
         Box::new(IndexesOrdered),
         Box::new(AppliedInOrder),
+        Box::new(AppliedOnce),
         Box::new(StateMachineSafety::default()),
         Box::new(NoLeaderIsNoticed),
     ]

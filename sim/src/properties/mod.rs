@@ -11,6 +11,7 @@
 //! by `quorate-jepsen`. The list of all is in sim/README.md; a test compares it with [`all`].
 
 mod applied_in_order;
+mod applied_once;
 mod book;
 mod commit_own_term;
 mod commit_quorum;

@@ -33,6 +33,8 @@ pub struct Observation {
     /// The index that the digest belongs to.
     pub digest_index: u64,
     pub digest: u64,
+    /// Commands that came to be applied a second time, in this life.
+    pub duplicates: u64,
 }
 
 /// For how long a member has read nothing that came from the leader that it names.

@@ -1,9 +1,11 @@
 //! What administrators do at a bad moment.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
+use quorate::base::Level;
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::auth_client::AuthClient;
 use quorate::proto::etcdserverpb::cluster_client::ClusterClient;
@@ -13,7 +15,9 @@ use quorate_jepsen::workload::{Calls, Connection, call};
 
 use super::Blow;
 use crate::cluster::{name, peer_url};
+use crate::coverage::LEVEL_LEFT;
 use crate::nemesis::Health;
+use crate::plan::MemberOptions;
 use crate::seed::Dice;
 use crate::world::Kill;
 
@@ -332,7 +336,8 @@ impl Blow<'_> {
         }
     }
 
-    /// Restarts one member after another, each with other options, as when a new version is rolled out.
+    /// Restarts one member after another, each with other options, and of the next release. Some go back first, as long as
+    /// another one is of the release before: until then the cluster may not count on the next one.
     pub(super) async fn roll(&self, dice: &mut Dice) -> bool {
         if !self.cluster.begin_change() {
             return false;
@@ -342,26 +347,45 @@ impl Blow<'_> {
         options.snapshot_catchup_entries = *dice.pick(&[0, 5, 40, 5_000]);
         options.log_segment_bytes = *dice.pick(&[64 << 10, 256 << 10, 2 << 20]);
         options.heartbeat_interval = options.election_timeout / *dice.pick(&[5, 10, 20]);
+        let (older, members) = (options.level, self.cluster.len());
         let mut restarted = 0;
-        for step in 0..self.cluster.len() {
-            let member = (self.fault.member + step) % self.cluster.len();
-            self.cluster.set_options(member, options.clone());
-            restarted += usize::from(self.cluster.ask_to_stop(member));
-            self.world.sleep(self.fault.lasts()).await;
-            // Also if it was not done with its stop.
-            self.cluster.hold_down(member, Kill::Process);
-            self.cluster.release(member);
-            let patience = self.world.now() + ROLL_PATIENCE.as_nanos() as u64;
-            let serves = || {
-                let probe = self.cluster.probe(member);
-                probe.is_some_and(|probe| probe.leader.is_some())
-            };
-            while !serves() && self.world.now() < patience {
-                self.world.sleep(ASK_PAUSE).await;
+        let mut waiting: VecDeque<usize> = (0..members)
+            .map(|step| (self.fault.member + step) % members)
+            .collect();
+        while let Some(member) = waiting.pop_front() {
+            let may_go_back =
+                self.cluster.is_older(member) && waiting.iter().any(|other| self.cluster.is_older(*other));
+            options.level = Level::NEWEST;
+            restarted += usize::from(self.restart(member, &options).await);
+            if may_go_back && dice.chance(0.3) {
+                options.level = older;
+                if self.restart(member, &options).await {
+                    self.cluster.count(LEVEL_LEFT);
+                }
+                waiting.push_back(member);
             }
         }
         self.cluster.end_change();
-        restarted == self.cluster.len()
+        restarted >= members
+    }
+
+    /// Restarts a member and waits for it; whether it was asked to stop, which it may have been doing already.
+    async fn restart(&self, member: usize, options: &MemberOptions) -> bool {
+        self.cluster.set_options(member, options.clone());
+        let asked = self.cluster.ask_to_stop(member);
+        self.world.sleep(self.fault.lasts()).await;
+        // Also if it was not done with its stop.
+        self.cluster.hold_down(member, Kill::Process);
+        self.cluster.release(member);
+        let patience = self.world.now() + ROLL_PATIENCE.as_nanos() as u64;
+        let serves = || {
+            let probe = self.cluster.probe(member);
+            probe.is_some_and(|probe| probe.leader.is_some())
+        };
+        while !serves() && self.world.now() < patience {
+            self.world.sleep(ASK_PAUSE).await;
+        }
+        asked
     }
 
     /// Asks one member after the other, until the step is done.
