@@ -5,6 +5,7 @@
 //! `QUORATE_ONCE_SECONDS=600 QUORATE_ONCE_CLIENTS=96 cargo test --release --test process once:: -- --nocapture --test-threads=1`
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,9 +14,10 @@ use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use quorate::proto::etcdserverpb::request_op::Request as Op;
 use quorate::runtime::Env;
+use rustix::process::Signal;
 use tonic::{Code, Status};
 
-use super::support::{Client, Cluster, Member, connect, run};
+use super::support::{Client, Cluster, Member, connect, run, wait_for};
 
 /// How long each load runs.
 const SECONDS: u64 = 12;
@@ -199,6 +201,53 @@ fn keys_put_once_have_version_1_while_members_are_killed() {
             format!("{killed} kills")
         };
         every_key_has_one_version(&env, &mut cluster, kills).await;
+    });
+}
+
+/// A binary of the release before, whose level is lower: without one there is nothing to upgrade from.
+const OLDER_BINARY_VARIABLE: &str = "QUORATE_OLDER_BINARY";
+
+/// One member after another is upgraded, the first of them goes back in between; when all are of the next release the
+/// cluster counts on it, and no member goes back any more.
+#[test]
+fn keys_put_once_have_version_1_while_members_are_upgraded() {
+    let Some(older) = std::env::var_os(OLDER_BINARY_VARIABLE) else {
+        return eprintln!("skipped: {OLDER_BINARY_VARIABLE} names no binary of the release before");
+    };
+    run(async |env| {
+        let mut cluster = Cluster::new(3, &["--snapshot-count=1000", "--snapshot-catchup-entries=100"]);
+        let newer = cluster.members[0].binary.clone();
+        let become_of = |member: &mut Member, binary: &OsString| {
+            member.stop(Signal::TERM);
+            member.binary = binary.clone();
+            member.start();
+        };
+        for member in &mut cluster.members {
+            member.binary = older.clone();
+            member.spawn();
+        }
+        cluster.members.iter_mut().for_each(Member::wait_ready);
+        let upgrade = async |cluster: &mut Cluster, time: Duration| {
+            for (member, binary) in [(0, &newer), (0, &older), (1, &newer), (0, &newer), (2, &newer)] {
+                become_of(&mut cluster.members[member], binary);
+                env.sleep(time / 6).await;
+            }
+            wait_for("the cluster's level to rise", || {
+                let raised = |member: &Member| member.log().contains("updated cluster level");
+                cluster.members.iter().any(raised).then_some(())
+            });
+            // Now it is counted on.
+            env.sleep(time / 6).await;
+            "5 restarts".into()
+        };
+        every_key_has_one_version(&env, &mut cluster, upgrade).await;
+        let behind = &mut cluster.members[1];
+        behind.stop(Signal::TERM);
+        behind.binary = older.clone();
+        let (_, log) = behind.run_to_end();
+        assert!(log.contains("start a newer release"), "{log}");
+        behind.binary = newer.clone();
+        behind.start();
     });
 }
 
