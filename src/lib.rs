@@ -7,6 +7,7 @@ pub mod base;
 pub mod bbolt;
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod consensus;
 pub mod node;
 pub mod proto;

@@ -3,67 +3,42 @@
 //!
 //! ```text
 //!   cli ─► node ─► server ─► consensus ─► state, storage, transport ─► proto ─► runtime ─► base
-//!                                                          client ───────┘
+//!                                └► config ─► storage, client ─────────┘
 //! ```
 //!
 //! It reads the sources: every path that is written (`use` trees are flattened, comments and texts left
 //! out) is resolved to a layer or to a foreign crate. What macros expand to it does not see. clippy.toml
 //! holds the bans of single functions; here are the bans of whole crates and folders.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-/// Which layers a layer may name.
-const MAY_KNOW: &[(&str, &[&str])] = &[
-    ("main", &["cli"]),
-    (
-        "cli",
-        &["node", "client", "state", "bbolt", "proto", "runtime", "base"],
-    ),
-    (
-        "node",
-        &[
-            "server",
-            "consensus",
-            "state",
-            "storage",
-            "transport",
-            "client",
-            "proto",
-            "runtime",
-            "bbolt",
-            "base",
-        ],
-    ),
-    (
-        "server",
-        &["consensus", "state", "client", "proto", "runtime", "base"],
-    ),
-    (
-        "consensus",
-        &[
-            "state",
-            "storage",
-            "transport",
-            "proto",
-            "runtime",
-            "bbolt",
-            "base",
-        ],
-    ),
-    ("state", &["proto", "bbolt", "base"]),
-    ("bbolt", &["base"]),
-    ("storage", &["runtime", "base"]),
-    ("transport", &["proto", "runtime", "base"]),
-    ("client", &["proto", "runtime", "base"]),
-    ("proto", &["base"]),
-    ("runtime", &["base"]),
-    ("base", &[]),
-];
+/// The page whose code map says which layers a layer may know: the map is what is checked.
+const ARCHITECTURE: &str = include_str!("../src/ARCHITECTURE.md");
 
-/// Plain data that a lower layer may name all the same.
-const SHARED_DATA: &[&str] = &["crate::node::Config"];
+/// Which layers each layer may name, as the code map has it: `src/server/` in the first column, names in the last.
+static MAY_KNOW: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
+    let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in ARCHITECTURE.lines().filter(|line| line.starts_with("| `src/")) {
+        let columns: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [places, _, names] = columns[..] else {
+            panic!("three columns: {row}");
+        };
+        let names: Vec<String> = names
+            .split(", ")
+            .filter(|name| *name != "–")
+            .map(str::to_owned)
+            .collect();
+        for place in places.split(", ") {
+            map.entry(layer(place.trim_matches('`')).to_owned())
+                .or_default()
+                .extend(names.clone());
+        }
+    }
+    map
+});
 
 /// Foreign names, and the only files (or folders) of the product that may say them.
 const QUARANTINE: &[(&str, &[&str])] = &[
@@ -337,7 +312,7 @@ fn layer(path: &str) -> &str {
 
 /// The layers that a file names.
 fn named_layers(source: &Source, paths: &BTreeSet<String>) -> BTreeSet<String> {
-    let known = |name: &str| MAY_KNOW.iter().any(|(layer, _)| *layer == name);
+    let known = |name: &str| MAY_KNOW.contains_key(name);
     let folders = source.path.matches('/').count();
     // src/state/mod.rs is the module `state`, src/state/range.rs and src/client.rs are one below their folder.
     let depth = if source.path.ends_with("/mod.rs") {
@@ -348,7 +323,7 @@ fn named_layers(source: &Source, paths: &BTreeSet<String>) -> BTreeSet<String> {
     // An inline module (tests) is one level deeper.
     let depth = depth + usize::from(code(&source.text).contains("mod tests {"));
     let mut named = BTreeSet::new();
-    for path in paths.iter().filter(|path| !SHARED_DATA.contains(&path.as_str())) {
+    for path in paths {
         let parts: Vec<&str> = path.split("::").collect();
         let supers = parts.iter().take_while(|part| **part == "super").count();
         let inside = match parts.first() {
@@ -368,18 +343,14 @@ fn upward_arrows(source: &Source) -> Vec<String> {
     if own == "lib" {
         return Vec::new();
     }
-    let allowed = MAY_KNOW
-        .iter()
-        .find(|(layer, _)| *layer == own)
-        .map(|(_, allowed)| *allowed);
-    let Some(allowed) = allowed else {
+    let Some(allowed) = MAY_KNOW.get(own) else {
         return vec![format!(
-            "{}: {own} is no layer that tests/tidy.rs knows",
+            "{}: {own} is no layer in the code map of src/ARCHITECTURE.md",
             source.path
         )];
     };
     let named = named_layers(source, &paths(&code(&source.text)));
-    let wrong = named.iter().filter(|name| !allowed.contains(&name.as_str()));
+    let wrong = named.iter().filter(|name| !allowed.contains(name));
     wrong
         .map(|name| format!("{}: {own} must not know {name}", source.path))
         .collect()
@@ -405,6 +376,27 @@ fn escaped_names(source: &Source) -> Vec<String> {
 
 fn assert_none(wrong: Vec<String>) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// The code map has every layer, and no arrow of it leads back.
+#[test]
+fn the_code_map_is_whole_and_without_circles() {
+    let mut open: BTreeMap<&String, &Vec<String>> = MAY_KNOW.iter().collect();
+    assert!(open.len() > 10, "the map is found");
+    while !open.is_empty() {
+        let done = |names: &Vec<String>| names.iter().all(|name| !open.contains_key(name));
+        let leaf = open
+            .iter()
+            .find(|(_, names)| done(names))
+            .map(|(layer, _)| *layer);
+        let leaf = leaf.unwrap_or_else(|| panic!("a circle among {:?}", open.keys()));
+        open.remove(leaf);
+    }
+    let unknown = MAY_KNOW
+        .values()
+        .flatten()
+        .filter(|name| !MAY_KNOW.contains_key(*name));
+    assert_none(unknown.map(|name| format!("{name} is no layer")).collect());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::flags::value;
-use crate::node::JwtOptions;
+use crate::config::JwtOptions;
 
 const INVALID: &str = "auth: invalid auth options";
 const TTL_DEFAULT: Duration = Duration::from_secs(300);

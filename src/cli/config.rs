@@ -1,4 +1,4 @@
-//! From what was typed to what a member needs: [`Flags`] to [`node::Config`].
+//! From what was typed to what a member needs: [`Flags`] to [`config::Config`](crate::config::Config).
 //!
 //! The checks are etcd's, in its order and its words, so that an operator finds the same answer to the
 //! same mistake. After them comes a check that etcd does not need: a flag that asks for something this
@@ -24,7 +24,7 @@ use super::flags::{DEFAULT_INITIAL_CLUSTER, Flags, Support, gates, value};
 use super::tls;
 use crate::base::limits;
 use crate::base::urls::{self, Url};
-use crate::node::{AutoCompaction, Config, CorruptionChecks, Keepalive, Listen, Slow, TracingOptions};
+use crate::config::{AutoCompaction, Config, CorruptionChecks, Keepalive, Listen, Slow, TracingOptions};
 
 /// etcd's answer if clients would be told a URL at which nobody listens.
 pub const UNSET_ADVERTISE: &str =

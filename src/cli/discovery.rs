@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::config::{list, span};
 use super::flags::Flags;
-use crate::node::{ClientOptions, Credentials, DiscoveryOptions, Pings, SrvOptions};
+use crate::config::{ClientOptions, Credentials, DiscoveryOptions, Pings, SrvOptions};
 
 /// How a discovery service is spoken to, if one is named.
 ///

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use tracing::{error, info, warn};
 
 use crate::base::limits;
-use crate::node::Config;
+use crate::config::Config;
 use flags::{Flags, Parsed, environment, file, help};
 use log_file::Rotation;
 use logging::{FATAL, Logger};

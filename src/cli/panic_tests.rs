@@ -15,7 +15,8 @@ use tonic::{Code, Request, Status};
 
 use super::logging::Logger;
 use crate::client::Channel;
-use crate::node::{Config, Node};
+use crate::config::Config;
+use crate::node::Node;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::lease_client::LeaseClient;

@@ -21,7 +21,8 @@ use tracing::{error, info, warn};
 
 use super::logging::FATAL;
 use crate::base::limits;
-use crate::node::{Config, Node, NodeError};
+use crate::config::Config;
+use crate::node::{Node, NodeError};
 use crate::runtime::Env;
 
 /// How a member's life ended.

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::flags::Flags;
 use crate::base::urls::{Url, parse_list};
-use crate::node::TlsOptions;
+use crate::config::TlsOptions;
 use crate::runtime::tls::{ensure_self_signed, known_suite};
 
 /// The flags of one side, by the name of each.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
 
-use super::{Config, DiscoveryOptions, NodeError, discovery, srv};
+use super::{NodeError, discovery, srv};
 use crate::base::urls::{Url, format_cluster, parse_cluster};
 use crate::base::{MemberId, ids};
+use crate::config::{Config, DiscoveryOptions};
 use crate::consensus::{Found, Peer, ask};
 use crate::runtime::Env;
 use crate::transport::{Identity, Way};

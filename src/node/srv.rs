@@ -17,15 +17,8 @@ use std::net::SocketAddr;
 use tracing::info;
 
 use crate::base::urls::{Url, parse_cluster};
+use crate::config::SrvOptions;
 use crate::runtime::Env;
-
-/// Which records list the members.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SrvOptions {
-    pub domain: String,
-    /// Behind the service's name, after a dash, if not empty.
-    pub name: String,
-}
 
 impl SrvOptions {
     fn service(&self, service: &str) -> String {

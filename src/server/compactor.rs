@@ -6,19 +6,11 @@ use std::time::Duration;
 
 use super::Api;
 use crate::base::{Denied, Revision};
+use crate::config::AutoCompaction;
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::Instant;
 use crate::state::State;
-
-/// `--auto-compaction-mode` and `--auto-compaction-retention`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AutoCompaction {
-    /// Keep the history of this time.
-    Periodic(Duration),
-    /// Keep this many revisions.
-    Revision(i64),
-}
 
 /// A period is cut into so many samples of the revision.
 const SAMPLES: u32 = 10;

@@ -20,6 +20,7 @@ use super::authority::AnyAuthority;
 use super::front::Front;
 use super::gather::Gather;
 use crate::base::limits;
+use crate::config::Keepalive;
 use crate::runtime::admission::{AtMostOncePerSecond, Newcomer, Newcomers};
 use crate::runtime::panics::Contained;
 use crate::runtime::timer::EnvTimer;
@@ -39,23 +40,6 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Longer than a connection takes to notice that its time is over.
 const STOP_SLACK: Duration = Duration::from_millis(100);
-
-/// When an idle client is pinged, and how long it may take to answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Keepalive {
-    pub interval: Duration,
-    pub timeout: Duration,
-}
-
-impl Default for Keepalive {
-    /// etcd's, which are gRPC's.
-    fn default() -> Self {
-        Keepalive {
-            interval: Duration::from_secs(2 * 3600),
-            timeout: Duration::from_secs(20),
-        }
-    }
-}
 
 /// Why a connection is not served.
 enum NotHeard {

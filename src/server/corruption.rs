@@ -15,17 +15,6 @@ use crate::proto::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAc
 use crate::runtime::buggify::{Site, buggify};
 use crate::state::State;
 
-/// Which checks are made, and how often.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct CorruptionChecks {
-    /// Before clients are served.
-    pub initial: bool,
-    /// By the leader, so often; zero: never.
-    pub interval: Duration,
-    /// By the leader, of the revision that was compacted last, so often; zero: never.
-    pub compaction_interval: Duration,
-}
-
 /// What the others say; who does not answer is left out.
 async fn peers<A>(consensus: &Consensus, ask: impl Fn(MemberId) -> A) -> Vec<(MemberId, PeerHash)>
 where

@@ -1,7 +1,7 @@
 //! Authentication end to end: the checklist of security.md, A1 to A13, through the wire.
 
 use quorate::client::Channel;
-use quorate::node::JwtOptions;
+use quorate::config::JwtOptions;
 use quorate::proto::authpb::{Permission, UserAddOptions, permission::Type};
 use quorate::proto::etcdserverpb::{
     self as pb, WatchCreateRequest, auth_client::AuthClient, cluster_client::ClusterClient,
@@ -430,7 +430,7 @@ fn signed_tokens_hold_until_the_users_change() {
         ttl: std::time::Duration::from_secs(300),
         ..JwtOptions::default()
     };
-    let adjust = |config: &mut quorate::node::Config| {
+    let adjust = |config: &mut quorate::config::Config| {
         config.bcrypt_cost = COST;
         config.auth_jwt = Some(jwt("secret"));
     };
@@ -471,7 +471,7 @@ fn signed_tokens_hold_until_the_users_change() {
 /// What a stream brought counts when it is needed: here the token of a time before authentication was switched off and on.
 #[test]
 fn a_stream_that_was_opened_while_authentication_was_off_keeps_its_token() {
-    let adjust = |config: &mut quorate::node::Config| {
+    let adjust = |config: &mut quorate::config::Config| {
         config.bcrypt_cost = COST;
         config.auth_jwt = Some(JwtOptions {
             sign_method: "HS256".into(),

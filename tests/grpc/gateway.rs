@@ -264,7 +264,7 @@ fn a_watch_over_websocket() {
 
 #[test]
 fn strange_hosts_and_origins_are_turned_away_if_asked() {
-    let adjust = |config: &mut quorate::node::Config| {
+    let adjust = |config: &mut quorate::config::Config| {
         config.host_whitelist = vec!["localhost".into()];
         config.cors = vec!["https://good.example".into()];
     };

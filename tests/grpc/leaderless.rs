@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use quorate::client::Channel;
-use quorate::node::{Config, Node};
+use quorate::config::Config;
+use quorate::node::Node;
 use quorate::proto::etcdserverpb::{
     self as pb, kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
 };

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 use quorate::client::Channel;
-use quorate::node::{Config, Node};
+use quorate::config::Config;
+use quorate::node::Node;
 use quorate::proto::etcdserverpb::{
     self as pb, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, lease_client::LeaseClient,
     watch_request::RequestUnion,

@@ -27,7 +27,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use quorate::client::Channel;
-use quorate::node::{Config, Node};
+use quorate::config::Config;
+use quorate::node::Node;
 use quorate::proto::etcdserverpb::{self as pb, kv_client::KvClient};
 use quorate::runtime::Env;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use quorate::client::{Channel, EnvExecutor};
-use quorate::node::TracingOptions;
+use quorate::config::TracingOptions;
 use quorate::proto::etcdserverpb::{self as pb, kv_client::KvClient};
 use quorate::proto::otlp::any_value::Value;
 use quorate::proto::otlp::trace_service_server::{TraceService, TraceServiceServer};

@@ -16,7 +16,8 @@ use tracing::info;
 
 use super::DbFile;
 use crate::bbolt::File;
-use crate::node::{Config, NodeError, Origin, has_member, restore};
+use crate::config::Config;
+use crate::node::{NodeError, Origin, has_member, restore};
 use crate::runtime::Env;
 
 /// Kinds of records in etcd's log.

@@ -6,7 +6,8 @@ use indicatif::ProgressBar;
 
 use super::{Arguments, DbFile, block_on};
 use crate::bbolt::File;
-use crate::node::{Config, Inspected, inspect, inspect_file};
+use crate::config::Config;
+use crate::node::{Inspected, inspect, inspect_file};
 
 pub fn hashkv(arguments: Arguments) -> Result<(), String> {
     let path = Path::new(arguments.only("file or data directory")?);

@@ -19,11 +19,11 @@ use tonic::Streaming;
 use tracing::{info, warn};
 
 use crate::base::MemberId;
+use crate::config::DiscoveryOptions;
 use crate::proto::etcdserverpb::WatchResponse;
 use crate::runtime::Env;
 use registry::Members;
 use service::Service;
-pub use service::{Credentials, DiscoveryOptions};
 
 /// The pause doubles with each attempt, up to two to the power of this, in seconds.
 const DOUBLINGS_MAX: u32 = 8;

@@ -2,16 +2,15 @@
 //!
 //! Knows what a request, an endpoint and a password are, and nothing of members.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
-use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status, Streaming};
 
 use super::registry;
-use crate::client::{Channel, Pings};
+use crate::client::Channel;
+use crate::config::{Credentials, DiscoveryOptions};
 use crate::proto::etcdserverpb::auth_client::AuthClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
@@ -27,35 +26,6 @@ use crate::runtime::tls::{ClientOptions, TlsClient};
 const TIMED_OUT: &str = "context deadline exceeded";
 /// What a server without authentication says to a name and a password.
 const NO_AUTH: &str = "authentication is not enabled";
-
-/// Where a discovery service is, and how it is spoken to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DiscoveryOptions {
-    /// Of the cluster that is looked for.
-    pub token: String,
-    /// URLs, or "host:port".
-    pub endpoints: Vec<String>,
-    pub dial_timeout: Duration,
-    pub request_timeout: Duration,
-    pub pings: Option<Pings>,
-    /// For endpoints that do not say themselves whether they are spoken to with TLS; `None`: they are not.
-    pub tls: Option<ClientOptions>,
-    pub credentials: Option<Credentials>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub user: String,
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("user", &self.user)
-            .finish_non_exhaustive()
-    }
-}
 
 /// An endpoint's address as [`Env::connect`] takes it, and whether it says itself that it is secure.
 fn parse_endpoint(endpoint: &str) -> (String, Option<bool>) {

@@ -16,19 +16,8 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Denied;
+use crate::config::JwtOptions;
 use crate::proto::command::Header;
-
-/// What the flag says, with the contents of the files it names.
-#[derive(Clone, Debug, Default)]
-pub struct JwtOptions {
-    /// As JWT names it: RS256, ES384, HS512, EdDSA …
-    pub sign_method: String,
-    /// PEM.
-    pub public_key: Vec<u8>,
-    /// PEM; with HMAC the secret itself.
-    pub private_key: Vec<u8>,
-    pub ttl: Duration,
-}
 
 #[derive(Serialize, Deserialize)]
 struct Claims {

@@ -8,7 +8,7 @@ mod passwords;
 use tonic::{Request, Response, Status, async_trait};
 
 pub use access::Caller;
-pub use jwt::{Jwt, JwtOptions};
+pub use jwt::Jwt;
 pub use passwords::Passwords;
 
 use super::rpc::Rpc;

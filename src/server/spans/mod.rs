@@ -22,6 +22,7 @@ use tonic::metadata::MetadataMap;
 
 use super::rpc::Rpc;
 use crate::client::Channel;
+use crate::config::TracingOptions;
 use crate::proto::otlp::any_value::Value;
 use crate::proto::otlp::trace_service_client::TraceServiceClient;
 use crate::proto::otlp::{self, SpanKind, StatusCode};
@@ -39,18 +40,6 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 const FLAG_SAMPLED: u32 = 1;
 const FLAG_REMOTE_KNOWN: u32 = 1 << 8;
 const FLAG_REMOTE: u32 = 1 << 9;
-
-/// Where spans go, and which.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TracingOptions {
-    /// Of the collector, "host:port".
-    pub address: String,
-    pub service_name: String,
-    /// Empty: none.
-    pub instance_id: String,
-    /// Of a million calls without a traced parent; at most that.
-    pub sampled_per_million: u32,
-}
 
 /// See the module.
 pub struct Spans {
