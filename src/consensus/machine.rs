@@ -25,12 +25,13 @@ use serde::{Deserialize, Serialize};
 use super::SharedObserver;
 use super::command;
 use super::counted::{self, Stopwatch};
-use super::hash::{Compacted, Compactions};
+use super::hash::Compactions;
 use super::lessor::{Lessor, Term};
 use super::peers::addresses;
 use super::propose::Proposals;
 use super::quota_gate::{self, QuotaGate};
 use super::state_cell::StateCell;
+use super::sweep::Compacting;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Batch, Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::figures::Figures;
@@ -129,6 +130,7 @@ pub struct StateMachine {
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
     pub(super) compactions: Compactions,
+    compacting: signal::Sender<Compacting>,
     pub(super) quota_gate: QuotaGate,
     /// An apply that takes longer is told of.
     slow_apply: Duration,
@@ -185,6 +187,7 @@ impl StateMachine {
             book,
             tokens,
             compactions,
+            compacting: signal::channel(Compacting::of(&inner.state)).0,
             quota_gate: QuotaGate::new(quota, inner.state.logical_bytes().0),
             slow_apply,
             inner: StateCell::new(env.clone(), inner),
@@ -231,6 +234,28 @@ impl StateMachine {
     pub fn look<T>(&self, look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T) -> T {
         let inner = self.inner.read();
         look(&inner.state, &|| Arc::new(inner.engine.view()))
+    }
+
+    /// A look that sweeps: see [`super::sweep`].
+    pub(super) fn sweep<T>(&self, look: impl FnOnce(&mut State, &Arc<dyn Engine>) -> T) -> T {
+        let mut inner = self.inner.write();
+        let Inner { state, engine, .. } = &mut *inner;
+        let done = look(state, engine);
+        // Not only with what is applied next: that may wait for the space.
+        self.quota_gate.resized(state.logical_bytes().0);
+        done
+    }
+
+    /// Tells how far compactions have come.
+    pub(super) fn follow_compactions(&self, state: &State) {
+        let now = Compacting::of(state);
+        self.compacting
+            .send_if_modified(|seen| std::mem::replace(seen, now) != now);
+    }
+
+    /// Tells when there is something to sweep, and when it is swept.
+    pub(super) fn compacting_signal(&self) -> signal::Receiver<Compacting> {
+        self.compacting.subscribe()
     }
 
     pub fn applied(&self) -> Option<LogId> {
@@ -313,7 +338,7 @@ impl StateMachine {
                 engine,
                 standing,
             } = &mut *inner;
-            let since = state.compact_revision();
+            let compacted = state.compact_revision();
             let mut pending = Pending::new(&**engine);
             let mut members_changed = false;
             while pending.keys() + commands < limits::APPLY_CHUNK_CHANGES
@@ -344,21 +369,8 @@ impl StateMachine {
             changes.put(Space::Meta, RAFT_KEY, encode(standing));
             engine.write(changes)?;
             keep_store(&mut batches, &**engine);
-            let dead = state.dead_records();
-            if state.compact_revision() > since {
-                self.compactions.hash(|| Compacted {
-                    view: engine.view(),
-                    since,
-                    revision: state.compact_revision(),
-                    dead: dead.clone(),
-                });
-            }
-            let died = dead.len();
-            if !dead.is_empty() {
-                engine.discard(dead);
-            }
-            if state.compact_revision() > since {
-                counted::compacted(env, env.now() - begun, died);
+            if state.compact_revision() > compacted {
+                self.follow_compactions(state);
             }
             let names = batches.iter().map(|(batch, _)| quota_gate::name(batch));
             self.quota_gate
@@ -439,6 +451,7 @@ impl StateMachine {
             let old = std::mem::replace(&mut *inner, fresh);
             drop(self.env.run_blocking(move || drop(old)));
             self.compactions.forget_all();
+            self.follow_compactions(&inner.state);
             self.lessor.replaced(inner.leases());
             self.follow_members(&inner);
             self.quota_gate
@@ -518,7 +531,7 @@ fn apply_batch(
     batch.commands.iter().map(apply).collect()
 }
 
-/// What answers still lack is read from the store as it is now: before it gives up what died.
+/// What answers still lack is read from the store as it is now: before a sweep gives up what died.
 fn keep_store(batches: &mut [(Batch, Vec<Effect>)], engine: &dyn Engine) {
     let mut view = None;
     for effect in batches.iter_mut().flat_map(|(_, effects)| effects) {

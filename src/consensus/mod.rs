@@ -38,6 +38,7 @@ mod restore;
 mod runtime;
 mod state_cell;
 mod status;
+mod sweep;
 mod tokens;
 mod types;
 
@@ -134,6 +135,7 @@ struct Shared {
     inbox: channel::Sender<Ask>,
     synced: signal::Receiver<u64>,
     quota_refusals: signal::Receiver<u64>,
+    compacting: signal::Receiver<sweep::Compacting>,
     /// Closed when nothing is left of the core.
     ended: signal::Receiver<()>,
     /// What serves the peers' door.
@@ -145,6 +147,7 @@ struct Published {
     vitals: Vitals,
     synced: signal::Receiver<u64>,
     quota_refusals: signal::Receiver<u64>,
+    compacting: signal::Receiver<sweep::Compacting>,
 }
 
 impl Consensus {
@@ -195,6 +198,7 @@ impl Consensus {
                         vitals: core.0.vitals.clone(),
                         synced: machine.synced_signal(),
                         quota_refusals: machine.quota_gate.refusals.subscribe(),
+                        compacting: machine.compacting_signal(),
                     }));
                     core.serve(asked).await;
                 }
@@ -214,6 +218,7 @@ impl Consensus {
             vitals,
             synced,
             quota_refusals,
+            compacting,
         } = outcome?;
         let (door, admit) = door.admit();
         let consensus = Consensus(Arc::new(Shared {
@@ -223,6 +228,7 @@ impl Consensus {
             inbox,
             synced,
             quota_refusals,
+            compacting,
             ended,
             door,
         }));
