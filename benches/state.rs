@@ -10,8 +10,8 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use prost::Message;
-use quorate::base::Broken;
 use quorate::base::kv::{Batch, Read, Space, Visit};
+use quorate::base::{Broken, limits};
 use quorate::proto::command::{Command, command::Request};
 use quorate::proto::etcdserverpb as pb;
 use quorate::proto::etcdserverpb::compare::{CompareTarget, TargetUnion};
@@ -148,7 +148,27 @@ impl Machine {
             physical: false,
         };
         self.apply(&[Request::Compaction(compaction)]);
-        black_box(self.state.dead_records());
+        self.sweep();
+    }
+
+    fn sweep(&mut self) {
+        let Some(mut sweep) = self.state.begin_sweep() else {
+            return;
+        };
+        while !sweep.is_complete() {
+            let looked = self.state.sweep_on(&mut sweep, limits::SWEEP_PIECE_ENTRIES);
+            looked.expect("no other state takes its place");
+        }
+        let mut swept = sweep.finish(&self.store).expect("a sound store");
+        let rows = std::mem::take(&mut swept.rows);
+        self.store.write(Batch { changes: rows });
+        self.state
+            .end_sweep(&swept)
+            .expect("no other state takes its place");
+        self.store.write(Batch {
+            changes: std::mem::take(&mut swept.outdated),
+        });
+        black_box(swept.dead);
     }
 
     fn range(&self, request: &pb::RangeRequest) -> pb::RangeResponse {
@@ -271,6 +291,7 @@ fn pauses(criterion: &mut Criterion) {
             machine.apply(&requests);
         }
     };
+    // All pieces of it together; others have their turn in between.
     group.bench_function("compaction, half of the keys overwritten", |bencher| {
         let compact = |()| machine.borrow_mut().compact();
         bencher.iter_batched(overwrite_half, compact, BatchSize::PerIteration);

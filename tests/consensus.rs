@@ -337,6 +337,46 @@ async fn writes_survive_the_leader_and_a_lagging_member_gets_a_snapshot() {
     cluster.digests_agree().await;
 }
 
+/// Each for itself: one compacts, one stops in the middle, one gets a snapshot behind it all.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_member_sweeps_what_was_compacted() {
+    let mut cluster = Cluster::start(3, 100).await;
+    let leader = cluster.leader().await;
+    let (stopped, behind) = ((leader + 1) % 3, (leader + 2) % 3);
+    let mut revision = 1;
+    cluster.stop(behind).await;
+    for round in 0..2 {
+        for n in 0..200 {
+            let write = put(&format!("k{}", n % (90 - round)), &n.to_string());
+            revision = cluster.member(leader).propose(write).await.unwrap().revision;
+        }
+        let compaction = Request::Compaction(pb::CompactionRequest {
+            revision,
+            physical: true,
+        });
+        let compacted = cluster.member(leader).propose(compaction).await.unwrap();
+        assert!(compacted.answer.is_ok());
+        if round == 0 {
+            cluster.stop(stopped).await;
+            let listener = listen(&cluster.env, &cluster.addresses[stopped].clone()).await;
+            cluster.start_member(stopped, listener).await;
+        }
+        cluster.member(leader).swept(revision).await.unwrap();
+    }
+    let listener = listen(&cluster.env, &cluster.addresses[behind].clone()).await;
+    cluster.start_member(behind, listener).await;
+    cluster.digests_agree().await;
+    let mut seen = Vec::new();
+    for at in 0..3 {
+        let member = cluster.member(at);
+        member.swept(revision).await.unwrap();
+        let look = |state: &State| (state.swept_revision(), state.logical_bytes(), state.count_keys());
+        seen.push((member.read(look).await, member.hash_now(0).await.unwrap()));
+    }
+    assert_eq!(seen[0].0.0, revision);
+    assert!(seen.iter().all(|one| *one == seen[0]), "{seen:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn leadership_moves_on_request() {
     let cluster = Cluster::start(3, 1000).await;

@@ -3,6 +3,8 @@
 //! A member that stops by itself is an answer to a disk that failed, and it is started again; without
 //! such a fault it is a violation. Probes look at the running members from outside, at one moment.
 
+mod config;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,11 +13,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use quorate::base::Level;
-use quorate::config::{AutoCompaction, Config, CorruptionChecks, JwtOptions, Keepalive};
+use quorate::config::Config;
 use quorate::consensus::{term_in, voters_in};
 use quorate::node::Node;
 use quorate::runtime::{Env, signal};
-use quorate::storage::EngineKind;
 use quorate::storage::wal::{Seen, Witness};
 use quorate_jepsen::timeline::Tone;
 
@@ -42,10 +43,6 @@ const REMOVED: &str = "permanently removed";
 /// What a member says that has met with damage.
 const DAMAGE_WORDS: [&str; 3] = ["damaged at offset", "its data are gone", "is truncated"];
 
-/// Shorter than a run, longer than most faults.
-const JWT_TTL: Duration = Duration::from_secs(20);
-/// The least: it is the work of a login, not its strength, that costs the simulator.
-const BCRYPT_COST: u32 = 4;
 /// The port for clients, and the one for peers.
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
@@ -306,59 +303,6 @@ impl Cluster {
 
     pub fn violations(&self) -> Vec<Violation> {
         locked(&self.shared.violations).clone()
-    }
-
-    fn config(&self, member: usize) -> Config {
-        let other_options = locked(&self.shared.members[member]).options.clone();
-        let options = other_options.as_ref().unwrap_or(&self.shared.plan.options);
-        let own = name(member);
-        let initial = (0..self.len()).map(|other| (name(other), vec![peer_url(other)]));
-        Config {
-            data_dir: "/data".into(),
-            engine: EngineKind::Journal,
-            listen_client: vec![format!("{own}:{CLIENT_PORT}").into()],
-            listen_peer: vec![format!("{own}:{PEER_PORT}").into()],
-            advertise_client_urls: vec![format!("http://{own}:{CLIENT_PORT}")],
-            advertise_peer_urls: vec![peer_url(member)],
-            join: locked(&self.shared.members[member]).joins,
-            initial_cluster: initial.collect(),
-            heartbeat_interval: options.heartbeat_interval,
-            election_timeout: options.election_timeout,
-            snapshot_count: options.snapshot_count,
-            snapshot_catchup_entries: options.snapshot_catchup_entries,
-            log_segment_bytes: options.log_segment_bytes,
-            quota_bytes: options.quota_bytes,
-            bcrypt_cost: BCRYPT_COST,
-            auth_jwt: options.jwt.then(|| JwtOptions {
-                sign_method: "HS256".into(),
-                private_key: b"the secret of all members".to_vec(),
-                ttl: JWT_TTL,
-                ..JwtOptions::default()
-            }),
-            pre_vote: options.pre_vote,
-            lease_checkpoints: options.lease_checkpoints,
-            corruption: CorruptionChecks {
-                initial: options.initial_corruption_check,
-                interval: options.corruption_check_interval,
-                compaction_interval: options.compaction_check_interval,
-            },
-            watch_progress_interval: options.watch_progress_interval,
-            auto_compaction: (!options.auto_compaction_retention.is_zero())
-                .then_some(AutoCompaction::Periodic(options.auto_compaction_retention)),
-            // A look at the members changes no run.
-            probe_interval: Duration::ZERO,
-            max_txn_ops: options.max_txn_ops,
-            max_request_bytes: options.max_request_bytes,
-            max_concurrent_streams: options.max_concurrent_streams,
-            keepalive: Keepalive {
-                interval: options.keepalive_interval,
-                ..Keepalive::default()
-            },
-            auth_token_ttl: options.auth_token_ttl,
-            level: options.level,
-            name: own,
-            ..Config::default()
-        }
     }
 
     /// Starts a member, unless it runs or a fault holds it down.

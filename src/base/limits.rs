@@ -113,6 +113,10 @@ pub const ENGINE_DISCARDED_MIN: usize = 10_000;
 pub const JOURNAL_REWRITE_BYTES: u64 = 64 * 1024;
 /// Entries of the index that one look at the locked state may take in: about a millisecond.
 pub const LOOK_ENTRIES_MAX: usize = 10_000;
+/// Entries of the index, and changes that it forgets, that one piece of a sweep behind a compaction may take in: about a millisecond.
+pub const SWEEP_PIECE_ENTRIES: usize = 4_000;
+/// Rows of what a sweep keeps that are written at once, each of a few KB at most.
+pub const SWEEP_BATCH_ROWS: usize = 256;
 /// Entries of the index that applying a transaction may look at for the ranges in its answer; the rest is read afterwards.
 pub const TXN_LOOK_ENTRIES: usize = 10_000;
 /// Bytes of pairs in the answer to a transaction that writes.

@@ -188,6 +188,7 @@ impl Core {
             env.spawn_local(self.clone().run_purge()),
             env.spawn_local(self.clone().run_lease_expiry()),
             env.spawn_local(self.clone().run_membership()),
+            env.spawn_local(self.clone().run_sweeps()),
             env.spawn_local(self.clone().run_compaction_hashes(compacted)),
         ];
         let interval = self.options().probe_interval;

@@ -40,9 +40,6 @@ pub(super) fn applied(figures: &Figures, request: &Request, outcome: &Outcome, t
             .is_none_or(|why| *why == Denied::COMPACTED);
         figures.requests.apply.observe(kind, success, took);
     }
-    if matches!(request, Request::Compaction(_)) {
-        figures.store.index_compaction_pause.observe(took);
-    }
     Tally::of_command(request, outcome).count(&figures.store);
 }
 
@@ -65,10 +62,9 @@ pub(super) fn left_out(figures: &Figures, turn: Turn, batch: BatchName, number: 
     }
 }
 
-/// A compaction was applied: nothing else was for so long, and so many records died of it.
-pub(super) fn compacted(env: &Env, took: Duration, died: usize) {
+/// What a compaction left was swept: so many records died of it.
+pub(super) fn swept(env: &Env, took: Duration, died: usize) {
     let figures = &env.figures().store;
-    figures.compaction_pause.observe(took);
     figures.compaction.observe(took);
     figures.compacted_records.add(died as u64);
     let now = env.wall_clock().as_secs();

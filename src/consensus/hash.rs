@@ -1,6 +1,7 @@
 //! Hashes of the store: at a revision, and the last that compactions took, which members compare.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -20,14 +21,15 @@ const PLANS_MAX: usize = 3;
 /// The longest pause before a hash is taken, in a simulation.
 const HASH_PAUSE: Duration = Duration::from_secs(2);
 
-/// A compaction that was just applied.
+/// A compaction that was just swept.
 pub(super) struct Compacted {
-    /// The store before it gives up what died.
+    /// The store, swept, before it discards what died.
     pub view: Box<dyn View>,
+    /// It was swept up to here before.
     pub since: Revision,
     pub revision: Revision,
     /// What died, in order.
-    pub dead: Vec<RevisionAt>,
+    pub dead: Arc<Vec<RevisionAt>>,
 }
 
 /// What compactions hashed. A compaction that comes while another is being hashed has no hash.
@@ -151,7 +153,7 @@ impl Core {
                     revision,
                     dead,
                 } = compacted;
-                HashPlan::of_compaction(since, revision, dead, &*view)?.run(&*view)
+                HashPlan::of_compaction(since, revision, &dead, &*view)?.run(&*view)
             };
             match self.env().run_blocking(look).await {
                 Ok(hash) => {

@@ -26,12 +26,13 @@ use super::command;
 use super::counted::{self, Stopwatch};
 use super::format::entry::{Batch, BatchName, Payload};
 use super::format::record::StandingRecord;
-use super::hash::{Compacted, Compactions};
+use super::hash::Compactions;
 use super::lessor::{Lessor, Term};
 use super::peers::addresses;
 use super::propose::Proposals;
 use super::quota_gate::QuotaGate;
 use super::state_cell::StateCell;
+use super::sweep::Compacting;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::figures::Figures;
@@ -141,6 +142,7 @@ pub struct StateMachine {
     pub(super) lessor: Lessor,
     pub(super) tokens: Tokens,
     pub(super) compactions: Compactions,
+    compacting: signal::Sender<Compacting>,
     pub(super) quota_gate: QuotaGate,
     /// An apply that takes longer is told of.
     slow_apply: Duration,
@@ -201,6 +203,7 @@ impl StateMachine {
             book,
             tokens,
             compactions,
+            compacting: signal::channel(Compacting::of(&inner.state)).0,
             quota_gate: QuotaGate::new(quota, inner.state.logical_bytes().0),
             slow_apply,
             level,
@@ -248,6 +251,28 @@ impl StateMachine {
     pub fn look<T>(&self, look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T) -> T {
         let inner = self.inner.read();
         look(&inner.state, &|| Arc::new(inner.engine.view()))
+    }
+
+    /// A look that sweeps: see [`super::sweep`].
+    pub(super) fn sweep<T>(&self, look: impl FnOnce(&mut State, &Arc<dyn Engine>) -> T) -> T {
+        let mut inner = self.inner.write();
+        let Inner { state, engine, .. } = &mut *inner;
+        let done = look(state, engine);
+        // Not only with what is applied next: that may wait for the space.
+        self.quota_gate.resized(state.logical_bytes().0);
+        done
+    }
+
+    /// Tells how far compactions have come.
+    pub(super) fn follow_compactions(&self, state: &State) {
+        let now = Compacting::of(state);
+        self.compacting
+            .send_if_modified(|seen| std::mem::replace(seen, now) != now);
+    }
+
+    /// Tells when there is something to sweep, and when it is swept.
+    pub(super) fn compacting_signal(&self) -> signal::Receiver<Compacting> {
+        self.compacting.subscribe()
     }
 
     pub fn applied(&self) -> Option<LogId> {
@@ -330,7 +355,7 @@ impl StateMachine {
                 engine,
                 standing,
             } = &mut *inner;
-            let since = state.compact_revision();
+            let compacted = state.compact_revision();
             let mut pending = Pending::new(&**engine);
             let mut members_changed = false;
             while pending.keys() + commands < limits::APPLY_CHUNK_CHANGES
@@ -364,21 +389,8 @@ impl StateMachine {
             changes.put(Space::Meta, RAFT_KEY, encode(&standing.record()));
             engine.write(changes)?;
             keep_store(&mut batches, &**engine);
-            let dead = state.dead_records();
-            if state.compact_revision() > since {
-                self.compactions.hash(|| Compacted {
-                    view: engine.view(),
-                    since,
-                    revision: state.compact_revision(),
-                    dead: dead.clone(),
-                });
-            }
-            let died = dead.len();
-            if !dead.is_empty() {
-                engine.discard(dead);
-            }
-            if state.compact_revision() > since {
-                counted::compacted(env, env.now() - begun, died);
+            if state.compact_revision() > compacted {
+                self.follow_compactions(state);
             }
             let names = batches.iter().map(|(name, _)| *name);
             self.quota_gate
@@ -460,6 +472,7 @@ impl StateMachine {
             let old = std::mem::replace(&mut *inner, fresh);
             drop(self.env.run_blocking(move || drop(old)));
             self.compactions.forget_all();
+            self.follow_compactions(&inner.state);
             self.lessor.replaced(inner.leases());
             self.follow_members(&inner);
             self.quota_gate
@@ -572,7 +585,7 @@ fn take_turns(state: &mut State, at: Position, batch: &Batch, pending: &mut Pend
     state.take_turns(at.index, (origin, incarnation), batch.floor(), numbers, pending)
 }
 
-/// What answers still lack is read from the store as it is now: before it gives up what died.
+/// What answers still lack is read from the store as it is now: before a sweep gives up what died.
 fn keep_store(batches: &mut [(BatchName, Vec<Effect>)], engine: &dyn Engine) {
     let mut view = None;
     for effect in batches.iter_mut().flat_map(|(_, effects)| effects) {

@@ -39,6 +39,7 @@ mod restore;
 mod runtime;
 mod state_cell;
 mod status;
+mod sweep;
 mod tokens;
 mod types;
 
@@ -140,6 +141,7 @@ struct Shared {
     inbox: channel::Sender<Ask>,
     synced: signal::Receiver<u64>,
     quota_refusals: signal::Receiver<u64>,
+    compacting: signal::Receiver<sweep::Compacting>,
     /// Closed when nothing is left of the core.
     ended: signal::Receiver<()>,
     /// What serves the peers' door.
@@ -151,6 +153,7 @@ struct Published {
     vitals: Vitals,
     synced: signal::Receiver<u64>,
     quota_refusals: signal::Receiver<u64>,
+    compacting: signal::Receiver<sweep::Compacting>,
 }
 
 impl Consensus {
@@ -201,6 +204,7 @@ impl Consensus {
                         vitals: core.0.vitals.clone(),
                         synced: machine.synced_signal(),
                         quota_refusals: machine.quota_gate.refusals.subscribe(),
+                        compacting: machine.compacting_signal(),
                     }));
                     core.serve(asked).await;
                 }
@@ -220,6 +224,7 @@ impl Consensus {
             vitals,
             synced,
             quota_refusals,
+            compacting,
         } = outcome?;
         let (door, admit) = door.admit();
         let consensus = Consensus(Arc::new(Shared {
@@ -229,6 +234,7 @@ impl Consensus {
             inbox,
             synced,
             quota_refusals,
+            compacting,
             ended,
             door,
         }));

@@ -74,9 +74,14 @@ impl QuotaGate {
         self.under_way.borrow_mut().remove(&batch);
     }
 
+    /// What was applied takes so many bytes.
+    pub fn resized(&self, used: u64) {
+        self.used.set(used);
+    }
+
     /// Entries of `term` are applied, up to a size of `used` bytes: what was under way in earlier terms is not any more.
     pub fn applied(&self, term: u64, used: u64, batches: impl Iterator<Item = BatchName>) {
-        self.used.set(used);
+        self.resized(used);
         let mut under_way = self.under_way.borrow_mut();
         for batch in batches {
             under_way.remove(&batch);

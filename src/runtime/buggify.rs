@@ -81,6 +81,13 @@ sites! {
     /// Applying waits.
     ApplyLate, "apply/late", 10;
 
+    /// What a compaction left is swept late.
+    SweepLate, "sweep/late", 25;
+    /// It is swept in tiny pieces.
+    SweepTinyPieces, "sweep/tiny pieces", 25;
+    /// Between two pieces, or two steps, of a sweep there is time for others, and for a crash.
+    SweepPieceLate, "sweep/piece late", 5;
+
     /// Raft takes a snapshot before its time.
     SnapshotEarly, "snapshot/early", 5;
     /// A snapshot is cut into tiny chunks.

@@ -210,17 +210,23 @@ impl Api {
         Ok(response)
     }
 
-    /// With `physical` etcd answers when the old revisions are gone from its file. Here they are handed to the
-    /// engine's compaction filter when the command is applied, so there is nothing more to wait for.
+    /// With `physical` the answer comes when this member has given up the old revisions, which are the engine's to remove from
+    /// then on. Only the client's deadline bounds that, as etcd's wait until they are gone from its file.
     async fn compact(
         &self,
         request: pb::CompactionRequest,
         who: Caller,
     ) -> Result<pb::CompactionResponse, Denied> {
+        let pb::CompactionRequest { revision, physical } = request;
         match self.propose(&who, Command::Compaction(request)).await? {
-            (Answer::Compaction, revision) => Ok(pb::CompactionResponse {
-                header: Some(self.header(revision)),
-            }),
+            (Answer::Compaction, now) => {
+                if physical {
+                    self.consensus.swept(revision).await?;
+                }
+                Ok(pb::CompactionResponse {
+                    header: Some(self.header(now)),
+                })
+            }
             (other, _) => mismatch(&other),
         }
     }

@@ -29,22 +29,23 @@ pub struct HashPlan {
 enum Kept {
     /// In order.
     These(Vec<RevisionAt>),
-    /// Those that the store has written down.
+    /// Those that the store has written down when it was swept up to the revision.
     WrittenDown,
 }
 
 impl HashPlan {
     /// The hash that etcd takes while it compacts at `revision`: of all that was there since the compaction at `since`. For
-    /// a view of the store right after that compaction; `dead`: what it removed, in order.
+    /// a view of the store that has just been swept up to `revision`, from `since` on, and discards nothing yet; `dead`: what that
+    /// left dead, in order. It follows from history and the two revisions alone, whenever and how often a member began to sweep.
     pub fn of_compaction(
         since: Revision,
         revision: Revision,
-        dead: Vec<RevisionAt>,
+        dead: &[RevisionAt],
         store: &dyn Read,
     ) -> Result<HashPlan, Broken> {
-        let kept = match kept::is_empty(store)? {
+        let kept = match kept::is_empty(revision, store)? {
             // etcd then leaves nothing out that is still stored.
-            true => Kept::These(dead),
+            true => Kept::These(dead.to_vec()),
             false => Kept::WrittenDown,
         };
         Ok(HashPlan {
@@ -59,7 +60,7 @@ impl HashPlan {
     /// remove. So the hash does not depend on how far a compaction has come.
     pub fn run(&self, store: &dyn Read) -> Result<KvHash, Broken> {
         let mut hash = crc32c::crc32c(b"key");
-        let mut written_down = kept::Lookup::new(store);
+        let mut written_down = kept::Lookup::new(self.revision, store);
         let mut damaged = None;
         // Stored revisions are not negative, and neither may be the end of a scan.
         let end = RevisionAt::new(self.revision.saturating_add(1).max(0), 0).to_bytes();
@@ -177,6 +178,8 @@ impl State {
                 return false;
             }
             entries += 1;
+            // What a sweep has yet to remove is not asked for: from the compact revision on, all entries say the same
+            // before and after it. So the plan does not depend on how far this member has swept.
             let living = |revision| entry.living_at(revision).map(|past| past.at());
             let past = |at: &RevisionAt| at.main <= planner.compact_revision;
             let newest = living(planner.revision);

@@ -17,10 +17,13 @@ mod cache;
 mod chunk;
 mod compact;
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use crate::base::{Revision, RevisionAt, effort};
 use chunk::{CHUNK_KEYS_MAX, Chunk, count_living};
+pub use compact::Compacted;
 
 /// One change of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -75,9 +78,9 @@ pub struct Entry {
     pub lease: i64,
     /// The record of the newest change, if it is in memory.
     pub cached: Option<Bytes>,
-    /// Oldest first. Boxed, since most keys have no past.
+    /// Oldest first. Boxed, since most keys have no past; a queue, so that forgetting the oldest moves nothing.
     #[allow(clippy::box_collection)]
-    older: Option<Box<Vec<Past>>>,
+    older: Option<Box<VecDeque<Past>>>,
 }
 
 impl Entry {
@@ -102,13 +105,13 @@ impl Entry {
         !self.newest.is_tombstone()
     }
 
-    fn older(&self) -> Option<&[Past]> {
-        self.older.as_deref().map(Vec::as_slice)
+    fn older(&self) -> Option<&VecDeque<Past>> {
+        self.older.as_deref()
     }
 
     /// Changes that a compaction may drop one day.
     fn past(&self) -> usize {
-        self.older().map_or(0, <[Past]>::len) + usize::from(self.newest.is_tombstone())
+        self.older().map_or(0, VecDeque::len) + usize::from(self.newest.is_tombstone())
     }
 
     fn cached_bytes(&self) -> usize {
@@ -162,7 +165,6 @@ impl Index {
     /// tombstone.
     pub fn record(&mut self, place: Place, key: &[u8], newest: Past, lease: i64, record: Option<Bytes>) {
         let record = record.filter(|record| self.cache.admits(record));
-        let record = record.filter(|record| self.cache.admits(record));
         let cached_bytes = record.as_ref().map_or(0, cache::weight);
         self.cache.add(cached_bytes, newest.main);
         match place.entry {
@@ -175,8 +177,10 @@ impl Index {
                 // The old newest was counted if it was a tombstone; now it is counted as an older change.
                 chunk.past += usize::from(entry.is_living());
                 let old = std::mem::replace(&mut entry.newest, newest);
-                let older = entry.older.get_or_insert_with(|| Box::new(Vec::with_capacity(1)));
-                older.push(old);
+                let older = entry
+                    .older
+                    .get_or_insert_with(|| Box::new(VecDeque::with_capacity(1)));
+                older.push_back(old);
                 entry.lease = lease;
                 entry.cached = record;
                 chunk.count_in(&newest, cached_bytes);

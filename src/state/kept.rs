@@ -1,91 +1,76 @@
-//! Which records at or below the compact revision live on, written down.
+//! Which records live on at or below the revision up to which the store is swept, written down.
 //!
 //! The engine drops dead records when it likes, and in no order: the tombstone of a key may be gone while a put that it
 //! covered is still there, in our own store after a crash or in a snapshot for a lagging member. Nothing in such a
 //! put tells that it is dead, and reading it back would bring the key to life again, on one member alone. So a
-//! compaction writes, with its batch, what it keeps. Opening a store takes no other record from below; and one
+//! sweep writes down what it keeps. Opening a store takes no other record from below; and one
 //! that is written down here and missing there is damage.
 //!
 //! ```text
-//!   Meta "kept" block (u64 BE)  ─►  runs of kept revisions of one block of 4096 main revisions
+//!   Meta "kept" revision (i64 BE) block (i64 BE)  ─►  runs of kept revisions of one block of 4096 main revisions
 //!     run:   varint(gap << 1)                              sub 0 alone (nearly all runs)
 //!            varint(gap << 1 | 1) varint(sub) varint(n)    subs sub, sub + 1 … sub + n - 1
 //!     gap:   main revisions since the run before, at first since the begin of the block
 //! ```
 //!
 //! A block without kept records has no row, so the rows grow with the keys that live, not with history.
+//!
+//! Each sweep writes all its rows, under its own revision, in some batches. They count from the batch on that says that the
+//! store is swept up to there, which comes behind them; so what is there of another sweep, which was not
+//! finished or is outdated, is never looked at. Nor does it matter if it is found again by a second attempt at the same
+//! revision: what lives on there follows from history alone, so the rows are the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint};
 
-use super::Pending;
-use crate::base::kv::{Read, Space, Visit};
+use crate::base::kv::{Change, Read, Space, Visit};
 use crate::base::{Broken, Revision, RevisionAt};
 
 const PREFIX: &[u8] = b"kept";
 /// Main revisions in one row.
 const BLOCK_REVISIONS: i64 = 4096;
 
-/// What changes in one block.
-#[derive(Default)]
-struct Edit {
-    kept: Vec<RevisionAt>,
-    dead: BTreeSet<RevisionAt>,
+/// The rows of a sweep at `revision` that keeps these, in order.
+pub fn rows(revision: Revision, kept: &[RevisionAt]) -> Vec<Change> {
+    let block_of = |at: &RevisionAt| at.main / BLOCK_REVISIONS;
+    let blocks = kept.chunk_by(|a, b| block_of(a) == block_of(b));
+    let row = |kept: &[RevisionAt]| {
+        let block = kept.first().map_or(0, block_of);
+        Change {
+            space: Space::Meta,
+            key: row_key(revision, block),
+            value: Some(encode(block, kept)),
+        }
+    };
+    blocks.map(row).collect()
 }
 
-/// Writes down that `kept` stay, all after `since`, and that of those written before, `dead` do not.
-pub fn store(
-    since: Revision,
-    kept: Vec<RevisionAt>,
-    dead: &[RevisionAt],
-    store: &mut Pending<'_>,
-) -> Result<(), Broken> {
-    let mut edits: BTreeMap<i64, Edit> = BTreeMap::new();
-    for at in kept {
-        edits.entry(at.main / BLOCK_REVISIONS).or_default().kept.push(at);
-    }
-    for &at in dead.iter().filter(|at| at.main <= since) {
-        edits
-            .entry(at.main / BLOCK_REVISIONS)
-            .or_default()
-            .dead
-            .insert(at);
-    }
-    for (block, edit) in edits {
-        let key = row_key(block);
-        let mut kept = match store.get(Space::Meta, &key)? {
-            Some(row) => decode(block, row)?,
-            None => Vec::new(),
-        };
-        let before = kept.len();
-        kept.retain(|at| !edit.dead.contains(at));
-        if kept.len() + edit.dead.len() != before {
-            return Err(Broken::new(format!(
-                "block {block} of kept records lacks some that were kept"
-            )));
+/// What removes the rows of all other sweeps.
+pub fn without_others(revision: Revision, store: &dyn Read) -> Result<Vec<Change>, Broken> {
+    let mut outdated = Vec::new();
+    let own = prefix(revision);
+    store.scan(Space::Meta, PREFIX, Some(&prefix(-1)), &mut |key, _| {
+        if !key.starts_with(&own) {
+            outdated.push(Change {
+                space: Space::Meta,
+                key: Bytes::copy_from_slice(key),
+                value: None,
+            });
         }
-        kept.extend(edit.kept);
-        kept.sort_unstable();
-        if kept.is_empty() {
-            store.delete(Space::Meta, key);
-        } else {
-            store.put(Space::Meta, key, encode(block, &kept));
-        }
-    }
-    Ok(())
+        Visit::Continue
+    })?;
+    Ok(outdated)
 }
 
-/// Reads back every record that is kept, in order.
-pub fn load(store: &dyn Read) -> Result<Vec<RevisionAt>, Broken> {
+/// Reads back every record that a sweep at `revision` kept, in order.
+pub fn load(revision: Revision, store: &dyn Read) -> Result<Vec<RevisionAt>, Broken> {
     let mut kept = Vec::new();
     let mut damaged = None;
-    let end = row_key_end();
-    store.scan(
-        Space::Meta,
-        PREFIX,
-        Some(&end),
+    scan(
+        revision,
+        store,
         &mut |key, row| match block_of(key).and_then(|block| decode(block, row)) {
             Ok(row) => {
                 kept.extend(row);
@@ -100,31 +85,49 @@ pub fn load(store: &dyn Read) -> Result<Vec<RevisionAt>, Broken> {
     damaged.map_or(Ok(kept), Err)
 }
 
-/// Whether nothing is written down.
-pub fn is_empty(store: &dyn Read) -> Result<bool, Broken> {
+/// Whether a sweep at `revision` kept nothing.
+pub fn is_empty(revision: Revision, store: &dyn Read) -> Result<bool, Broken> {
     let mut empty = true;
-    store.scan(Space::Meta, PREFIX, Some(&row_key_end()), &mut |_, _| {
+    scan(revision, store, &mut |_, _| {
         empty = false;
         Visit::Stop
     })?;
     Ok(empty)
 }
 
-/// Looks up, in ascending order, which records at or below the compact revision live on: with one block in memory.
+fn scan(
+    revision: Revision,
+    store: &dyn Read,
+    visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+) -> Result<(), Broken> {
+    if revision < 0 {
+        // Nothing was ever swept.
+        return Ok(());
+    }
+    let (from, to) = (prefix(revision), prefix(revision.saturating_add(1)));
+    store.scan(Space::Meta, &from, Some(&to), visit)
+}
+
+/// Looks up, in ascending order, which records a sweep at `revision` kept: with one block in memory.
 pub struct Lookup<'a> {
+    revision: Revision,
     store: &'a dyn Read,
     block: Option<(i64, BTreeSet<RevisionAt>)>,
 }
 
 impl<'a> Lookup<'a> {
-    pub fn new(store: &'a dyn Read) -> Self {
-        Lookup { store, block: None }
+    pub fn new(revision: Revision, store: &'a dyn Read) -> Self {
+        Lookup {
+            revision,
+            store,
+            block: None,
+        }
     }
 
     pub fn is_kept(&mut self, at: RevisionAt) -> Result<bool, Broken> {
         let block = at.main / BLOCK_REVISIONS;
         if self.block.as_ref().is_none_or(|(known, _)| *known != block) {
-            let kept = match self.store.get(Space::Meta, &row_key(block))? {
+            let kept = match self.store.get(Space::Meta, &row_key(self.revision, block))? {
                 Some(row) => decode(block, row)?,
                 None => Vec::new(),
             };
@@ -134,17 +137,21 @@ impl<'a> Lookup<'a> {
     }
 }
 
-fn row_key(block: i64) -> Bytes {
-    [PREFIX, &block.to_be_bytes()].concat().into()
+/// What the keys of a sweep's rows begin with. That of -1, which no sweep has, is above all others.
+fn prefix(revision: Revision) -> Vec<u8> {
+    [PREFIX, &revision.to_be_bytes()].concat()
 }
 
-/// Above every row.
-fn row_key_end() -> Bytes {
-    [PREFIX, &[0xff; 9]].concat().into()
+fn row_key(revision: Revision, block: i64) -> Bytes {
+    [PREFIX, &revision.to_be_bytes(), &block.to_be_bytes()]
+        .concat()
+        .into()
 }
 
 fn block_of(key: &[u8]) -> Result<i64, Broken> {
-    let block = key.strip_prefix(PREFIX).and_then(|block| block.try_into().ok());
+    let block = key
+        .get(PREFIX.len() + 8..)
+        .and_then(|block| block.try_into().ok());
     block
         .map(i64::from_be_bytes)
         .ok_or_else(|| Broken::new("a row of kept records has a malformed key"))
@@ -223,7 +230,7 @@ mod tests {
         for row in [&[0x80][..], &[0x01, 0x05], &[0xff, 0xff, 0x7f]] {
             assert!(decode(0, Bytes::from_static(row)).is_err(), "{row:?}");
         }
-        assert!(block_of(b"kept123").is_err());
+        assert!(block_of(b"kept12345678123").is_err());
         assert!(decode(i64::MAX, Bytes::new()).is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::proto::membershippb::DowngradeInfoSetRequest;
 
 const KEY: &[u8] = b"state";
 /// What is stored, and how. A store in another format is refused, not guessed at.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a store says of itself; `None` if it is new.
 pub(super) fn stored_meta(store: &dyn Read) -> Result<Option<StateMeta>, Broken> {
@@ -34,6 +34,7 @@ impl State {
             index: self.position.index,
             revision: self.revision,
             compact_revision: self.compact_revision,
+            swept_revision: self.swept_revision,
             digest: self.digest.0,
             alarms: self.alarms(),
             cluster_version: self.cluster_version.clone().unwrap_or_default(),
@@ -53,13 +54,14 @@ impl State {
         if meta.format != FORMAT {
             let found = meta.format;
             return Err(Broken::new(format!(
-                "stored state has format {found}, not {FORMAT}"
+                "the stored state has format {found}, and this release reads format {FORMAT} alone: start the release that \
+                 wrote it, or add this member anew"
             )));
         }
-        if meta.revision < 1 || meta.compact_revision < -1 || meta.compact_revision > meta.revision {
-            let (revision, compact) = (meta.revision, meta.compact_revision);
+        let (revision, compact, swept) = (meta.revision, meta.compact_revision, meta.swept_revision);
+        if revision < 1 || !(-1..=revision).contains(&compact) || !(-1..=compact).contains(&swept) {
             return Err(Broken::new(format!(
-                "stored state is at revision {revision}, compacted at {compact}"
+                "stored state is at revision {revision}, compacted at {compact}, swept up to {swept}"
             )));
         }
         self.position = Position {
@@ -68,6 +70,7 @@ impl State {
         };
         self.revision = meta.revision;
         self.compact_revision = meta.compact_revision;
+        self.swept_revision = meta.swept_revision;
         self.digest = Digest(meta.digest);
         self.alarms = meta
             .alarms

@@ -30,6 +30,7 @@ mod pending;
 mod range;
 mod record;
 pub mod space;
+mod sweep;
 mod tally;
 mod txn;
 mod unread;
@@ -46,6 +47,7 @@ pub use history::history;
 pub use lease::Lease;
 pub use pending::Pending;
 pub use range::{Bounds, Overtaken, Picked, RangeCursor};
+pub use sweep::{Replaced, Sweep, Swept};
 pub use tally::{Tally, kind};
 pub use txn::{CompareCursor, answer_ranges, taken_ranges};
 pub use unread::{Filled, Part, SharedStore, Unread};
@@ -145,6 +147,10 @@ pub struct State {
     revision: Revision,
     /// -1 before the first compaction.
     compact_revision: Revision,
+    /// Up to here what is dead is given up; -1 before the first sweep.
+    swept_revision: Revision,
+    /// What is being swept up to.
+    sweeping: Option<Revision>,
     digest: Digest,
     index: Index,
     leases: BTreeMap<LeaseId, Lease>,
@@ -158,9 +164,9 @@ pub struct State {
     level: Level,
     /// What was applied of each member's incarnations.
     sessions: BTreeMap<once::Proposer, once::Session>,
-    /// Dead records that nobody was told of yet.
+    /// Dead records that were found when the store was opened.
     dead: Vec<RevisionAt>,
-    /// Bytes of the records that are not dead.
+    /// Bytes of the records that are in the index: all but those that sweeps have given up.
     record_bytes: u64,
 }
 
@@ -171,6 +177,8 @@ impl State {
             position: Position::default(),
             revision: 1,
             compact_revision: -1,
+            swept_revision: -1,
+            sweeping: None,
             digest: Digest::EMPTY,
             index: Index::new(cache_bytes_max),
             leases: BTreeMap::new(),
@@ -243,9 +251,7 @@ impl State {
                 self.delete_range(request, changes, store, asked)?,
             )),
             Request::Txn(request) => self.apply_txn(request, changes, store, asked)?.map(Answer::Txn),
-            Request::Compaction(request) => self
-                .compact(request.revision, store)?
-                .map(|()| Answer::Compaction),
+            Request::Compaction(request) => self.compact(request.revision).map(|()| Answer::Compaction),
             Request::LeaseGrant(request) => self.grant(request, store),
             Request::LeaseRevoke(request) => self.revoke(request.id, changes, store)?,
             Request::LeaseCheckpoint(request) => Ok(self.checkpoint(request, store)),
@@ -296,18 +302,25 @@ impl State {
         self.compact_revision
     }
 
+    /// Up to this revision what is dead is given up by this member; -1 before the first sweep.
+    pub fn swept_revision(&self) -> Revision {
+        self.swept_revision
+    }
+
     /// Equal on all members at the same position.
     pub fn digest(&self) -> u64 {
         self.digest.0
     }
 
-    /// Logical bytes of the store: all, and in use. Nothing has to be defragmented here, so the two are the same.
+    /// Logical bytes of the store: all, and in use. Nothing has to be defragmented here, so the two are the same. What is dead
+    /// counts until it is swept, so members may differ for a while: nothing that is applied depends on it, only what a member
+    /// lets in, raises an alarm for, or shows.
     pub fn logical_bytes(&self) -> (u64, u64) {
         let bytes = self.record_bytes + EMPTY_STORE_BYTES;
         (bytes, bytes)
     }
 
-    /// Records that died since the last call (after [`open`](Self::open): all that are still stored).
+    /// Records that a sweep has given up, and that were still stored at [`open`](Self::open): to be discarded again. Once.
     pub fn dead_records(&mut self) -> Vec<RevisionAt> {
         std::mem::take(&mut self.dead)
     }

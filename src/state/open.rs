@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   Meta ─► revisions, digest …      Meta "kept" ─┐
-//!   Records, oldest first ────────────────────────┴─► below the compaction: what is kept; above: everything ─► index
+//!   Records, oldest first ────────────────────────┴─► up to where it is swept: what is kept; above: everything ─► index
 //!   Leases ─► leases; their keys follow from the index
 //! ```
 //!
 //! A store that contradicts itself is [`Broken`]: a record is missing, stands where none can be, or names a lease that
 //! does not exist. Dead records may be there or not.
+//!
+//! What a compaction left dead and no sweep has given up yet is there and comes back into the index: the sweep begins again.
 
 use bytes::Bytes;
 
@@ -80,7 +82,7 @@ impl State {
 
     /// Whether a change follows from the one before it of the same key, as far as that is still there.
     fn continues(&self, at: RevisionAt, record: &Record, place: &Place) -> bool {
-        if at.main <= self.compact_revision {
+        if at.main <= self.swept_revision {
             return true;
         }
         let kv = &record.kv;
@@ -106,23 +108,23 @@ fn belongs(at: RevisionAt, record: &Record) -> bool {
 
 /// Which record comes next, as far as that is known.
 struct Expected {
-    /// What is kept up to the compact revision, newest first.
+    /// What is kept up to the swept revision, newest first.
     kept: Vec<RevisionAt>,
-    compact_revision: i64,
-    /// The last record above the compact revision, or where that begins.
+    swept_revision: i64,
+    /// The last record above the swept revision, or where that begins.
     last: RevisionAt,
     revision: i64,
 }
 
 impl Expected {
     fn new(state: &State, store: &dyn Read) -> Result<Expected, Broken> {
-        let mut kept = kept::load(store)?;
+        let mut kept = kept::load(state.swept_revision, store)?;
         kept.reverse();
         Ok(Expected {
             kept,
-            compact_revision: state.compact_revision,
+            swept_revision: state.swept_revision,
             // Nothing was ever written at revision 1: an empty store has it.
-            last: RevisionAt::new(state.compact_revision.max(1), i64::MAX),
+            last: RevisionAt::new(state.swept_revision.max(1), i64::MAX),
             revision: state.revision,
         })
     }
@@ -135,7 +137,7 @@ impl Expected {
                 next.main, next.sub
             )))
         };
-        if at.main <= self.compact_revision {
+        if at.main <= self.swept_revision {
             return match self.kept.last() {
                 Some(&next) if next < at => missing(next),
                 Some(&next) if next == at => {
@@ -146,7 +148,7 @@ impl Expected {
             };
         }
         self.all_kept_found()?;
-        // Above the compaction nothing is dead, so there is no gap.
+        // Above, nothing was given up, so there is no gap.
         let follows = RevisionAt::new(self.last.main, self.last.sub.saturating_add(1));
         let begins = RevisionAt::new(self.last.main + 1, 0);
         if at.main > self.revision {

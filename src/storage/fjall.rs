@@ -59,6 +59,8 @@ use crate::runtime::panics::poisoned;
 const COUNT_KEYSPACE: &str = "batches";
 /// Time between two looks whether a flush is done.
 const FLUSH_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Revisions that are marked as dead under one hold of the lock.
+const BURIED_AT_ONCE: usize = 1_000;
 /// Values from this size on are not copied out of the block they were read in.
 const SHARED_VALUE_BYTES: usize = 16 * 1024;
 
@@ -485,10 +487,17 @@ impl Engine for FjallEngine {
         Box::pin(async {
             // What is discarded while the sync is under way waits for the next.
             let dead = std::mem::take(&mut self.shared.graveyard.lock().awaiting_sync);
-            let shared = self.shared.clone();
-            self.env.run_blocking(move || shared.sync()).await?;
-            if !dead.is_empty() {
-                self.shared.graveyard.lock().dead.extend(dead);
+            let (shared, died) = (self.shared.clone(), !dead.is_empty());
+            let sync = move || {
+                shared.sync()?;
+                // A compaction may leave as many as there are keys: nobody who discards more waits for that.
+                for some in dead.chunks(BURIED_AT_ONCE) {
+                    shared.graveyard.lock().dead.extend(some);
+                }
+                Ok(())
+            };
+            self.env.run_blocking(sync).await?;
+            if died {
                 self.rewrite_if_worthwhile();
             }
             Ok(())

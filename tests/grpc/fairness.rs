@@ -161,6 +161,23 @@ async fn maintain(member: &Member) {
     }
 }
 
+/// Answered when the half of all that is stored is given up.
+async fn compact(member: &Member) {
+    let mut kv = member.kv().await;
+    let revision = kv.range(range("new", "")).await.unwrap().into_inner().kvs[0].mod_revision;
+    let request = pb::CompactionRequest {
+        revision,
+        physical: true,
+    };
+    kv.compact(request).await.unwrap();
+    let (_, page) = get(member, "/metrics").await;
+    let died = format!("etcd_debugging_mvcc_db_compaction_keys_total {KEYS}");
+    assert!(
+        page.lines().any(|line| line == died),
+        "another number of records died"
+    );
+}
+
 #[test]
 fn no_look_at_the_state_is_long() {
     with_adjusted(
@@ -188,6 +205,8 @@ fn no_look_at_the_state_is_long() {
             check("transactions", &mut long).await;
             maintain(&member).await;
             check("maintenance", &mut long).await;
+            compact(&member).await;
+            check("compaction", &mut long).await;
             assert!(
                 long.is_empty(),
                 "more than {ENTRIES_MAX} keys were looked at: {long:?}"

@@ -113,9 +113,10 @@ impl Operator {
             ..Default::default()
         };
         let revision = self.record(connection, member, newest.into()).await?;
+        // Or the alarm could be disarmed before there is space again.
         let compaction = pb::CompactionRequest {
             revision,
-            physical: false,
+            physical: true,
         };
         // Refused if it is compacted there already.
         self.record(connection, member, compaction.into()).await;

@@ -22,7 +22,7 @@ type Row = (Vec<u8>, Vec<u8>);
 /// The rows of a view. Small buckets are kept in memory; keys and leases are read as they are wanted.
 pub struct Export<R> {
     view: R,
-    compact_revision: i64,
+    swept_revision: i64,
     small: BTreeMap<&'static str, Vec<Row>>,
 }
 
@@ -45,7 +45,7 @@ impl<R: Read> Export<R> {
         small.values_mut().for_each(|rows| rows.sort());
         Ok(Export {
             view,
-            compact_revision: meta.compact_revision,
+            swept_revision: meta.swept_revision,
             small,
         })
     }
@@ -75,13 +75,13 @@ impl<R: Read> Export<R> {
             .chain(from.iter().skip(9).take(8))
             .copied()
             .collect();
-        let mut kept = Lookup::new(&self.view);
+        let mut kept = Lookup::new(self.swept_revision, &self.view);
         let mut failed = None;
         self.view.scan(Space::Records, &start, None, &mut |key, value| {
             let row = RevisionAt::from_bytes(key)
                 .ok_or_else(|| Broken::new(format!("stored revision {key:?} is malformed")))
                 .and_then(|at| {
-                    let lives = at.main > self.compact_revision || kept.is_kept(at)?;
+                    let lives = at.main > self.swept_revision || kept.is_kept(at)?;
                     let record = Record::decode(at, value.clone())?;
                     Ok(lives.then(|| revision_key(at, record.tombstone)))
                 });
@@ -241,10 +241,15 @@ fn marks(meta: &StateMeta) -> Vec<Row> {
         (b"storageVersion".to_vec(), STORAGE_VERSION.as_bytes().to_vec()),
         (b"term".to_vec(), meta.term.to_be_bytes().to_vec()),
     ];
-    if meta.compact_revision > 0 {
-        let at = revision_key(RevisionAt::new(meta.compact_revision, 0), false);
-        rows.push((b"finishedCompactRev".to_vec(), at.clone()));
-        rows.push((b"scheduledCompactRev".to_vec(), at));
+    // As etcd's own: what is scheduled and not finished is done again when the file is opened, there and here.
+    for (name, revision) in [
+        ("finishedCompactRev", meta.swept_revision),
+        ("scheduledCompactRev", meta.compact_revision),
+    ] {
+        if revision > 0 {
+            let at = revision_key(RevisionAt::new(revision, 0), false);
+            rows.push((name.into(), at));
+        }
     }
     rows
 }

@@ -99,6 +99,8 @@ pub fn import<F: ReadAt>(
     state.position = position;
     state.revision = survey.revision;
     state.compact_revision = survey.compact_revision;
+    // Of what is dead, nothing is taken over.
+    state.swept_revision = survey.compact_revision;
     state.digest.add(Kind::Import, &survey.checksum.to_be_bytes());
     members(file, options, &mut state)?;
     alarms(file, &mut state)?;
@@ -122,10 +124,11 @@ pub fn import<F: ReadAt>(
     auth(file, &mut writer)?;
     writer.flush()?;
     let mut pending = Pending::new(store);
-    let shown = |broken: Broken| broken.to_string();
-    kept::store(0, living.into_iter().collect(), &[], &mut pending).map_err(shown)?;
     state.seal(&mut pending);
-    (writer.write)(pending.into_batch()).map_err(shown)?;
+    let mut batch = pending.into_batch();
+    let living: Vec<RevisionAt> = living.into_iter().collect();
+    batch.changes.extend(kept::rows(state.swept_revision, &living));
+    (writer.write)(batch).map_err(|broken| broken.to_string())?;
     Ok(Imported {
         revision: state.revision,
         keys: keys.len() as u64,

@@ -24,6 +24,13 @@ fn delete(key: &str) -> Request {
 
 /// A store with something of everything.
 fn lived_in() -> Machine {
+    let mut machine = compacted();
+    machine.sweep();
+    machine
+}
+
+/// The same before it is swept.
+fn compacted() -> Machine {
     let mut machine = Machine::new();
     let urls = |port: u16| vec![format!("http://127.0.0.1:{port}")];
     machine.state.found([(11, urls(1)), (12, urls(2))].into_iter());
@@ -143,6 +150,19 @@ fn what_goes_out_comes_back() {
         Export::new(before.store.clone()).unwrap(),
     );
     assert_eq!(again.hash(true).unwrap(), ours.hash(true).unwrap());
+}
+
+/// A file that is written in the middle of a sweep holds what is dead, and says so.
+#[test]
+fn what_is_not_swept_does_not_come_back() {
+    let (before, swept) = (compacted(), lived_in());
+    let (after, store, _) = imported(exported(&before), &AS_IT_WAS);
+    assert_eq!(after.compact_revision(), 200);
+    assert_eq!(after.logical_bytes(), swept.state.logical_bytes());
+    for revision in [0, 200, 250] {
+        let hash = |state: &State, store: &dyn Read| state.hash_kv(revision, store).unwrap().unwrap();
+        assert_eq!(hash(&after, &store), hash(&swept.state, &swept.store));
+    }
 }
 
 #[test]

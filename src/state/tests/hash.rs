@@ -30,7 +30,7 @@ fn check(machine: &Machine, compact_revision: i64, hashes: Hashes) {
 fn check_in_every_way(machine: &mut Machine, compact_revision: i64, hashes: Hashes) {
     check(machine, compact_revision, hashes);
     check(&machine.reopened(), compact_revision, hashes);
-    for at in machine.state.dead_records() {
+    for at in machine.dead_records() {
         machine.store.remove_record(at);
     }
     check(machine, compact_revision, hashes);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::index::{Index, Past};
-use crate::base::RevisionAt;
+use super::super::index::{Compacted, Index, Past};
+use crate::base::{RevisionAt, effort};
 
 /// A change of key `n` at `main`: a put of so many bytes, or a deletion.
 fn record(index: &mut Index, n: u16, main: i64, put_bytes: Option<usize>) {
@@ -18,30 +18,45 @@ fn record(index: &mut Index, n: u16, main: i64, put_bytes: Option<usize>) {
     index.record(place, key.as_bytes(), past, 0, cached);
 }
 
+/// Compacts in pieces: what all of them did.
+fn compact(index: &mut Index, since: i64, revision: i64, effort_max: usize) -> Compacted {
+    let (mut all, mut next) = (Compacted::default(), Some(Box::default()));
+    while let Some(from) = next {
+        let spent = effort::spent();
+        let (some, rest) = index.compact_some(&from, since, revision, effort_max);
+        assert!(effort::spent() - spent <= effort_max as u64);
+        all.dead.extend(some.dead);
+        all.kept.extend(some.kept);
+        all.dead_bytes += some.dead_bytes;
+        next = rest;
+        index.assert_consistent();
+    }
+    all
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn sums_and_counts_are_those_of_a_map(
         changes in prop::collection::vec((0..700u16, prop::option::weighted(0.8, 0..200usize)), 1..1500),
-        compactions in prop::collection::vec(1..400usize, 0..6),
+        compactions in prop::collection::vec((1..400usize, prop_oneof![1..300usize, Just(usize::MAX)]), 0..6),
         (from, to) in (0..700u16, 0..700u16),
         cache_bytes_max in 0..60_000usize,
     ) {
         let mut index = Index::new(cache_bytes_max);
         let mut versions: BTreeMap<u16, Vec<(i64, bool)>> = BTreeMap::new();
         let (mut main, mut compacted) = (1, -1);
-        let mut due = compactions.iter().scan(0, |at, step| { *at += step; Some(*at) }).peekable();
+        let mut due = compactions.iter().scan(0, |at, (step, effort_max)| { *at += step; Some((*at, *effort_max)) }).peekable();
         for (number, &(n, put)) in changes.iter().enumerate() {
             main += 1;
             record(&mut index, n, main, put);
             versions.entry(n).or_default().push((main, put.is_some()));
-            if due.next_if(|&at| at <= number).is_some() {
+            if let Some((_, effort_max)) = due.next_if(|&(at, _)| at <= number) {
                 let revision = main - 3;
                 if revision > compacted {
-                    index.compact(compacted, revision);
+                    compact(&mut index, compacted, revision, effort_max);
                     compacted = revision;
-                    index.assert_consistent();
                 }
             }
             prop_assert!(index.cached_bytes() <= cache_bytes_max);
@@ -98,7 +113,7 @@ fn a_compaction_of_a_key_with_many_versions_is_linear() {
     for version in 0..versions {
         record(&mut index, 1, version + 2, Some(1));
     }
-    let compacted = index.compact(-1, versions + 1);
+    let compacted = compact(&mut index, -1, versions + 1, 1_000);
     assert_eq!(compacted.dead.len() as i64, versions - 1);
     assert_eq!(compacted.kept, [RevisionAt::new(versions + 1, 0)]);
     index.assert_consistent();

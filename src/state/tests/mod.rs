@@ -7,12 +7,16 @@ mod pending;
 mod quirks;
 mod restart;
 mod rules;
+mod sweep;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Answer, Filled, Outcome, Part, Pending, Position, State, history};
+use super::{
+    Answer, Filled, HashPlan, KvHash, Outcome, Part, Pending, Position, Replaced, State, Sweep, Swept,
+    history,
+};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, Denied, RevisionAt};
 use crate::proto::command::{Header, command::Request};
@@ -73,6 +77,12 @@ pub struct Machine {
     cache_bytes: usize,
     /// Whether somebody waits for answers.
     pub asked: bool,
+    sweep: Option<Sweep>,
+    swept: Option<Swept>,
+    /// What sweeps left to be discarded.
+    dead: Vec<RevisionAt>,
+    /// What compactions hashed.
+    hashes: Vec<KvHash>,
 }
 
 impl Machine {
@@ -94,6 +104,10 @@ impl Machine {
             index,
             cache_bytes,
             asked: true,
+            sweep: None,
+            swept: None,
+            dead: Vec::new(),
+            hashes: Vec::new(),
         }
     }
 

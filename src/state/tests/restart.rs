@@ -16,7 +16,7 @@ fn a_deleted_key_stays_deleted_when_its_tombstone_is_gone_first() {
     machine.delete("k", "");
     machine.put("other", "1");
     machine.ok(compact(5));
-    assert_eq!(machine.state.dead_records().len(), 3);
+    assert_eq!(machine.dead_records().len(), 3);
     for gone in [vec![4], vec![3, 4], vec![2, 4]] {
         let mut store = machine.store.clone();
         for main in gone {
@@ -39,6 +39,7 @@ fn session() -> Machine {
     machine.delete("c", "");
     machine.ok(leased("d", "1", 5));
     machine.ok(compact(6));
+    machine.sweep();
     machine.put("b", "2");
     machine.ok(Request::Txn(then(vec![put_op("e", "1"), put_op("f", "1")])));
     machine
@@ -52,7 +53,7 @@ fn opened(store: &Maps) -> Result<(), String> {
 #[test]
 fn a_record_that_should_be_there_is_missed() {
     let mut machine = session();
-    let dead = machine.state.dead_records();
+    let dead = machine.dead_records();
     let records: Vec<RevisionAt> = machine
         .store
         .0
@@ -120,7 +121,7 @@ fn a_store_that_contradicts_itself_is_refused() {
             "stored lease [0, 0, 0, 0, 0, 0, 0, 5] is malformed",
         ),
         (state(), None, "the store has Leases, but no state they belong to"),
-        (state(), Some(Bytes::new()), "stored state has format 0, not 1"),
+        (state(), Some(Bytes::new()), "stored state has format 0, not 2"),
         (
             kept.clone(),
             Some(Bytes::from_static(&[0x80])),
@@ -149,7 +150,7 @@ proptest! {
         for request in &requests {
             machine.apply(request.clone());
         }
-        let dead = machine.state.dead_records();
+        let dead = machine.dead_records();
         let mut store = machine.store.clone();
         let mut left = Vec::new();
         for (at, removed) in dead.into_iter().zip(removed.into_iter().cycle()) {
@@ -160,7 +161,7 @@ proptest! {
             }
         }
         let mut reopened = Machine::over(store);
-        let mut named = reopened.state.dead_records();
+        let mut named = reopened.dead_records();
         left.sort_unstable();
         named.sort_unstable();
         prop_assert_eq!(named, left, "what is dead and still stored is named again");

@@ -478,17 +478,17 @@ fn compaction_keeps_what_can_still_be_read() {
     assert_eq!(machine.apply(compact(7)).answer, Err(Denied::FUTURE_REVISION));
     machine.ok(compact(5));
     assert_eq!(machine.apply(compact(5)).answer, Err(Denied::COMPACTED));
-    let dead: Vec<i64> = machine.state.dead_records().iter().map(|at| at.main).collect();
+    let dead: Vec<i64> = machine.dead_records().iter().map(|at| at.main).collect();
     // a at 2 is superseded, b at 4 deleted; the tombstone at 5 stays for a watch that starts there.
     assert_eq!(dead, [2, 4]);
     machine.ok(compact(6));
-    let mut dead: Vec<i64> = machine.state.dead_records().iter().map(|at| at.main).collect();
+    let mut dead: Vec<i64> = machine.dead_records().iter().map(|at| at.main).collect();
     dead.sort_unstable();
     assert_eq!(dead, [3, 5]);
     assert_eq!(machine.get("a"), Some("3".into()));
     let mut reopened = machine.reopened();
     assert_eq!(
-        reopened.state.dead_records().len(),
+        reopened.dead_records().len(),
         4,
         "what is still stored is named again"
     );

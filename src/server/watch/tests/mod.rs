@@ -15,8 +15,8 @@ use tonic::Status;
 
 use super::session::{Session, Setup};
 use super::*;
-use crate::base::Broken;
 use crate::base::kv::{Read, Space, Visit};
+use crate::base::{Broken, RevisionAt};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{
     self as pb, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
@@ -79,6 +79,20 @@ impl Source for Arc<Member> {
     }
 }
 
+/// What is dead now.
+fn swept(state: &mut State, store: &mut Memory) -> Vec<RevisionAt> {
+    let Some(mut sweep) = state.begin_sweep() else {
+        return Vec::new();
+    };
+    state.sweep_on(&mut sweep, usize::MAX).unwrap();
+    let swept = sweep.finish(&*store).unwrap();
+    state.end_sweep(&swept).unwrap();
+    for row in swept.rows {
+        store.0.insert((row.space, row.key), row.value.unwrap());
+    }
+    swept.dead
+}
+
 impl Member {
     fn new() -> Arc<Member> {
         let store = Memory::default();
@@ -113,7 +127,7 @@ impl Member {
             };
         }
         outcome.answer.expect("the script's commands are valid");
-        for dead in state.dead_records() {
+        for dead in swept(state, store) {
             store
                 .0
                 .remove(&(Space::Records, Bytes::copy_from_slice(&dead.to_bytes())));

@@ -177,6 +177,48 @@ fn check_leases(machine: &Machine, naive: &Naive) {
     }
 }
 
+/// How much each command is followed by of a sweep, mostly too little for the whole.
+fn sweeps(commands: usize) -> impl Strategy<Value = Vec<usize>> {
+    let effort_max = prop_oneof![4 => Just(0), 5 => 1..12usize, 1 => Just(usize::MAX)];
+    prop::collection::vec(effort_max, commands)
+}
+
+/// Everything that can be read, and the hash of it.
+fn check_all(machine: &Machine, naive: &Naive, ranges: &[pb::RangeRequest]) {
+    for range in ranges {
+        assert_eq!(
+            machine.range(range.clone()),
+            naive.range(range, naive.revision),
+            "{range:?}"
+        );
+    }
+    for revision in 1..=naive.revision + 1 {
+        let request = pb::RangeRequest {
+            revision,
+            ..range("\0", "\0")
+        };
+        assert_eq!(
+            machine.range(request.clone()),
+            naive.range(&request, naive.revision)
+        );
+        let counted = pb::RangeRequest {
+            count_only: true,
+            ..request
+        };
+        assert_eq!(
+            machine.range(counted.clone()),
+            naive.range(&counted, naive.revision)
+        );
+    }
+    check_history(machine, naive);
+    check_leases(machine, naive);
+    let reopened = machine.reopened();
+    assert_eq!(
+        reopened.state.hash_kv(0, &reopened.store).unwrap(),
+        machine.state.hash_kv(0, &machine.store).unwrap()
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
@@ -185,35 +227,25 @@ proptest! {
         requests in prop::collection::vec(request(), 1..80),
         ranges in prop::collection::vec(range_any(), 1..20),
         cache_bytes in prop_oneof![Just(0), Just(500), Just(1 << 20)],
+        sweeps in sweeps(80),
     ) {
         let (mut machine, mut naive) = (Machine::with_cache(Maps::default(), cache_bytes), Naive::new());
-        for request in &requests {
+        for (request, effort_max) in requests.iter().zip(sweeps) {
             let expected = naive.apply(request);
             prop_assert_eq!(machine.apply(request.clone()), expected, "{:?}", request);
+            machine.sweep_some(effort_max);
+            machine.forget_dead();
         }
-        // Dead records may vanish at any time.
-        for at in machine.state.dead_records() {
-            prop_assert!(machine.store.remove_record(at));
-        }
+        check_all(&machine, &naive, &ranges);
+        check_all(&machine.reopened(), &naive, &ranges);
+        machine.sweep();
+        machine.forget_dead();
+        check_all(&machine, &naive, &ranges);
         let reopened = machine.reopened();
+        check_all(&reopened, &naive, &ranges);
         prop_assert_eq!(reopened.state.digest(), machine.state.digest());
         prop_assert_eq!(reopened.state.position(), machine.state.position());
         prop_assert_eq!(reopened.state.logical_bytes(), machine.state.logical_bytes());
-        for one in [&machine, &reopened] {
-            for range in &ranges {
-                prop_assert_eq!(one.range(range.clone()), naive.range(range, naive.revision), "{:?}", range);
-            }
-            for revision in 1..=naive.revision + 1 {
-                let request = pb::RangeRequest { revision, ..range("\0", "\0") };
-                prop_assert_eq!(one.range(request.clone()), naive.range(&request, naive.revision));
-            }
-            check_history(one, &naive);
-            check_leases(one, &naive);
-        }
-        prop_assert_eq!(
-            reopened.state.hash_kv(0, &reopened.store).unwrap(),
-            machine.state.hash_kv(0, &machine.store).unwrap()
-        );
     }
 
     #[test]
@@ -235,21 +267,46 @@ proptest! {
         prop_assert_eq!(one_by_one.store, batched.store);
     }
 
-    /// A restart in the middle of a session, with another cache, changes nothing that follows.
+    /// A restart in the middle of a session, and of a sweep, with another cache, changes nothing that follows.
     #[test]
     fn restarts_do_not_matter(
         requests in prop::collection::vec(request(), 2..60),
         restarts in prop::collection::vec(prop::bool::weighted(0.2), 60),
+        sweeps in sweeps(60),
     ) {
         let (mut steady, mut restarted) = (Machine::new(), Machine::with_cache(Maps::default(), 300));
-        for (request, restart) in requests.into_iter().zip(restarts) {
+        for ((request, restart), effort_max) in requests.into_iter().zip(restarts).zip(sweeps) {
+            restarted.sweep_some(effort_max);
+            restarted.forget_dead();
             if restart {
+                let hashes = restarted.hashes;
                 restarted = Machine::with_cache(restarted.store, 300);
+                restarted.hashes = hashes;
             }
             prop_assert_eq!(restarted.apply(request.clone()), steady.apply(request));
+            steady.sweep();
             prop_assert_eq!(restarted.state.digest(), steady.state.digest());
+            let revision = steady.state.compact_revision().max(1);
+            for revision in [0, revision, (revision + steady.state.revision()) / 2] {
+                prop_assert_eq!(
+                    restarted.state.hash_kv(revision, &restarted.store).unwrap(),
+                    steady.state.hash_kv(revision, &steady.store).unwrap()
+                );
+            }
         }
-        prop_assert_eq!(restarted.store, steady.store);
+        // What was left half done goes with the next sweep.
+        for one in [&mut steady, &mut restarted] {
+            one.put("last", "");
+            one.ok(compact(one.state.revision()));
+            one.sweep();
+            one.forget_dead();
+        }
+        prop_assert_eq!(&restarted.store, &steady.store);
+        for hash in &restarted.hashes {
+            let same = |other: &&KvHash| (other.hash_revision, other.compact_revision)
+                == (hash.hash_revision, hash.compact_revision);
+            prop_assert!(steady.hashes.iter().find(same).is_none_or(|other| other == hash));
+        }
     }
 
     /// A range that is read in looks, with commands in between, is the range as it was at the first look, or is overtaken.
