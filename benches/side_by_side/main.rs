@@ -5,8 +5,8 @@
 //! `etcd` is on the PATH; without one only Quorate is measured, and the program says so.
 //!
 //! `--leases` measures leases instead: see [`leases`].
-//! With `--beside hash,sorted-list` each row is measured again while clients ask for what is expensive: how much others wait for
-//! them is what `disturbed` shows.
+//! With `--beside hash,sorted-list,read-txn,compaction` each row is measured again while clients ask for what is expensive: how
+//! much others wait for them is what `disturbed` shows, and it ends with 1 if a member of Quorate stalls.
 //!
 //! What is printed per row: operations per second, the median and the 99th percentile of the time that one
 //! client waits, CPU time of all servers together per operation (from /proc, so the load generator does not
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, String> {
     let env = quorate::runtime::tokio::env();
-    let mut rows = Vec::new();
+    let (mut rows, mut stalled) = (Vec::new(), false);
     if options.leases {
         leases::measure(&env, systems).await?;
         return Ok(rows);
@@ -80,15 +80,21 @@ async fn measure(options: &Options, systems: &[System]) -> Result<Vec<Row>, Stri
                     row.print();
                     if !options.beside.is_empty() {
                         let asking = beside::start(&env, &servers, &options.beside).await?;
+                        let watching = beside::Watching::start(&env, &servers).await?;
                         let disturbed =
                             load::run(&env, &servers, operation, clients, options.seconds).await?;
+                        let health = watching.stop(&env, &servers).await?;
                         let asked = asking.iter().map(beside::Asking::stop).collect::<Vec<_>>();
-                        report::print_disturbed(&row, &disturbed, &asked);
+                        let goes_on = report::print_disturbed(&row, &disturbed, &asked, health);
+                        stalled |= !goes_on && system.name == "quorate";
                     }
                     rows.push(row);
                 }
             }
         }
     }
-    Ok(rows)
+    match stalled {
+        true => Err("a member stalled while others asked for what is expensive".into()),
+        false => Ok(rows),
+    }
 }

@@ -15,8 +15,8 @@ cargo bench --bench side_by_side -- [options]
   --operations LIST    put,get,get-serializable,txn,watch
   --systems LIST       quorate,etcd
   --leases             many leases, near and far, instead of the rows
-  --beside LIST        hash,sorted-list: measure each row again while one client of each kind asks
-                       without a pause, over 300,000 keys";
+  --beside LIST        hash,sorted-list,read-txn,compaction: measure each row again while one client of
+                       each kind asks without a pause, over 500,000 keys; ends with 1 if Quorate stalls";
 
 pub struct Options {
     pub seconds: Duration,

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use crate::beside::Beside;
+use crate::beside::{Beside, Health};
 use crate::load::{Measured, Operation};
+
+/// How much longer than undisturbed clients may wait while others ask for what is expensive.
+const P99_RATIO_MAX: f64 = 3.0;
+/// How long `/health` may take meanwhile.
+const HEALTH_MAX: Duration = Duration::from_millis(100);
 
 /// One measurement.
 pub struct Row {
@@ -50,11 +55,12 @@ impl Row {
     }
 }
 
-/// What a row is like while others ask for what is expensive: below it, with the ratios to the undisturbed one.
-pub fn print_disturbed(row: &Row, disturbed: &Measured, asked: &[(Beside, u64)]) {
+/// What a row is like while others ask for what is expensive: below it, with the ratios to the undisturbed one. Whether no
+/// member stalled.
+pub fn print_disturbed(row: &Row, disturbed: &Measured, asked: &[(Beside, u64)], health: Health) -> bool {
     let ratio = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();
     println!(
-        "| {} | {} disturbed | {} | {} | {:.0} ({:.2} times) | {:.2} ({:.1} times) | {:.2} ({:.1} times) | answered beside: {asked:?} | {} |",
+        "| {} | {} disturbed | {} | {} | {:.0} ({:.2} times) | {:.2} ({:.1} times) | {:.2} ({:.1} times) | answered beside: {asked:?}; longest /health {:.0} ms, {} failed; leaders lost: {} | {} |",
         row.nodes,
         row.operation.name(),
         row.clients,
@@ -65,8 +71,14 @@ pub fn print_disturbed(row: &Row, disturbed: &Measured, asked: &[(Beside, u64)])
         ratio(disturbed.p50, row.measured.p50),
         milliseconds(disturbed.p99),
         ratio(disturbed.p99, row.measured.p99),
+        milliseconds(health.longest),
+        health.failures,
+        health.terms,
         disturbed.resident_bytes >> 20,
     );
+    ratio(disturbed.p99, row.measured.p99) <= P99_RATIO_MAX
+        && health.longest <= HEALTH_MAX
+        && health.failures + health.terms == 0
 }
 
 fn milliseconds(duration: Duration) -> f64 {
