@@ -2,8 +2,8 @@
 //!
 //! The production binary and the simulator both call it; there is no second way to build a server.
 
+mod bootstrap;
 mod discovery;
-mod founding;
 mod inspect;
 mod restore;
 mod srv;
@@ -16,7 +16,7 @@ use futures_util::future::{Either, select};
 
 use crate::base::{Broken, Level, MemberId, Revision, limits};
 use crate::config::{Config, Listen, TlsOptions};
-use crate::consensus::{self, Consensus, Door};
+use crate::consensus::{self, Consensus, PeerListener};
 use crate::proto::command::command::Request;
 use crate::proto::membershippb;
 use crate::runtime::admission::clients_max;
@@ -27,8 +27,8 @@ use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_ow
 use crate::state::State;
 use crate::storage::Store;
 use crate::storage::wal::{Wal, WalOptions, Witness};
-use crate::transport::{Identity, Way};
-use founding::Founding;
+use crate::transport::{DialOptions, Identity};
+use bootstrap::Bootstrap;
 pub use inspect::{Inspected, inspect, inspect_file};
 pub use restore::{Origin, has_member, restore};
 
@@ -52,7 +52,7 @@ impl NodeError {
 
     /// A discovery service did not take the member.
     pub fn is_discovery(&self) -> bool {
-        self.0.starts_with(founding::DISCOVERY_FAILED)
+        self.0.starts_with(bootstrap::DISCOVERY_FAILED)
     }
 }
 
@@ -127,20 +127,20 @@ impl Node {
         let (lock, dirs) = lock(&env, &config).await?;
         refuse_lost_log(&*env.disk(), &dirs.member, &dirs.wal).await?;
         let stored = stored_identity(&env, &dirs).await?;
-        let config = founding::discover(&env, config, stored.is_some()).await?;
-        let way = Way {
+        let config = bootstrap::discover(&env, config, stored.is_some()).await?;
+        let way = DialOptions {
             tls: peer_tls,
             from: config.peer_local_address,
         };
-        let founding = Founding::find(&env, &config, stored, &way).await?;
-        let identity = founding.identity;
-        let door = Door::open(&env, identity, founding.has_data, peers);
-        founding.check_not_wiped(&env, &config, &way).await?;
+        let bootstrap = Bootstrap::find(&env, &config, stored, &way).await?;
+        let identity = bootstrap.identity;
+        let door = PeerListener::open(&env, identity, bootstrap.has_data, peers);
+        bootstrap.check_not_wiped(&env, &config, &way).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
         let (wal, store) = open(&env, &config, &dirs, identity).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
         if config.force_new_cluster {
-            consensus::force_alone(&wal, &store, identity.member, &config.advertise_peer_urls).await?;
+            consensus::force_new_cluster(&wal, &store, identity.member, &config.advertise_peer_urls).await?;
         }
         tracing::info!(
             member = format!("{:x}", identity.member),
@@ -151,8 +151,8 @@ impl Node {
         let options = consensus::Options {
             quota: crate::server::quota_bound(config.quota_bytes),
             identity,
-            initial_members: founding.initial_members,
-            known_peers: founding.known_peers,
+            initial_members: bootstrap.initial_members,
+            known_peers: bootstrap.known_peers,
             server_version: crate::server::VERSION.into(),
             level: config.level,
             heartbeat_interval: config.heartbeat_interval,

@@ -11,14 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use quorate::base::{Denied, ids};
-use quorate::consensus::{Consensus, Door, Options, Peer, Renewal, Status};
+use quorate::consensus::{Consensus, Options, Peer, PeerListener, Renewal, Status};
 use quorate::proto::command::{Command, command::Request};
 use quorate::proto::etcdserverpb::{self as pb, request_op};
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
 use quorate::state::State;
 use quorate::storage::wal::{LogRecord, Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
-use quorate::transport::{Identity, Way};
+use quorate::transport::{DialOptions, Identity};
 
 struct Cluster {
     env: Env,
@@ -112,8 +112,8 @@ impl Cluster {
             options,
             wal,
             store,
-            Door::open(&self.env, identity, false, vec![(listener, Security::plain())]),
-            Way::default(),
+            PeerListener::open(&self.env, identity, false, vec![(listener, Security::plain())]),
+            DialOptions::default(),
             Arc::new(()),
         )
         .await;

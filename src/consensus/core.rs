@@ -17,10 +17,10 @@ use openraft::errors::{InitializeError, RaftError};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::log::LogStore;
-use super::machine::{Followers, Machine, StateMachine};
+use super::machine::{ApplyListeners, Machine, StateMachine};
 use super::network::Network;
 use super::peers::Peers;
-use super::propose::{Proposal, Proposals};
+use super::proposal_queue::{Proposal, Proposals};
 use super::read::{ReadQueue, Waiting};
 use super::renewals::RenewalQueue;
 use super::status::{Status, Vitals};
@@ -98,7 +98,7 @@ impl Core {
         let member = options.identity.member;
         let (compactions, compacted) = hash::Compactions::new();
         let (proposals, proposer_woken) = Proposals::new(member, env.random_u64());
-        let followers = Followers {
+        let listeners = ApplyListeners {
             proposals,
             lessor: lessor::Lessor::new(env.clone(), options.lease_checkpoints),
             tokens: tokens::Tokens::new(env.clone(), options.token_ttl),
@@ -109,7 +109,7 @@ impl Core {
         };
         let (store, observer) = (parts.store.clone(), parts.observer.clone());
         let book = parts.peers.book().clone();
-        let machine = StateMachine::open(env.clone(), store, followers, member, book, observer)?;
+        let machine = StateMachine::open(env.clone(), store, listeners, member, book, observer)?;
         let machine = Rc::new(machine);
         // What a killed process left in the page cache is made durable before raft counts on it.
         machine.sync().await?;

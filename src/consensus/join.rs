@@ -11,20 +11,20 @@ use super::message::Description;
 use super::peers::addresses;
 use crate::base::{ClusterId, MemberId};
 use crate::runtime::Env;
-use crate::transport::{AddressBook, Dialer, Identity, Purpose, Way, decode};
+use crate::transport::{AddressBook, DialOptions, Dialer, Identity, Purpose, decode};
 
 /// A cluster, as one of its members sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Found {
+pub struct ClusterInfo {
     pub cluster: ClusterId,
     /// Empty if whoever answers has just started, too.
-    pub members: Vec<FoundMember>,
+    pub members: Vec<MemberInfo>,
     /// Whoever answers has taken part before, and has not read yet what it knows.
     pub is_recovering: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct FoundMember {
+pub struct MemberInfo {
     pub id: MemberId,
     pub name: String,
     pub peer_urls: Vec<String>,
@@ -32,10 +32,10 @@ pub struct FoundMember {
     pub has_started: bool,
 }
 
-impl Found {
+impl ClusterInfo {
     /// What a member says that does not take part yet.
-    pub(super) fn nothing(identity: Identity, is_recovering: bool) -> Found {
-        Found {
+    pub(super) fn nothing(identity: Identity, is_recovering: bool) -> ClusterInfo {
+        ClusterInfo {
             cluster: identity.cluster,
             members: Vec::new(),
             is_recovering,
@@ -44,7 +44,7 @@ impl Found {
 }
 
 /// Asks whoever listens at these peer URLs.
-pub async fn ask(env: &Env, way: Way, urls: &[String], timeout: Duration) -> io::Result<Found> {
+pub async fn ask(env: &Env, way: DialOptions, urls: &[String], timeout: Duration) -> io::Result<ClusterInfo> {
     let book = AddressBook::default();
     let nobody = Identity::default();
     book.set(nobody.member, addresses(urls));
@@ -68,16 +68,16 @@ pub async fn ask(env: &Env, way: Way, urls: &[String], timeout: Duration) -> io:
 
 impl Consensus {
     /// The cluster as of now if a leader can be asked, else as this member knows it.
-    pub(super) async fn describe_cluster(&self) -> Found {
+    pub(super) async fn describe_cluster(&self) -> ClusterInfo {
         let patience = self.election_timeout() / 2;
         let _ = self.env().timeout(patience, self.read_barrier()).await;
-        let members = self.members().await.into_iter().map(|member| FoundMember {
+        let members = self.members().await.into_iter().map(|member| MemberInfo {
             id: member.id,
             has_started: !member.name.is_empty() || !member.client_ur_ls.is_empty(),
             name: member.name,
             peer_urls: member.peer_ur_ls,
         });
-        Found {
+        ClusterInfo {
             cluster: self.cluster_id(),
             members: members.collect(),
             is_recovering: false,

@@ -23,7 +23,7 @@ const CHECKPOINTS_PER_SCAN_MAX: usize = 1000;
 #[derive(Default)]
 struct Inner {
     /// Every lease that exists.
-    terms: BTreeMap<LeaseId, Term>,
+    ttls: BTreeMap<LeaseId, Ttl>,
     /// Set while this member leads.
     deadlines: Option<BTreeMap<LeaseId, Deadline>>,
     /// The term that the deadlines are of. A member that has been deposed and elected again would else revoke by
@@ -39,13 +39,13 @@ struct Inner {
 
 /// How long a lease is, in seconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Term {
+pub struct Ttl {
     pub granted: i64,
     /// As of the last checkpoint; 0: none since it was renewed.
     pub remaining: i64,
 }
 
-impl Term {
+impl Ttl {
     /// What a new leader gives.
     fn to_give(self) -> i64 {
         match self.remaining {
@@ -111,7 +111,7 @@ impl Inner {
 
     /// Whether there is a checkpoint, or one is under way, which the next renewal has to undo.
     fn has_checkpoint(&self, id: LeaseId) -> bool {
-        self.proposed.contains(&id) || self.terms.get(&id).is_some_and(|term| term.remaining > 0)
+        self.proposed.contains(&id) || self.ttls.get(&id).is_some_and(|term| term.remaining > 0)
     }
 
     fn is_over(&self, id: LeaseId, now: Instant) -> bool {
@@ -148,7 +148,7 @@ impl Lessor {
 
     /// A grant was applied.
     pub fn granted(&self, id: LeaseId, ttl: i64) {
-        let term = Term {
+        let term = Ttl {
             granted: ttl,
             remaining: 0,
         };
@@ -156,14 +156,14 @@ impl Lessor {
         figures.granted.inc();
         figures.ttl.observe_number(u64::try_from(ttl).unwrap_or(0));
         let mut inner = self.inner();
-        inner.terms.insert(id, term);
+        inner.ttls.insert(id, term);
         self.start(&mut inner, id, seconds(ttl));
     }
 
     /// A checkpoint was applied.
     pub fn checkpointed(&self, id: LeaseId, remaining: i64) {
         let mut inner = self.inner();
-        if let Some(term) = inner.terms.get_mut(&id) {
+        if let Some(term) = inner.ttls.get_mut(&id) {
             term.remaining = remaining;
         }
         if remaining == 0 {
@@ -214,7 +214,7 @@ impl Lessor {
     pub fn revoked(&self, id: LeaseId) {
         self.env.figures().leases.revoked.inc();
         let mut inner = self.inner();
-        inner.terms.remove(&id);
+        inner.ttls.remove(&id);
         inner.proposed.remove(&id);
         if let Some(deadline) = inner
             .deadlines
@@ -226,9 +226,9 @@ impl Lessor {
     }
 
     /// The state was replaced; these are its leases.
-    pub fn replaced(&self, terms: BTreeMap<LeaseId, Term>) {
+    pub fn replaced(&self, ttls: BTreeMap<LeaseId, Ttl>) {
         let mut inner = self.inner();
-        inner.terms = terms;
+        inner.ttls = ttls;
         let led_term = inner.deadlines.is_some().then_some(inner.led_term);
         drop(inner);
         if let Some(term) = led_term {
@@ -245,7 +245,7 @@ impl Lessor {
         inner.checkpoints.clear();
         inner.proposed.clear();
         let leases: Vec<_> = inner
-            .terms
+            .ttls
             .iter()
             .map(|(&id, term)| (id, term.to_give()))
             .collect();
@@ -279,7 +279,7 @@ impl Lessor {
             return Some(Err(checkpointed));
         }
         let renew = |&id: &LeaseId| {
-            let Some(term) = inner.terms.get(&id).copied() else {
+            let Some(term) = inner.ttls.get(&id).copied() else {
                 return Renewal::Unknown;
             };
             if inner.is_over(id, now) {
@@ -306,7 +306,7 @@ impl Lessor {
         let inner = self.inner();
         match inner.deadlines {
             Some(_) => inner.by_time.iter().map(|&(_, id)| id).collect(),
-            None => inner.terms.keys().copied().collect(),
+            None => inner.ttls.keys().copied().collect(),
         }
     }
 

@@ -22,14 +22,14 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{Membership, Snapshot};
 
 use super::SharedObserver;
+use super::apply_metrics::{self, Stopwatch};
 use super::command;
-use super::counted::{self, Stopwatch};
 use super::format::entry::{Batch, BatchName, Payload};
-use super::format::record::StandingRecord;
+use super::format::record::AppliedStateRecord;
 use super::hash::Compactions;
-use super::lessor::{Lessor, Term};
+use super::lessor::{Lessor, Ttl};
 use super::peers::addresses;
-use super::propose::Proposals;
+use super::proposal_queue::Proposals;
 use super::quota_gate::QuotaGate;
 use super::state_cell::StateCell;
 use super::sweep::Compacting;
@@ -55,33 +55,33 @@ const APPLY_PAUSE: Duration = Duration::from_millis(300);
 
 /// Where the state stands in the log, as written with every batch.
 #[derive(Clone, Default)]
-pub(super) struct Standing {
+pub(super) struct AppliedState {
     pub applied: Option<LogId>,
     pub membership: StoredMembership,
 }
 
-impl Standing {
-    pub fn stored(engine: &dyn Read) -> Result<Standing, Broken> {
+impl AppliedState {
+    pub fn stored(engine: &dyn Read) -> Result<AppliedState, Broken> {
         match engine.get(Space::Meta, RAFT_KEY)? {
             Some(bytes) => {
-                let record: StandingRecord =
+                let record: AppliedStateRecord =
                     decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?;
                 let (applied, membership) = record.into_parts()?;
-                Ok(Standing { applied, membership })
+                Ok(AppliedState { applied, membership })
             }
-            None => Ok(Standing::default()),
+            None => Ok(AppliedState::default()),
         }
     }
 
-    pub fn record(&self) -> StandingRecord {
-        StandingRecord::new(self.applied, &self.membership)
+    pub fn record(&self) -> AppliedStateRecord {
+        AppliedStateRecord::new(self.applied, &self.membership)
     }
 }
 
 struct Inner {
     state: State,
     engine: Arc<dyn Engine>,
-    standing: Standing,
+    applied_state: AppliedState,
 }
 
 /// Where the state stands, for those who watch a member from outside.
@@ -109,7 +109,7 @@ impl Applied {
     fn of(inner: &Inner) -> Applied {
         let state = &inner.state;
         Applied {
-            log_id: inner.standing.applied,
+            log_id: inner.applied_state.applied,
             reached: Reached {
                 revision: state.revision(),
                 index: state.position().index,
@@ -158,7 +158,7 @@ pub struct StateMachine {
 }
 
 /// Who follows what is applied, besides the observer.
-pub struct Followers {
+pub struct ApplyListeners {
     pub proposals: Proposals,
     pub lessor: Lessor,
     pub tokens: Tokens,
@@ -179,12 +179,12 @@ impl StateMachine {
     pub fn open(
         env: Env,
         store: Store,
-        followers: Followers,
+        listeners: ApplyListeners,
         member: MemberId,
         book: AddressBook,
         observer: SharedObserver,
     ) -> Result<StateMachine, Broken> {
-        let Followers {
+        let ApplyListeners {
             proposals,
             lessor,
             tokens,
@@ -192,7 +192,7 @@ impl StateMachine {
             slow_apply,
             quota,
             level,
-        } = followers;
+        } = listeners;
         let inner = Inner::open(store.engine(), level)?;
         lessor.replaced(inner.leases());
         let machine = StateMachine {
@@ -224,7 +224,7 @@ impl StateMachine {
         for (id, urls) in state.peer_urls() {
             self.book.set(id, addresses(urls));
         }
-        let in_raft = |id: &MemberId| inner.standing.membership.membership().get_node(id).is_some();
+        let in_raft = |id: &MemberId| inner.applied_state.membership.membership().get_node(id).is_some();
         let left = state.removed_members().filter(|id| !in_raft(id)).collect();
         let is_learner = state.is_learner(self.member);
         self.members.send_if_modified(|seen| {
@@ -284,14 +284,14 @@ impl StateMachine {
     }
 
     pub fn membership(&self) -> StoredMembership {
-        self.inner.read().standing.membership.clone()
+        self.inner.read().applied_state.membership.clone()
     }
 
     /// Makes everything applied durable; the log id it covers.
     pub async fn sync(&self) -> Result<Option<LogId>, Broken> {
         let (engine, applied) = {
             let inner = self.inner.read();
-            (inner.engine.clone(), inner.standing.applied)
+            (inner.engine.clone(), inner.applied_state.applied)
         };
         let begun = self.env.now();
         engine.sync().await?;
@@ -353,7 +353,7 @@ impl StateMachine {
             let Inner {
                 state,
                 engine,
-                standing,
+                applied_state,
             } = &mut *inner;
             let compacted = state.compact_revision();
             let mut pending = Pending::new(&**engine);
@@ -362,14 +362,14 @@ impl StateMachine {
                 && let Some(entry) = entries.next()
             {
                 count += 1;
-                standing.applied = Some(entry.log_id);
+                applied_state.applied = Some(entry.log_id);
                 let at = position(&entry.log_id);
                 match entry.payload {
                     Payload::Blank => state.advance(at, &mut pending),
                     Payload::Membership(membership) => {
                         let nodes = membership.nodes();
                         state.found(nodes.map(|(&id, peer)| (id, peer.peer_urls.clone())));
-                        standing.membership = stored(entry.log_id, membership);
+                        applied_state.membership = stored(entry.log_id, membership);
                         state.advance(at, &mut pending);
                         members_changed = true;
                     }
@@ -386,7 +386,7 @@ impl StateMachine {
             check_level("the cluster", state.level(), self.level)?;
             state.seal(&mut pending);
             let mut changes = pending.into_batch();
-            changes.put(Space::Meta, RAFT_KEY, encode(&standing.record()));
+            changes.put(Space::Meta, RAFT_KEY, encode(&applied_state.record()));
             engine.write(changes)?;
             keep_store(&mut batches, &**engine);
             if state.compact_revision() > compacted {
@@ -394,7 +394,7 @@ impl StateMachine {
             }
             let names = batches.iter().map(|(name, _)| *name);
             self.quota_gate
-                .applied(term(&standing.applied), state.logical_bytes().0, names);
+                .applied(term(&applied_state.applied), state.logical_bytes().0, names);
             for effect in batches.iter().flat_map(|(_, effects)| effects) {
                 self.observe(state, effect);
                 members_changed |= is_about_members(&effect.request);
@@ -418,7 +418,7 @@ impl StateMachine {
     /// Tells watches, the lessor and the tokens what a command did.
     fn observe(&self, state: &State, effect: &Effect) {
         if matches!(effect.request, Request::MemberPromote(_)) {
-            counted::promoted(self.figures(), &self.lessor, &effect.outcome);
+            apply_metrics::promoted(self.figures(), &self.lessor, &effect.outcome);
         }
         let Ok(_) = &effect.outcome.answer else { return };
         if !effect.outcome.events.is_empty() {
@@ -459,13 +459,13 @@ impl StateMachine {
         // It reads the whole store.
         let level = self.level;
         let fresh = self.env.run_blocking(move || Inner::open(engine, level)).await?;
-        if fresh.standing.applied != meta.last_log_id {
+        if fresh.applied_state.applied != meta.last_log_id {
             return Err(Broken::new(format!(
                 "installed snapshot stands at {:?}, announced was {:?}",
-                fresh.standing.applied, meta.last_log_id
+                fresh.applied_state.applied, meta.last_log_id
             )));
         }
-        let applied = fresh.standing.applied;
+        let applied = fresh.applied_state.applied;
         self.note_synced(applied);
         let fresh = {
             let mut inner = self.inner.write();
@@ -489,8 +489,8 @@ impl StateMachine {
     fn snapshot(&self) -> SnapshotOf<TypeConfig, SnapshotData> {
         let inner = self.inner.read();
         let meta = SnapshotMeta {
-            last_log_id: inner.standing.applied,
-            last_membership: inner.standing.membership.clone(),
+            last_log_id: inner.applied_state.applied,
+            last_membership: inner.applied_state.membership.clone(),
         };
         Snapshot {
             meta,
@@ -501,7 +501,7 @@ impl StateMachine {
 
 impl Inner {
     fn open(engine: Arc<dyn Engine>, level: Level) -> Result<Inner, Broken> {
-        let standing = Standing::stored(&*engine)?;
+        let applied_state = AppliedState::stored(&*engine)?;
         let cache_bytes = buggify::limit(Site::ValueCacheTiny, limits::VALUE_CACHE_BYTES, 1_000);
         let mut state = State::open_with_cache(&*engine, cache_bytes)?;
         check_level("the cluster", state.level(), level)?;
@@ -509,20 +509,20 @@ impl Inner {
         Ok(Inner {
             state,
             engine,
-            standing,
+            applied_state,
         })
     }
 
     /// Every lease and its time.
-    fn leases(&self) -> BTreeMap<LeaseId, Term> {
-        let term = |(id, lease): (LeaseId, &Lease)| {
-            let term = Term {
+    fn leases(&self) -> BTreeMap<LeaseId, Ttl> {
+        let ttl = |(id, lease): (LeaseId, &Lease)| {
+            let ttl = Ttl {
                 granted: lease.ttl,
                 remaining: lease.remaining_ttl,
             };
-            (id, term)
+            (id, ttl)
         };
-        self.state.leases().map(term).collect()
+        self.state.leases().map(ttl).collect()
     }
 }
 
@@ -562,12 +562,12 @@ fn apply_batch(
             .map_err(|unreadable| Broken::new(format!("entry {} holds {unreadable}", at.index)))?;
         if turn != Turn::First {
             state.advance(at, pending);
-            counted::left_out(env.figures(), turn, batch.name(), number);
+            apply_metrics::left_out(env.figures(), turn, batch.name(), number);
             let outcome = Outcome::unknown(state.revision());
             return Ok(Effect { request, outcome });
         }
         let outcome = state.apply(at, header.as_ref(), &request, pending, asked)?;
-        counted::applied(env.figures(), &request, &outcome, stopwatch.lap());
+        apply_metrics::applied(env.figures(), &request, &outcome, stopwatch.lap());
         Ok(Effect { request, outcome })
     };
     turns.into_iter().zip(batch.commands()).map(apply).collect()
@@ -645,7 +645,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let inner = self.0.inner.read();
-        Ok((inner.standing.applied, inner.standing.membership.clone()))
+        Ok((
+            inner.applied_state.applied,
+            inner.applied_state.membership.clone(),
+        ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>

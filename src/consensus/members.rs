@@ -20,8 +20,8 @@ use openraft::{EntryPayload, Membership};
 use serde::{Deserialize, Serialize};
 
 use super::Consensus;
+use super::apply_metrics;
 use super::core::Core;
-use super::counted;
 use super::message::{PeerRequest, PeerResponse};
 use super::types::{Peer, TypeConfig};
 use crate::base::{Denied, MemberId, limits};
@@ -169,7 +169,7 @@ impl Core {
         };
         let objection = check().err();
         if let (Change::Promote { .. }, Some(objection)) = (change, objection) {
-            counted::refused(self.env().figures(), objection.into());
+            apply_metrics::refused(self.env().figures(), objection.into());
         }
         Some(objection)
     }

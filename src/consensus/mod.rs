@@ -10,12 +10,12 @@
 //! What the server may ask of it: [`Consensus::propose`], [`Consensus::read_barrier`], [`Consensus::read`],
 //! leases that live on the leader's clock, membership and status.
 
-mod alone;
+mod apply_metrics;
 mod command;
 mod contact;
 mod core;
-mod counted;
 mod exchange;
+mod force_new_cluster;
 mod format;
 mod hash;
 mod join;
@@ -29,7 +29,7 @@ mod network;
 mod peer;
 mod peers;
 mod probe;
-mod propose;
+mod proposal_queue;
 mod proposer;
 mod purge;
 mod quota_gate;
@@ -51,15 +51,15 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-pub use alone::force_alone;
+pub use force_new_cluster::force_new_cluster;
 pub use format::entry::voters_in;
 pub use format::record::term_in;
-pub use join::{Found, FoundMember, ask};
+pub use join::{ClusterInfo, MemberInfo, ask};
 pub use lease::LeaseTtl;
 pub use machine::Reached;
 pub use members::Change;
 pub use message::PeerHash;
-pub use peer::Door;
+pub use peer::PeerListener;
 pub use peers::url_address;
 pub use renewals::Renewal;
 pub use restore::{begin_log, fill};
@@ -73,11 +73,11 @@ use crate::proto::mvccpb;
 use crate::runtime::channel::{self, Answered, Limits, TrySendError, answer};
 use crate::runtime::panics::{self, Panic};
 use crate::runtime::{Crossing, Env, Task, signal};
-use crate::state::exchange::Export;
+use crate::state::etcd_snapshot::Export;
 use crate::state::{SharedStore, State};
 use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
-use crate::transport::{AddressBook, Identity, Way};
+use crate::transport::{AddressBook, DialOptions, Identity};
 use core::{Ask, Core, Parts};
 pub use message::Description;
 use message::{PeerRequest, PeerResponse};
@@ -163,8 +163,8 @@ impl Consensus {
         options: Options,
         wal: Wal,
         store: Store,
-        door: Door,
-        way: Way,
+        door: PeerListener,
+        way: DialOptions,
         observer: SharedObserver,
     ) -> Result<Consensus, Broken> {
         let book = AddressBook::default();

@@ -18,7 +18,7 @@ use super::core::Core;
 use super::format::append::decode_append;
 use super::format::entry::Batch;
 use super::format::record::SnapshotHead;
-use super::join::Found;
+use super::join::ClusterInfo;
 use super::log::place;
 use super::machine::SnapshotData;
 use super::message::{AppendAnswer, PeerHash, PeerRequest, PeerResponse, SnapshotReply};
@@ -35,18 +35,19 @@ use crate::runtime::{BoxFuture, Env, Listener, Task};
 use crate::storage::Install;
 use crate::storage::snapshot::SnapshotDecoder;
 use crate::transport::{
-    self, Callers, FrameReader, FrameWriter, Identity, PeerHandler, WayBack, decode, encode,
+    self, FrameReader, FrameWriter, Identity, InboundConnections, PeerHandler, ReverseConnections, decode,
+    encode,
 };
 
 /// Where peers knock: open before this member takes part, so that members which start together can see that
 /// none of them has been here before.
-pub struct Door {
-    inner: Arc<Behind>,
-    callers: Callers,
+pub struct PeerListener {
+    inner: Arc<PeerService>,
+    callers: InboundConnections,
     tasks: Vec<Task<()>>,
 }
 
-struct Behind {
+struct PeerService {
     identity: Identity,
     /// This member has taken part before.
     has_data: bool,
@@ -54,19 +55,19 @@ struct Behind {
     consensus: OnceLock<Consensus>,
 }
 
-impl Door {
+impl PeerListener {
     pub fn open(
         env: &Env,
         identity: Identity,
         has_data: bool,
         listeners: Vec<(Box<dyn Listener>, Security)>,
-    ) -> Door {
-        let inner = Arc::new(Behind {
+    ) -> PeerListener {
+        let inner = Arc::new(PeerService {
             identity,
             has_data,
             consensus: OnceLock::new(),
         });
-        let callers = Callers::default();
+        let callers = InboundConnections::default();
         let newcomers = Newcomers::new(peer_newcomers_max(env.descriptors()));
         let accept = |(listener, security)| {
             let handler: Arc<dyn PeerHandler> = inner.clone();
@@ -81,7 +82,7 @@ impl Door {
             ))
         };
         let tasks = listeners.into_iter().map(accept).collect();
-        Door {
+        PeerListener {
             inner,
             callers,
             tasks,
@@ -89,8 +90,8 @@ impl Door {
     }
 
     /// How peers may be asked that have come through this door.
-    pub(super) fn way_back(&self) -> WayBack {
-        WayBack {
+    pub(super) fn way_back(&self) -> ReverseConnections {
+        ReverseConnections {
             handler: self.inner.clone(),
             callers: self.callers.clone(),
         }
@@ -111,7 +112,7 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "this member is not ready yet")
 }
 
-impl PeerHandler for Behind {
+impl PeerHandler for PeerService {
     fn is_removed(&self, member: MemberId) -> bool {
         let consensus = self.consensus.get();
         consensus.is_some_and(|consensus| consensus.has_left(member))
@@ -122,7 +123,7 @@ impl PeerHandler for Behind {
         Box::pin(async move {
             let found = match consensus {
                 Some(consensus) => consensus.describe_cluster().await,
-                None => Found::nothing(identity, has_data),
+                None => ClusterInfo::nothing(identity, has_data),
             };
             encode(&found)
         })

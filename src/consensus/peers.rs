@@ -11,7 +11,8 @@ use crate::base::MemberId;
 use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Instant};
 use crate::transport::{
-    Address, AddressBook, Dialer, Identity, Purpose, RpcClient, Way, WayBack, decode, encode,
+    Address, AddressBook, DialOptions, Dialer, Identity, Purpose, ReverseConnections, RpcClient, decode,
+    encode,
 };
 
 /// How this member reaches the others; clones share the connections, on every thread.
@@ -19,9 +20,9 @@ use crate::transport::{
 pub struct Peers {
     env: Env,
     identity: Identity,
-    way: Way,
+    way: DialOptions,
     /// With TLS alone: see its module.
-    back: Option<WayBack>,
+    back: Option<ReverseConnections>,
     /// How long a connection attempt, and a silence while an answer is due, may take.
     timeout: Duration,
     book: AddressBook,
@@ -35,8 +36,8 @@ impl Peers {
     pub fn new(
         env: Env,
         identity: Identity,
-        way: Way,
-        back: WayBack,
+        way: DialOptions,
+        back: ReverseConnections,
         book: AddressBook,
         timeout: Duration,
     ) -> Self {
@@ -97,7 +98,7 @@ impl Peers {
     }
 
     /// Votes and heartbeats are for those who reach everybody: a leader has to.
-    fn back_for(&self, purpose: Purpose) -> Option<WayBack> {
+    fn back_for(&self, purpose: Purpose) -> Option<ReverseConnections> {
         self.back.clone().filter(|_| purpose == Purpose::Request)
     }
 

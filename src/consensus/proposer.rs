@@ -10,7 +10,7 @@ use super::command::EncodedCommand;
 use super::core::{Ask, Core};
 use super::format::entry::Batch;
 use super::message::{PeerRequest, PeerResponse};
-use super::propose::Proposal;
+use super::proposal_queue::Proposal;
 use super::types::Reply;
 use crate::base::{Denied, MemberId};
 use crate::proto::command::{Header, command::Request};

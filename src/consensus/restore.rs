@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::Membership;
 
 use super::format::record::encode_vote;
-use super::machine::{RAFT_KEY, Standing};
+use super::machine::{AppliedState, RAFT_KEY};
 use super::types::{Peer, StoredMembership, Vote, log_id};
 use crate::base::kv::{Batch, Space};
 use crate::base::{Broken, MemberId};
 use crate::bbolt::{File, ReadAt};
 use crate::state::State;
-use crate::state::exchange::{Import, Imported, import};
+use crate::state::etcd_snapshot::{Import, Imported, import};
 use crate::storage::Store;
 use crate::storage::wal::{LogId, Wal};
 use crate::transport::encode;
@@ -45,12 +45,12 @@ pub async fn fill<F: ReadAt>(
     let membership = Membership::new(vec![voters], nodes)
         .map_err(|error| Broken::new(format!("the file names no members: {error}")))?;
     let at = log_id(imported.position);
-    let standing = Standing {
+    let applied_state = AppliedState {
         applied: Some(at),
         membership: StoredMembership::new(Some(at), membership),
     };
     let mut batch = Batch::default();
-    batch.put(Space::Meta, RAFT_KEY, encode(&standing.record()));
+    batch.put(Space::Meta, RAFT_KEY, encode(&applied_state.record()));
     engine.write(batch)?;
     engine.sync().await?;
     Ok(imported)

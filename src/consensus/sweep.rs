@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Consensus;
+use super::apply_metrics::{self, Stopwatch};
 use super::core::Core;
-use super::counted::{self, Stopwatch};
 use super::hash::Compacted;
 use crate::base::kv::{Batch, Change};
 use crate::base::{Broken, Denied, Revision, RevisionAt, limits};
@@ -54,7 +54,7 @@ impl Consensus {
 }
 
 /// An index that is swept, and the store that it belongs to.
-struct Found {
+struct SweptIndex {
     sweep: Sweep,
     engine: Arc<dyn Engine>,
     view: Box<dyn View>,
@@ -82,7 +82,7 @@ impl Core {
         let Some(sweep) = machine.sweep(|state, _| state.begin_sweep()) else {
             return Ok(());
         };
-        let Ok(Found { sweep, engine, view }) = self.sweep_index(sweep).await else {
+        let Ok(SweptIndex { sweep, engine, view }) = self.sweep_index(sweep).await else {
             return Ok(());
         };
         let mut swept = env.run_blocking(move || sweep.finish(&view)).await?;
@@ -95,12 +95,12 @@ impl Core {
         }
         self.write_changes(&*engine, swept.outdated).await?;
         self.discard(&*engine, &dead).await;
-        counted::swept(env, env.now() - begun, dead.len());
+        apply_metrics::swept(env, env.now() - begun, dead.len());
         Ok(())
     }
 
     /// Sweeps the index.
-    async fn sweep_index(&self, mut sweep: Sweep) -> Result<Found, Replaced> {
+    async fn sweep_index(&self, mut sweep: Sweep) -> Result<SweptIndex, Replaced> {
         let figures = &self.env().figures().store;
         loop {
             let mut stopwatch = Stopwatch::start(self.env());
@@ -112,7 +112,7 @@ impl Core {
             })?;
             figures.index_compaction_pause.observe(stopwatch.lap());
             if let Some((engine, view)) = store {
-                return Ok(Found { sweep, engine, view });
+                return Ok(SweptIndex { sweep, engine, view });
             }
             self.after_piece().await;
         }

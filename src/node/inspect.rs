@@ -7,7 +7,7 @@ use crate::base::{ClusterId, Denied, MemberId};
 use crate::bbolt::{File, ReadAt};
 use crate::consensus;
 use crate::runtime::Env;
-use crate::state::exchange::Import;
+use crate::state::etcd_snapshot::Import;
 use crate::state::{KvHash, Position, State};
 use crate::storage::{Engine, EngineKind, Store};
 

@@ -1,14 +1,14 @@
 //! A data directory out of etcd's file: of a snapshot, for a new cluster; or of a member that etcd itself, or etcdutl,
 //! has left behind.
 
-use super::founding::listed;
+use super::bootstrap::listed;
 use super::{Config, Dirs, NodeError, lock, open, stored_identity};
 use crate::base::{ClusterId, MemberId};
 use crate::bbolt::{File, ReadAt};
 use crate::consensus;
 use crate::runtime::Env;
 use crate::state::Position;
-use crate::state::exchange::{Import, Imported};
+use crate::state::etcd_snapshot::{Import, Imported};
 use crate::transport::Identity;
 
 /// What is made of a file.

@@ -16,9 +16,9 @@ use hyper_util::server::conn::auto;
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
-use super::authority::AnyAuthority;
+use super::authority_header::AnyAuthority;
+use super::coalesce::WriteCoalescer;
 use super::front::Front;
-use super::gather::Gather;
 use crate::base::limits;
 use crate::config::Keepalive;
 use crate::runtime::admission::{AtMostOncePerSecond, Newcomer, Newcomers};
@@ -251,7 +251,7 @@ impl Connections {
         (_opened, stop): (Opened, oneshot::Receiver<Duration>),
     ) {
         let peer = stream.peer.clone();
-        let io = TokioIo::new(Gather::new(AnyAuthority::new(stream)));
+        let io = TokioIo::new(WriteCoalescer::new(AnyAuthority::new(stream)));
         let mut connection = pin!(self.http.serve_connection_with_upgrades(io, front));
         let mut stop = Some(stop);
         let mut deadline: Option<BoxFuture<'static, ()>> = None;

@@ -9,11 +9,11 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
 use super::auth::Caller;
-use super::contenders::{
+use super::kv::{Answers, Shared};
+use super::lock_queue::{
     Claim, created_at, delete_op, found, get, is_deletion, key, oldest, prefix, put_op, range_op, revision,
     through_client, watch_refused,
 };
-use super::kv::{Answers, Shared};
 use super::rpc::Rpc;
 use super::status::status;
 use super::streams::Guarded;

@@ -127,7 +127,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 /// Go's.
 fn trace_authority<B>(request: &Request<B>) {
     use std::io::Write;
-    let renamed = request.headers().get(super::authority::RENAMED);
+    let renamed = request.headers().get(super::authority_header::RENAMED);
     let renamed = renamed.and_then(|value| value.to_str().ok());
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let authority = authority.or(renamed).unwrap_or_default();

@@ -8,8 +8,8 @@ use http_body::Body as HttpBody;
 use http_body_util::Full;
 use tonic::body::Body;
 
-use super::checks::Check;
 use super::front::Role;
+use super::health_checks::Check;
 use super::path::{self, Resolved};
 use super::{Api, VERSION, gateway};
 use crate::state::State;

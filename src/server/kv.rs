@@ -17,7 +17,7 @@ use crate::proto::command::Header;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, kv_server::Kv};
 use crate::runtime::{BoxFuture, Instant};
-use crate::state::{Answer, State, Tally, check, space};
+use crate::state::{Answer, OpCounts, State, space, validate};
 
 pub(super) type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -39,8 +39,8 @@ impl Kv for Api {
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         self.stream(Rpc::RangeStream, false, request, |request, who| {
             self.metrics.rpc(Rpc::RangeStream).msg_received.inc();
-            check::range(&request)?;
-            check::range_stream(&request)?;
+            validate::range(&request)?;
+            validate::range_stream(&request)?;
             self.figures().store.ranges.inc();
             let chunks = Chunks::new(self.shared(), request, who);
             Ok(Box::pin(chunks.into_stream()) as Answers<_>)
@@ -86,7 +86,7 @@ impl Api {
         request: pb::RangeRequest,
         who: Caller,
     ) -> Result<pb::RangeResponse, Denied> {
-        check::range(&request)?;
+        validate::range(&request)?;
         let begun = self.env.now();
         let answer = self.read_range(request, who).await;
         self.read(RequestKind::Range, begun, answer.is_ok());
@@ -127,7 +127,7 @@ impl Api {
     ) -> Result<pb::RangeResponse, Denied> {
         let took = self.env.now() - begun;
         self.figures().requests.range.observe(read.is_ok(), took);
-        Tally::RANGE.count(&self.figures().store);
+        OpCounts::RANGE.count(&self.figures().store);
         let mut response = read?;
         self.complete(&mut response.header);
         Ok(response)
@@ -145,7 +145,7 @@ impl Api {
 
     async fn put(&self, request: pb::PutRequest, who: Caller) -> Result<pb::PutResponse, Denied> {
         self.reserve(space::put(&request)).await?;
-        check::put(&request)?;
+        validate::put(&request)?;
         match self.propose(&who, Command::Put(request)).await? {
             (Answer::Put(mut response), _) => {
                 self.complete(&mut response.header);
@@ -160,7 +160,7 @@ impl Api {
         request: pb::DeleteRangeRequest,
         who: Caller,
     ) -> Result<pb::DeleteRangeResponse, Denied> {
-        check::delete_range(&request)?;
+        validate::delete_range(&request)?;
         match self.propose(&who, Command::DeleteRange(request)).await? {
             (Answer::DeleteRange(mut response), _) => {
                 self.complete(&mut response.header);
@@ -178,8 +178,8 @@ impl Api {
     ) -> BoxFuture<'_, Result<pb::TxnResponse, Denied>> {
         Box::pin(async move {
             self.reserve(space::txn(&request)).await?;
-            check::txn(&request, self.options.max_txn_ops)?;
-            let mut response = if check::is_read_only(&request) {
+            validate::txn(&request, self.options.max_txn_ops)?;
+            let mut response = if validate::is_read_only(&request) {
                 let begun = self.env.now();
                 let answer = self.read_txn(request, &who).await;
                 self.read(RequestKind::ReadonlyTxn, begun, answer.is_ok());
@@ -198,14 +198,14 @@ impl Api {
 
     async fn read_txn(&self, request: pb::TxnRequest, who: &Caller) -> Result<pb::TxnResponse, Denied> {
         let request = Arc::new(request);
-        if !check::is_serializable(&request) {
+        if !validate::is_serializable(&request) {
             self.consensus.read_barrier().await?;
         }
         let asked = request.clone();
         let permit = move |state: &State, who: &Header| state.permit_txn(who, &asked);
         let permit = self.permit(who, permit).await?;
         let response = range::local_txn(self, &request, who).await?;
-        Tally::of_txn(&request, &response).count(&self.figures().store);
+        OpCounts::of_txn(&request, &response).count(&self.figures().store);
         self.confirm(&permit).await?;
         Ok(response)
     }

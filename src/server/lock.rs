@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
 use super::auth::Caller;
-use super::contenders::{
+use super::lock_queue::{
     Claim, created_at, found, get, key, oldest, prefix, put_op, range_op, revision, through_client,
 };
 use super::rpc::Rpc;

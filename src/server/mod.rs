@@ -16,33 +16,33 @@
 //! gateway, TLS and membership changes; their methods answer `Unimplemented`.
 
 mod auth;
-mod authority;
+mod authority_header;
 mod boundary;
 mod call;
-mod checks;
 mod cluster;
+mod coalesce;
 mod compactor;
 mod connection;
-mod contenders;
 mod corruption;
 mod election;
 mod front;
 mod gateway;
-mod gather;
 mod health;
+mod health_checks;
 mod http;
 mod kv;
 mod lease;
 mod lock;
+mod lock_queue;
 mod maintenance;
 pub mod metrics;
 mod path;
 mod quota;
+mod raft_status_cache;
 mod range;
 mod rpc;
 mod snapshot;
 mod spans;
-mod standing;
 mod status;
 mod streams;
 mod unread;
@@ -61,7 +61,7 @@ use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb as pb;
 use crate::runtime::tls::Security;
 use crate::runtime::{Env, Instant, Listener, Task, signal};
-use crate::state::{Answer, State, check, kind};
+use crate::state::{Answer, State, kind, validate};
 pub use auth::Jwt;
 use auth::{Caller, Passwords};
 use connection::Connections;
@@ -71,8 +71,8 @@ pub use front::Role;
 use metrics::{Metrics, Sample};
 use quota::Allowance;
 pub use quota::bound as quota_bound;
+use raft_status_cache::RaftStatusCache;
 use spans::Spans;
-use standing::Standing;
 use streams::Streams;
 pub use versions::check_own as check_own_version;
 pub use watch::WatchHub;
@@ -95,7 +95,7 @@ struct Api {
     consensus: Consensus,
     hub: Arc<WatchHub>,
     metrics: Arc<Metrics>,
-    standing: Standing,
+    standing: RaftStatusCache,
     streams: Arc<Streams>,
     allowance: Allowance,
     passwords: Passwords,
@@ -156,7 +156,7 @@ impl Server {
             consensus,
             metrics: hub.metrics().clone(),
             hub,
-            standing: Standing::default(),
+            standing: RaftStatusCache::default(),
             streams: Arc::default(),
             allowance: Allowance::default(),
             passwords: Passwords::new(env.clone(), config.bcrypt_cost),
@@ -171,7 +171,7 @@ impl Server {
         }
         let (ready_sender, ready) = signal::channel(false);
         let mut background = vec![
-            env.spawn(standing::follow(api.clone())),
+            env.spawn(raft_status_cache::follow(api.clone())),
             env.spawn(api.hub.clone().run()),
             env.spawn(become_ready(api.clone(), ready_sender)),
             env.spawn(versions::run(api.clone())),
@@ -357,7 +357,7 @@ impl Api {
         if request.encoded_len() > self.options.max_request_bytes {
             return Err(Denied::REQUEST_TOO_LARGE);
         }
-        check::names(&request)?;
+        validate::names(&request)?;
         let mut proposal = Proposal::begin(self, &request);
         let proposed = match header {
             Some(header) => self.consensus.propose_for(header, request).await,

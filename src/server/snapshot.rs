@@ -14,7 +14,7 @@ use crate::base::{Broken, Denied};
 use crate::consensus::SnapshotFile;
 use crate::proto::etcdserverpb::SnapshotResponse;
 use crate::runtime::Instant;
-pub use crate::state::exchange::STORAGE_VERSION as VERSION;
+pub use crate::state::etcd_snapshot::STORAGE_VERSION as VERSION;
 
 /// Bytes of one message, as etcd.
 const MESSAGE_BYTES: usize = 32 * 1024;

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::exchange::revision_key;
+use super::etcd_snapshot::revision_key;
 use super::record::Record;
-use super::{Overtaken, State, kept};
+use super::{Overtaken, State, retained_revisions};
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, Denied, Revision, RevisionAt};
 
@@ -43,7 +43,7 @@ impl HashPlan {
         dead: &[RevisionAt],
         store: &dyn Read,
     ) -> Result<HashPlan, Broken> {
-        let kept = match kept::is_empty(revision, store)? {
+        let kept = match retained_revisions::is_empty(revision, store)? {
             // etcd then leaves nothing out that is still stored.
             true => Kept::These(dead.to_vec()),
             false => Kept::WrittenDown,
@@ -60,7 +60,7 @@ impl HashPlan {
     /// remove. So the hash does not depend on how far a compaction has come.
     pub fn run(&self, store: &dyn Read) -> Result<KvHash, Broken> {
         let mut hash = crc32c::crc32c(b"key");
-        let mut written_down = kept::Lookup::new(self.revision, store);
+        let mut written_down = retained_revisions::Lookup::new(self.revision, store);
         let mut damaged = None;
         // Stored revisions are not negative, and neither may be the end of a scan.
         let end = RevisionAt::new(self.revision.saturating_add(1).max(0), 0).to_bytes();

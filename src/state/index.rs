@@ -27,7 +27,7 @@ pub use compact::Compacted;
 
 /// One change of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Past {
+pub struct KeyVersion {
     main: Revision,
     /// When this life of the key began; for a tombstone, 0.
     pub create: Revision,
@@ -38,10 +38,10 @@ pub struct Past {
     pub bytes: u32,
 }
 
-impl Past {
+impl KeyVersion {
     /// `None` if `at` is no place that a change can have.
-    pub fn new(at: RevisionAt, create: Revision, version: i64, bytes: u32) -> Option<Past> {
-        Some(Past {
+    pub fn new(at: RevisionAt, create: Revision, version: i64, bytes: u32) -> Option<KeyVersion> {
+        Some(KeyVersion {
             main: at.main,
             create,
             version,
@@ -73,19 +73,19 @@ pub fn behind(revision: Revision) -> RevisionAt {
 #[derive(Debug)]
 pub struct Entry {
     pub key: Box<[u8]>,
-    pub newest: Past,
+    pub newest: KeyVersion,
     /// The lease of the newest change.
     pub lease: i64,
     /// The record of the newest change, if it is in memory.
     pub cached: Option<Bytes>,
     /// Oldest first. Boxed, since most keys have no past; a queue, so that forgetting the oldest moves nothing.
     #[allow(clippy::box_collection)]
-    older: Option<Box<VecDeque<Past>>>,
+    older: Option<Box<VecDeque<KeyVersion>>>,
 }
 
 impl Entry {
     /// The newest change before a position, unless the key is deleted there.
-    pub fn living(&self, before: RevisionAt) -> Option<Past> {
+    pub fn living(&self, before: RevisionAt) -> Option<KeyVersion> {
         let past = if self.newest.at() < before {
             self.newest
         } else {
@@ -97,7 +97,7 @@ impl Entry {
     }
 
     /// The newest change with `main` at most `revision`, unless the key is deleted there.
-    pub fn living_at(&self, revision: Revision) -> Option<Past> {
+    pub fn living_at(&self, revision: Revision) -> Option<KeyVersion> {
         self.living(behind(revision))
     }
 
@@ -105,7 +105,7 @@ impl Entry {
         !self.newest.is_tombstone()
     }
 
-    fn older(&self) -> Option<&VecDeque<Past>> {
+    fn older(&self) -> Option<&VecDeque<KeyVersion>> {
         self.older.as_deref()
     }
 
@@ -163,7 +163,14 @@ impl Index {
 
     /// Takes in a change of `key`, newer than all before. `record` is what to remember of it; nothing for a
     /// tombstone.
-    pub fn record(&mut self, place: Place, key: &[u8], newest: Past, lease: i64, record: Option<Bytes>) {
+    pub fn record(
+        &mut self,
+        place: Place,
+        key: &[u8],
+        newest: KeyVersion,
+        lease: i64,
+        record: Option<Bytes>,
+    ) {
         let record = record.filter(|record| self.cache.admits(record));
         let cached_bytes = record.as_ref().map_or(0, cache::weight);
         self.cache.add(cached_bytes, newest.main);

@@ -13,27 +13,27 @@
 
 mod alarm;
 mod auth;
-pub mod check;
 mod compact;
 mod digest;
-pub mod exchange;
+pub mod etcd_snapshot;
 mod hash;
 mod history;
 mod index;
-mod kept;
 mod lease;
 mod member;
 mod meta;
 pub mod once;
+mod op_counts;
 mod open;
 mod pending;
 mod range;
 mod record;
+mod retained_revisions;
 pub mod space;
 mod sweep;
-mod tally;
 mod txn;
 mod unread;
+pub mod validate;
 mod write;
 
 #[cfg(test)]
@@ -45,10 +45,10 @@ pub use auth::{Auth, Login};
 pub use hash::{HashPlan, HashPlanner, KvHash};
 pub use history::history;
 pub use lease::Lease;
+pub use op_counts::{OpCounts, kind};
 pub use pending::Pending;
 pub use range::{Bounds, Overtaken, Picked, RangeCursor};
 pub use sweep::{Replaced, Sweep, Swept};
-pub use tally::{Tally, kind};
 pub use txn::{CompareCursor, answer_ranges, taken_ranges};
 pub use unread::{Filled, Part, SharedStore, Unread};
 

@@ -13,9 +13,9 @@
 
 use bytes::Bytes;
 
-use super::index::{Past, Place};
+use super::index::{KeyVersion, Place};
 use super::record::Record;
-use super::{State, kept};
+use super::{State, retained_revisions};
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
 
@@ -118,7 +118,7 @@ struct Expected {
 
 impl Expected {
     fn new(state: &State, store: &dyn Read) -> Result<Expected, Broken> {
-        let mut kept = kept::load(state.swept_revision, store)?;
+        let mut kept = retained_revisions::load(state.swept_revision, store)?;
         kept.reverse();
         Ok(Expected {
             kept,
@@ -202,8 +202,8 @@ fn require_empty(store: &dyn Read) -> Result<(), Broken> {
 }
 
 /// A record as the index knows it.
-pub(super) fn past_of(at: RevisionAt, record: &Record, bytes: u32) -> Result<Past, Broken> {
+pub(super) fn past_of(at: RevisionAt, record: &Record, bytes: u32) -> Result<KeyVersion, Broken> {
     let kv = &record.kv;
-    Past::new(at, kv.create_revision, kv.version, bytes)
+    KeyVersion::new(at, kv.create_revision, kv.version, bytes)
         .ok_or_else(|| Broken::new(format!("record {}_{} has no possible place", at.main, at.sub)))
 }

@@ -18,9 +18,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::State;
-use super::check::{RangeEnd, has_revision_filter};
-use super::index::{Entry, Past, behind};
+use super::index::{Entry, KeyVersion, behind};
 use super::record::Record;
+use super::validate::{RangeEnd, has_revision_filter};
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, Denied, Revision, RevisionAt, effort, limits};
 use crate::proto::etcdserverpb::{
@@ -65,7 +65,7 @@ pub struct Overtaken;
 /// A pair that was picked, and as much of it as was in memory.
 #[derive(Clone, Debug)]
 pub struct Picked {
-    past: Past,
+    past: KeyVersion,
     found: Found,
 }
 
@@ -80,7 +80,7 @@ enum Found {
 }
 
 impl Picked {
-    pub(super) fn new(entry: &Entry, past: Past) -> Picked {
+    pub(super) fn new(entry: &Entry, past: KeyVersion) -> Picked {
         let is_newest = past == entry.newest;
         let found = match &entry.cached {
             Some(cached) if is_newest => Found::Encoded(cached.clone()),
@@ -138,7 +138,7 @@ impl Picked {
         }
     }
 
-    pub(super) fn past(&self) -> Past {
+    pub(super) fn past(&self) -> KeyVersion {
         self.past
     }
 
@@ -515,13 +515,18 @@ impl State {
     }
 
     /// The pair that a change made: from the cache, or from the store.
-    pub(super) fn key_value(&self, entry: &Entry, past: Past, store: &dyn Read) -> Result<KeyValue, Broken> {
+    pub(super) fn key_value(
+        &self,
+        entry: &Entry,
+        past: KeyVersion,
+        store: &dyn Read,
+    ) -> Result<KeyValue, Broken> {
         Picked::new(entry, past).into_pair(Some(store))
     }
 }
 
 /// What a range wants of a pair.
-fn pick(request: &RangeRequest, entry: &Entry, past: Past) -> Picked {
+fn pick(request: &RangeRequest, entry: &Entry, past: KeyVersion) -> Picked {
     // etcd 3.7 answers keys_only from its index alone, which knows no lease, unless it sorts by value.
     if request.keys_only && request.sort_target() != SortTarget::Value {
         let found = Found::Pair(without_value(entry, past));
@@ -530,7 +535,7 @@ fn pick(request: &RangeRequest, entry: &Entry, past: Past) -> Picked {
     Picked::new(entry, past)
 }
 
-fn without_value(entry: &Entry, past: Past) -> KeyValue {
+fn without_value(entry: &Entry, past: KeyVersion) -> KeyValue {
     KeyValue {
         key: Bytes::copy_from_slice(&entry.key),
         create_revision: past.create,
@@ -559,7 +564,7 @@ fn effective_order(request: &RangeRequest) -> SortOrder {
     }
 }
 
-fn passes(request: &RangeRequest, past: &Past) -> bool {
+fn passes(request: &RangeRequest, past: &KeyVersion) -> bool {
     let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
     within(past.main(), request.min_mod_revision, request.max_mod_revision)
         && within(

@@ -8,7 +8,7 @@
 //! A sweep is no command: each member makes it when it has time, and no read, digest or hash tells how far it has
 //! come. The index forgets dead changes piece by piece. The store learns nothing of it until
 //! the end, so that whoever opens it in between (after a crash, or from a snapshot for a follower) finds it as it was before
-//! the sweep, and begins again: the rows of what is kept (`kept`) are written under the sweep's own revision, which nobody looks
+//! the sweep, and begins again: the rows of what is kept (`retained_revisions`) are written under the sweep's own revision, which nobody looks
 //! at; then one batch says that the store is swept up to there; and only behind it may anything go.
 //!
 //! A compaction that comes meanwhile is swept for afterwards.
@@ -16,7 +16,7 @@
 use bytes::Bytes;
 
 use super::index::Compacted;
-use super::{State, kept};
+use super::{State, retained_revisions};
 use crate::base::kv::{Change, Read};
 use crate::base::{Broken, Revision, RevisionAt};
 
@@ -121,7 +121,7 @@ impl Sweep {
         } = self;
         let mut dead: Vec<RevisionAt> = found.iter().flat_map(|found| &found.dead).copied().collect();
         dead.sort_unstable();
-        let mut kept = kept::load(since, store)?;
+        let mut kept = retained_revisions::load(since, store)?;
         let before = kept.len();
         kept.retain(|at| dead.binary_search(at).is_err());
         let died = dead.partition_point(|at| at.main <= since);
@@ -135,8 +135,8 @@ impl Sweep {
         Ok(Swept {
             since,
             revision,
-            rows: kept::rows(revision, &kept),
-            outdated: kept::without_others(revision, store)?,
+            rows: retained_revisions::rows(revision, &kept),
+            outdated: retained_revisions::without_others(revision, store)?,
             dead,
         })
     }

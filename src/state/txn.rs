@@ -5,10 +5,10 @@
 
 use std::cmp::Ordering;
 
-use super::check::RangeEnd;
 use super::index::Entry;
 use super::range::{Picked, RangeCursor, header};
 use super::unread::Asked;
+use super::validate::RangeEnd;
 use super::{Changes, Pending, State};
 use crate::base::kv::Read;
 use crate::base::{Broken, Denied, Revision};

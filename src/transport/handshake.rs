@@ -102,7 +102,7 @@ impl AddressBook {
 
 /// How peers are dialled.
 #[derive(Clone, Default)]
-pub struct Way {
+pub struct DialOptions {
     /// For addresses that are secure.
     pub tls: Option<Tls>,
     /// The address of this machine from which peers are called, where it matters to them.
@@ -115,7 +115,7 @@ pub struct Dialer {
     pub env: Env,
     pub identity: Identity,
     pub peer: MemberId,
-    pub way: Way,
+    pub way: DialOptions,
     /// A peer's addresses are tried in turn.
     pub book: AddressBook,
     pub timeout: Duration,

@@ -8,16 +8,16 @@
 //! a batch of entries, and neither waits behind a snapshot. What the frames mean is consensus's matter:
 //! here they are bytes with a length and a checksum.
 
-mod back;
 mod frame;
 mod handshake;
 mod link;
+mod reverse;
 mod rpc;
 mod serve;
 
-pub use back::{Callers, WayBack};
 pub use frame::{FrameReader, FrameWriter};
-pub use handshake::{Address, AddressBook, Dialer, Identity, Purpose, Way};
+pub use handshake::{Address, AddressBook, DialOptions, Dialer, Identity, Purpose};
+pub use reverse::{InboundConnections, ReverseConnections};
 pub use rpc::RpcClient;
 pub use serve::{PeerHandler, accept};
 

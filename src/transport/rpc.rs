@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::sync::{mpsc, oneshot};
 
-use super::back::{BACK, WayBack};
 use super::handshake::{Dialer, Purpose};
 use super::link::Link;
+use super::reverse::{BACK, ReverseConnections};
 use super::{FrameReader, FrameWriter, malformed};
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::panics::poisoned;
@@ -30,7 +30,7 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 pub struct RpcClient {
     dialer: Arc<Dialer>,
     purpose: Purpose,
-    back: Option<WayBack>,
+    back: Option<ReverseConnections>,
     connection: Arc<Mutex<Option<Connection>>>,
     link: Arc<Link>,
 }
@@ -135,7 +135,7 @@ impl Drop for Connection {
 
 impl RpcClient {
     /// `back` is for peers that cannot be dialled, or cannot dial.
-    pub fn new(dialer: Dialer, purpose: Purpose, back: Option<WayBack>) -> Self {
+    pub fn new(dialer: Dialer, purpose: Purpose, back: Option<ReverseConnections>) -> Self {
         RpcClient {
             link: Arc::new(Link::new(dialer.timeout)),
             dialer: Arc::new(dialer),
@@ -233,7 +233,7 @@ impl RpcClient {
 struct Serve {
     dialer: Arc<Dialer>,
     purpose: Purpose,
-    back: Option<WayBack>,
+    back: Option<ReverseConnections>,
     /// Where frames that go out wait.
     frames: mpsc::Sender<(u64, Bytes)>,
     calls: Arc<Mutex<Calls>>,

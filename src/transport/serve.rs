@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
-use super::back::{BACK, Caller, Callers};
 use super::handshake::{self, Identity, Purpose};
+use super::reverse::{BACK, Caller, InboundConnections};
 use super::rpc::{Calls, lock, split_id};
 use super::{FrameReader, FrameWriter};
 use crate::base::{MemberId, limits};
@@ -81,7 +81,7 @@ pub async fn accept(
     security: Security,
     newcomers: Newcomers,
     handler: Arc<dyn PeerHandler>,
-    callers: Callers,
+    callers: InboundConnections,
 ) {
     let mut connections = Connections::default();
     let mut trouble = AtMostOncePerSecond::default();
@@ -119,7 +119,7 @@ struct Serving {
     identity: Identity,
     security: Security,
     handler: Arc<dyn PeerHandler>,
-    callers: Callers,
+    callers: InboundConnections,
 }
 
 impl Serving {
@@ -176,7 +176,7 @@ async fn answer(
     mut reader: FrameReader,
     mut writer: FrameWriter,
     handler: Arc<dyn PeerHandler>,
-    callers: Option<Callers>,
+    callers: Option<InboundConnections>,
 ) -> io::Result<()> {
     let (responses, mut finished) = mpsc::channel::<(u64, Bytes)>(REQUESTS_UNDER_WAY_MAX);
     let write = env.spawn(async move {
@@ -223,14 +223,14 @@ async fn answer(
 
 /// A caller among those that may be asked, as long as its connection lasts.
 struct Entry {
-    callers: Callers,
+    callers: InboundConnections,
     peer: MemberId,
     caller: Caller,
 }
 
 impl Entry {
     fn new(
-        callers: Callers,
+        callers: InboundConnections,
         peer: MemberId,
         frames: mpsc::Sender<(u64, Bytes)>,
         calls: Arc<Mutex<Calls>>,

@@ -16,7 +16,7 @@ use crate::node::{Origin, restore as restore_member};
 use crate::proto::etcdserverpb::{SnapshotRequest, maintenance_client::MaintenanceClient};
 use crate::runtime::Env;
 use crate::runtime::tls::Tls;
-use crate::state::exchange::{Summary, summarize};
+use crate::state::etcd_snapshot::{Summary, summarize};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

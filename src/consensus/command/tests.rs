@@ -77,7 +77,7 @@ fn the_first_unreadable_command_of_a_batch_is_named() {
 /// A leader of another version may not know a command: the others of its batch go on, and the offers come to an end.
 #[test]
 fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
-    use crate::consensus::propose::{Proposal, Proposals};
+    use crate::consensus::proposal_queue::{Proposal, Proposals};
     use crate::runtime::Instant;
     use crate::runtime::channel::answer;
     use futures_util::FutureExt;

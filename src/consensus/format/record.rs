@@ -111,15 +111,15 @@ impl TryFrom<MembershipRecord> for Membership<MemberId, Peer> {
 
 /// A place in the log, and the last membership up to it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct StandingRecord {
+pub struct AppliedStateRecord {
     applied: Option<LogIdRecord>,
     membership_at: Option<LogIdRecord>,
     membership: MembershipRecord,
 }
 
-impl StandingRecord {
+impl AppliedStateRecord {
     pub fn new(applied: Option<LogId>, membership: &StoredMembership) -> Self {
-        StandingRecord {
+        AppliedStateRecord {
             applied: applied.map(LogIdRecord::from),
             membership_at: membership.log_id().map(LogIdRecord::from),
             membership: membership.membership().into(),
@@ -137,19 +137,19 @@ impl StandingRecord {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SnapshotHead {
     vote: VoteRecord,
-    standing: StandingRecord,
+    applied_state: AppliedStateRecord,
 }
 
 impl SnapshotHead {
     pub fn new(vote: &Vote, meta: &SnapshotMeta) -> Self {
         SnapshotHead {
             vote: vote.into(),
-            standing: StandingRecord::new(meta.last_log_id, &meta.last_membership),
+            applied_state: AppliedStateRecord::new(meta.last_log_id, &meta.last_membership),
         }
     }
 
     pub fn into_parts(self) -> Result<(Vote, SnapshotMeta), Broken> {
-        let (last_log_id, last_membership) = self.standing.into_parts()?;
+        let (last_log_id, last_membership) = self.applied_state.into_parts()?;
         let meta = SnapshotMeta {
             last_log_id,
             last_membership,
@@ -178,8 +178,8 @@ mod tests {
             (Some(at), StoredMembership::new(Some(at), membership)),
             (None, StoredMembership::default()),
         ] {
-            let record = StandingRecord::new(applied, &membership);
-            let back: StandingRecord = decode(&encode(&record)).expect("just encoded");
+            let record = AppliedStateRecord::new(applied, &membership);
+            let back: AppliedStateRecord = decode(&encode(&record)).expect("just encoded");
             assert_eq!(back.into_parts(), Ok((applied, membership)));
         }
     }

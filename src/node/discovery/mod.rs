@@ -1,4 +1,4 @@
-//! Founding a cluster whose members know nothing of one another but a token and a discovery service: an etcd, or a
+//! Bootstrap a cluster whose members know nothing of one another but a token and a discovery service: an etcd, or a
 //! Quorate, in which they register.
 //!
 //! ```text

@@ -22,7 +22,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::checks::Check;
+use super::health_checks::Check;
 use super::rpc::{CODES, Rpc};
 use crate::base::figures::{Figures, Gauge, Histogram as Durations};
 use crate::base::{FeatureGate, MemberId};

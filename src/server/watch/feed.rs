@@ -34,7 +34,7 @@ pub struct Watcher {
 }
 
 /// The wishes of a new watch.
-pub struct Wishes {
+pub struct WatchOptions {
     pub id: i64,
     pub keys: Keys,
     pub no_put: bool,
@@ -45,8 +45,8 @@ pub struct Wishes {
 }
 
 impl Watcher {
-    pub fn new(wishes: Wishes, number: u64, feed: Arc<Feed>, next: Revision, synced: bool) -> Self {
-        let Wishes {
+    pub fn new(wishes: WatchOptions, number: u64, feed: Arc<Feed>, next: Revision, synced: bool) -> Self {
+        let WatchOptions {
             id,
             keys,
             no_put,

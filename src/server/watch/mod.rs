@@ -40,7 +40,7 @@ use crate::runtime::buggify::{Site, buggify};
 use crate::runtime::panics::poisoned;
 use crate::state::{SharedStore, State};
 use catch_up::Budget;
-use feed::{Delivery, Feed, Watcher, Wishes, event_bytes};
+use feed::{Delivery, Feed, WatchOptions, Watcher, event_bytes};
 use registry::Registry;
 
 /// Revisions that the task hands out before it lets others run.
@@ -231,7 +231,7 @@ impl WatchHub {
 
     /// A new watch; whether it is in sync, that is, wants nothing that was handed out already; and the revision of
     /// that moment.
-    fn watch(&self, wishes: Wishes, feed: &Arc<Feed>) -> (Arc<Watcher>, bool, Revision) {
+    fn watch(&self, wishes: WatchOptions, feed: &Arc<Feed>) -> (Arc<Watcher>, bool, Revision) {
         let mut inner = self.lock();
         let next = if wishes.start == 0 {
             inner.applied + 1

@@ -16,7 +16,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::catch_up::{Catching, Reserved};
-use super::feed::{Delivery, Feed, Watcher, Wishes};
+use super::feed::{Delivery, Feed, WatchOptions, Watcher};
 use super::registry::Keys;
 use super::{Source, WatchHub};
 use crate::base::kv::Read;
@@ -28,7 +28,7 @@ use crate::proto::etcdserverpb::{
 use crate::proto::mvccpb::{Event, KeyValue, event::EventType};
 use crate::runtime::{BoxFuture, Env, Instant};
 use crate::server::status::status;
-use crate::state::check::RangeEnd;
+use crate::state::validate::RangeEnd;
 use crate::state::{Picked, SharedStore, State};
 
 /// Requests that are taken in one turn.
@@ -169,7 +169,7 @@ impl<R, S: Source> Session<R, S> {
             id => id,
         };
         let filtered = |kind: FilterType| request.filters.contains(&i32::from(kind));
-        let wishes = Wishes {
+        let wishes = WatchOptions {
             id,
             keys,
             no_put: filtered(FilterType::Noput),

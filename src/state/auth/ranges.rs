@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::state::check::RangeEnd;
+use crate::state::validate::RangeEnd;
 
 /// A range of keys: from its start to before its end, or to the end of all keys.
 #[derive(Clone, PartialEq, Eq, Debug)]

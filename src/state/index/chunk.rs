@@ -10,7 +10,7 @@
 //! The keys themselves lie scattered over memory. A search that compared them would wait for it at each step, which
 //! once was two thirds of the cost of a put; the heads decide nearly every step.
 
-use super::{Entry, Past};
+use super::{Entry, KeyVersion};
 use crate::base::{Revision, RevisionAt};
 
 /// Keys at which a chunk is split.
@@ -99,7 +99,7 @@ impl Chunk {
     }
 
     /// Takes a new change into the sums.
-    pub fn count_in(&mut self, past: &Past, cached_bytes: usize) {
+    pub fn count_in(&mut self, past: &KeyVersion, cached_bytes: usize) {
         self.living += usize::from(!past.is_tombstone());
         self.past += usize::from(past.is_tombstone());
         self.latest = self.latest.max(past.main());

@@ -7,7 +7,7 @@
 //! goes on with the same key. Whatever has been forgotten so far, reads from the compact revision on see the same.
 
 use super::chunk::Chunk;
-use super::{Entry, Index, Past};
+use super::{Entry, Index, KeyVersion};
 use crate::base::{Revision, RevisionAt, effort, limits};
 
 /// What a piece of a compaction did.
@@ -111,14 +111,14 @@ impl Entry {
         }
         self.shrink();
         piece.effort_left = piece.effort_left.checked_sub(1)?;
-        let at_most = |past: &&Past| past.main <= revision;
+        let at_most = |past: &&KeyVersion| past.main <= revision;
         let older = self.older.iter().flat_map(|older| older.iter());
         let stay = older
             .take_while(at_most)
             .chain(Some(&self.newest).filter(at_most));
         let stay = stay.filter(|past| past.main > piece.since);
         let stay = stay.filter(|past| !(past.is_tombstone() && past.main < revision));
-        piece.compacted.kept.extend(stay.map(Past::at));
+        piece.compacted.kept.extend(stay.map(KeyVersion::at));
         let gone = self.newest.is_tombstone() && self.newest.main < revision;
         if gone {
             piece.compacted.bury(self.newest);
@@ -151,7 +151,7 @@ impl Entry {
 }
 
 impl Compacted {
-    fn bury(&mut self, past: Past) {
+    fn bury(&mut self, past: KeyVersion) {
         self.dead.push(past.at());
         self.dead_bytes += u64::from(past.bytes);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::index::{Compacted, Index, Past};
+use super::super::index::{Compacted, Index, KeyVersion};
 use crate::base::{RevisionAt, effort};
 
 /// A change of key `n` at `main`: a put of so many bytes, or a deletion.
@@ -13,7 +13,7 @@ fn record(index: &mut Index, n: u16, main: i64, put_bytes: Option<usize>) {
     let key = format!("key{n:05}");
     let place = index.find(key.as_bytes());
     let version = i64::from(put_bytes.is_some());
-    let past = Past::new(RevisionAt::new(main, 0), version, version, 1).unwrap();
+    let past = KeyVersion::new(RevisionAt::new(main, 0), version, version, 1).unwrap();
     let cached = put_bytes.map(|bytes| Bytes::from(vec![0; bytes]));
     index.record(place, key.as_bytes(), past, 0, cached);
 }

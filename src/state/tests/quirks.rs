@@ -1,6 +1,6 @@
 //! Where etcd differs from what its documentation, or common sense, suggests. The answers are those of 3.7.1.
 
-use super::super::check;
+use super::super::validate;
 use super::*;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::alarm_request::AlarmAction::{Activate, Deactivate, Get};
@@ -153,7 +153,7 @@ fn a_put_behind_an_open_ended_delete_passes() {
             delete_op("a", "\0"),
             op(request_op::Request::RequestPut(put)),
         ]);
-        assert_eq!(check::txn(&request, 128), Ok(()));
+        assert_eq!(validate::txn(&request, 128), Ok(()));
         let outcome = machine.apply(Request::Txn(request));
         assert_eq!((outcome.revision, outcome.events.len()), (3, 2));
         for machine in [&machine, &machine.reopened()] {

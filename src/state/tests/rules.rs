@@ -1,6 +1,6 @@
 //! The rules of `semantics` sections 1 to 5, 7, 11 and 12, one test each, quirks included.
 
-use super::super::check;
+use super::super::validate;
 use super::*;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -248,7 +248,7 @@ fn puts_keep_what_they_are_told_to_keep() {
 
 #[test]
 fn checks_at_the_front_name_what_is_wrong() {
-    let ok = |request: pb::TxnRequest| check::txn(&request, 3);
+    let ok = |request: pb::TxnRequest| validate::txn(&request, 3);
     let nested = |ops: Vec<pb::RequestOp>, otherwise: Vec<pb::RequestOp>| {
         txn_op(pb::TxnRequest {
             success: ops,
@@ -312,17 +312,17 @@ fn checks_at_the_front_name_what_is_wrong() {
         sort_order: 9,
         ..range("a", "")
     };
-    assert_eq!(check::range(&unsorted), Err(Denied::INVALID_SORT_OPTION));
+    assert_eq!(validate::range(&unsorted), Err(Denied::INVALID_SORT_OPTION));
     let both = pb::PutRequest {
         ignore_value: true,
         ..put_request("k", "v")
     };
-    assert_eq!(check::put(&both), Err(Denied::VALUE_PROVIDED));
+    assert_eq!(validate::put(&both), Err(Denied::VALUE_PROVIDED));
     assert!(
-        check::is_serializable(&pb::TxnRequest::default()),
+        validate::is_serializable(&pb::TxnRequest::default()),
         "vacuously, as in etcd"
     );
-    assert!(!check::is_read_only(&then(vec![nested(
+    assert!(!validate::is_read_only(&then(vec![nested(
         vec![range_op("a", "")],
         vec![]
     )])));

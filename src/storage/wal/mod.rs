@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   append, save_vote, truncate_after, purge          read, state
-//!        |  change the mirror, queue the records          |
+//!        |  change the log_index, queue the records          |
 //!        v                                                v
-//!      queue --> writer: everything queued is one    mirror (index, newest entries)
+//!      queue --> writer: everything queued is one    log_index (index, newest entries)
 //!                group = one write and one sync           |  older entries
 //!                         |                               v
 //!                         +--------> segments <-----------+
@@ -19,7 +19,7 @@
 //!
 //! It does not know what a vote or an entry means: both are bytes. See [`format`] for the files.
 
-mod mirror;
+mod log_index;
 mod recovery;
 mod segment;
 mod writer;
@@ -44,8 +44,8 @@ use super::{failed, format};
 use crate::base::{Broken, limits};
 use crate::runtime::panics::poisoned;
 use crate::runtime::{Env, Task};
-use mirror::{Mirror, Stored};
-use segment::{Keeper, Segment};
+use log_index::{LogIndex, Stored};
+use segment::{Segment, SegmentAllocator};
 use writer::{Next, Writer};
 
 /// An entry of the log. The payload is opaque.
@@ -139,7 +139,7 @@ pub struct Witness(Arc<Shared>);
 impl Witness {
     /// `after`: the ticket of the last look; 0 for the first.
     pub fn look(&self, after: u64) -> Look {
-        self.0.lock().mirror.look(after)
+        self.0.lock().log_index.look(after)
     }
 }
 
@@ -172,7 +172,7 @@ struct Shared {
 }
 
 struct Inner {
-    mirror: Mirror,
+    log_index: LogIndex,
     /// Segments that hold groups, by number.
     segments: BTreeMap<u64, Held>,
     queue: VecDeque<Job>,
@@ -244,7 +244,7 @@ impl Wal {
             env.disk().sync_dir(parent).await.map_err(&cannot)?;
         }
         let found = recovery::recover(env, directory, &options).await?;
-        let (keeper, keeping) = Keeper::start(env, directory, &options, found.spares);
+        let (keeper, keeping) = SegmentAllocator::start(env, directory, &options, found.spares);
         let (segment, offset) = match found.active {
             Some(active) => active,
             None => (
@@ -252,14 +252,14 @@ impl Wal {
                 format::SEGMENT_HEADER as u64,
             ),
         };
-        let state = found.mirror.state();
+        let state = found.log_index.state();
         let mut segments = found.segments;
         segments.entry(segment.number).or_insert_with(|| Held {
             segment: segment.clone(),
             last_index: None,
         });
         let inner = Inner {
-            mirror: found.mirror,
+            log_index: found.log_index,
             segments,
             queue: VecDeque::new(),
             committed: None,
@@ -302,7 +302,7 @@ impl Wal {
     }
 
     pub fn state(&self) -> WalState {
-        self.0.shared.lock().mirror.state()
+        self.0.shared.lock().log_index.state()
     }
 
     pub fn witness(&self) -> Witness {
@@ -311,10 +311,10 @@ impl Wal {
 
     /// Adds entries behind the last one. They can be read at once, and are durable when this resolves.
     pub fn append(&self, records: Vec<LogRecord>) -> Durable {
-        self.enqueue(|mirror| {
+        self.enqueue(|log_index| {
             let mut first = None;
             for record in &records {
-                let ticket = mirror.append(record)?;
+                let ticket = log_index.append(record)?;
                 first.get_or_insert(ticket);
             }
             Ok(first.map_or(Records::Nothing, |first| {
@@ -325,7 +325,7 @@ impl Wal {
 
     /// Whether the log holds this entry, or was purged up to it: durably, when that is said.
     pub async fn holds(&self, id: LogId) -> Result<bool, Broken> {
-        let held = self.0.shared.lock().mirror.has(id);
+        let held = self.0.shared.lock().log_index.has(id);
         if held {
             self.enqueue(|_| Ok(Records::Nothing)).await?;
         }
@@ -334,8 +334,8 @@ impl Wal {
 
     /// Saves the vote, in order with appends.
     pub fn save_vote(&self, vote: Bytes) -> Durable {
-        self.enqueue(|mirror| {
-            mirror.vote = Some(vote.clone());
+        self.enqueue(|log_index| {
+            log_index.vote = Some(vote.clone());
             Ok(Records::Vote(vote))
         })
     }
@@ -343,7 +343,7 @@ impl Wal {
     /// Notes what is committed. It rides along with the next group: no sync of its own.
     pub fn save_committed(&self, committed: LogId) {
         let mut inner = self.0.shared.lock();
-        inner.mirror.committed = Some(committed);
+        inner.log_index.committed = Some(committed);
         let ahead = inner.queue.len();
         inner.committed = Some(Committed { id: committed, ahead });
     }
@@ -353,21 +353,21 @@ impl Wal {
     /// # Errors
     /// If the log does not hold `end`, or had been purged beyond it.
     pub fn truncate_after(&self, end: Option<LogId>) -> Durable {
-        self.enqueue(|mirror| {
-            let last = mirror.last();
+        self.enqueue(|log_index| {
+            let last = log_index.last();
             match end {
                 Some(end) if last.is_none_or(|last| last.index < end.index) => return Ok(Records::Nothing),
-                Some(end) if !mirror.has(end) => {
+                Some(end) if !log_index.has(end) => {
                     return Err(Broken(format!(
                         "the log was to end at {end:?}, which it does not hold"
                     )));
                 }
-                None if mirror.purged().is_some() => {
+                None if log_index.purged().is_some() => {
                     return Err(Broken::new("a purged log was to be emptied"));
                 }
                 _ => {}
             }
-            mirror.truncate(end);
+            log_index.truncate(end);
             Ok(Records::Truncate(end))
         })
     }
@@ -375,15 +375,18 @@ impl Wal {
     /// Removes the entries up to `upto`; whole segments then make room. If the log does not hold `upto` (a
     /// snapshot took its place), the log is empty afterwards and goes on behind `upto`.
     pub fn purge(&self, upto: LogId) -> Durable {
-        self.enqueue(|mirror| {
-            if mirror.purged().is_some_and(|purged| purged.index >= upto.index) {
+        self.enqueue(|log_index| {
+            if log_index
+                .purged()
+                .is_some_and(|purged| purged.index >= upto.index)
+            {
                 return Ok(Records::Nothing);
             }
-            if mirror.has(upto) {
-                mirror.purge(upto);
+            if log_index.has(upto) {
+                log_index.purge(upto);
                 return Ok(Records::Purge(upto));
             }
-            mirror.reset(upto);
+            log_index.reset(upto);
             Ok(Records::Reset(upto))
         })
     }
@@ -421,7 +424,7 @@ impl Wal {
         if let Some(broken) = &inner.broken {
             return Err(broken.clone());
         }
-        let (stored, cached) = inner.mirror.plan(from, to, max_bytes);
+        let (stored, cached) = inner.log_index.plan(from, to, max_bytes);
         let mut segments = BTreeMap::new();
         for entry in &stored {
             let number = entry.place.segment;
@@ -434,8 +437,8 @@ impl Wal {
         Ok((stored, cached, segments))
     }
 
-    /// Changes the mirror and queues the records in one step, so that both have the same order.
-    fn enqueue(&self, change: impl FnOnce(&mut Mirror) -> Result<Records, Broken>) -> Durable {
+    /// Changes the log_index and queues the records in one step, so that both have the same order.
+    fn enqueue(&self, change: impl FnOnce(&mut LogIndex) -> Result<Records, Broken>) -> Durable {
         let mut inner = self.0.shared.lock();
         if let Some(broken) = &inner.broken {
             return Durable(Err(Some(broken.clone())));
@@ -443,7 +446,7 @@ impl Wal {
         if inner.closed {
             return Durable(Err(Some(Broken::new("the log is closed"))));
         }
-        let records = match change(&mut inner.mirror) {
+        let records = match change(&mut inner.log_index) {
             Ok(records) => records,
             Err(broken) => return Durable(Err(Some(broken))),
         };

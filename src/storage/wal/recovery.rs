@@ -1,4 +1,4 @@
-//! Opening a log: what is on disk becomes a [`Mirror`], or a refusal that says what is wrong where.
+//! Opening a log: what is on disk becomes a [`LogIndex`], or a refusal that says what is wrong where.
 //!
 //! A group is synced before the next is written. So after any crash:
 //! * every acknowledged group is whole, and at most one group, the last, is torn;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::mirror::{Mirror, Place};
+use super::log_index::{LogIndex, Place};
 use super::segment::{Segment, segment_number, segment_path, spare_number};
 use super::{Held, WalOptions};
 use crate::base::{Broken, limits};
@@ -28,7 +28,7 @@ const WAY_OUT: &str = "acknowledged entries may be lost, so this member cannot s
 
 /// A log as it was found.
 pub(super) struct Recovered {
-    pub mirror: Mirror,
+    pub log_index: LogIndex,
     pub segments: BTreeMap<u64, Held>,
     /// The segment that is written next, and where; `None` for a new log.
     pub active: Option<(Arc<Segment>, u64)>,
@@ -201,7 +201,7 @@ struct End {
 /// Reads segments in order.
 struct Replay<'a> {
     directory: &'a Path,
-    mirror: Mirror,
+    log_index: LogIndex,
     segments: BTreeMap<u64, Held>,
     end: Option<End>,
     /// The sequence number that the next group must have; `None` before the first.
@@ -216,7 +216,7 @@ impl<'a> Replay<'a> {
     fn new(directory: &'a Path) -> Self {
         Replay {
             directory,
-            mirror: Mirror::default(),
+            log_index: LogIndex::default(),
             segments: BTreeMap::new(),
             end: None,
             expected: None,
@@ -301,26 +301,28 @@ impl<'a> Replay<'a> {
                         offset: at as u64,
                         checksum: crc32c::crc32c(payload),
                     };
-                    self.mirror.restore(id, payload.len(), place).map_err(|broken| {
-                        Broken(format!(
-                            "log segment {} at offset {at}: {broken}",
-                            segment.path.display()
-                        ))
-                    })?;
+                    self.log_index
+                        .restore(id, payload.len(), place)
+                        .map_err(|broken| {
+                            Broken(format!(
+                                "log segment {} at offset {at}: {broken}",
+                                segment.path.display()
+                            ))
+                        })?;
                     held.last_index = held.last_index.max(Some(id.index));
                 }
-                Record::Vote(vote) => self.mirror.vote = Some(Bytes::copy_from_slice(vote)),
-                Record::Committed(id) => self.mirror.committed = Some(id),
-                Record::Truncate(end) => self.mirror.truncate(end),
-                Record::Purge(upto) if fresh => self.mirror.set_purged(upto),
-                Record::Purge(upto) => self.mirror.purge(upto),
-                Record::Reset(upto) => self.mirror.reset(upto),
+                Record::Vote(vote) => self.log_index.vote = Some(Bytes::copy_from_slice(vote)),
+                Record::Committed(id) => self.log_index.committed = Some(id),
+                Record::Truncate(end) => self.log_index.truncate(end),
+                Record::Purge(upto) if fresh => self.log_index.set_purged(upto),
+                Record::Purge(upto) => self.log_index.purge(upto),
+                Record::Reset(upto) => self.log_index.reset(upto),
                 Record::Start(end) if fresh => {
-                    self.mirror.start(end);
+                    self.log_index.start(end);
                     self.base = end;
                     fresh = false;
                 }
-                Record::Start(end) if end == self.mirror.last() => {}
+                Record::Start(end) if end == self.log_index.last() => {}
                 Record::Start(_) => return Err(damaged(segment, offset, offset)),
             }
         }
@@ -336,8 +338,8 @@ impl<'a> Replay<'a> {
         // A segment that never held a group is the log's beginning only if it is number 1.
         let unfounded = begin.is_none() && (left_over || first.is_some_and(|first| first > 1));
         let needed = self.base.filter(|base| {
-            let known_from = self.mirror.first().min(base.index + 1);
-            let purged = self.mirror.purged();
+            let known_from = self.log_index.first().min(base.index + 1);
+            let purged = self.log_index.purged();
             known_from > 0 && purged.is_none_or(|purged| purged.index + 1 < known_from)
         });
         if let Some(first) = first.filter(|_| unfounded || needed.is_some()) {
@@ -362,7 +364,7 @@ impl<'a> Replay<'a> {
             Arc::into_inner(self.empty.remove(0))
         };
         Ok(Recovered {
-            mirror: self.mirror,
+            log_index: self.log_index,
             segments: self.segments,
             active,
             sequence: self.expected.unwrap_or(1),

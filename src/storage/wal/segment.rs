@@ -63,9 +63,9 @@ pub(super) enum Command {
 
 /// Makes and puts away segments, one command after the other, where the writer need not wait for it.
 #[derive(Clone)]
-pub(super) struct Keeper(mpsc::UnboundedSender<Command>);
+pub(super) struct SegmentAllocator(mpsc::UnboundedSender<Command>);
 
-impl Keeper {
+impl SegmentAllocator {
     pub fn start(env: &Env, directory: &Path, options: &WalOptions, spares: Vec<u64>) -> (Self, Task<()>) {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let mut closet = Closet {
@@ -87,7 +87,7 @@ impl Keeper {
                 }
             }
         });
-        (Keeper(sender), task)
+        (SegmentAllocator(sender), task)
     }
 
     /// Asks for a segment; the answer comes when it is durable.

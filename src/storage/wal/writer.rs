@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
-use super::mirror::Place;
-use super::segment::{Keeper, Segment};
+use super::log_index::Place;
+use super::segment::{Segment, SegmentAllocator};
 use super::{Held, Inner, Records, Shared, WalOptions, WalState};
 use crate::base::{Broken, limits};
 use crate::runtime::buggify::{self, Site, buggify, pause};
@@ -26,7 +26,7 @@ pub(super) struct Writer {
     pub env: Env,
     pub shared: Arc<Shared>,
     pub options: WalOptions,
-    pub keeper: Keeper,
+    pub keeper: SegmentAllocator,
     pub segment: Arc<Segment>,
     /// Where the next group goes.
     pub offset: u64,
@@ -67,7 +67,7 @@ fn stopped<E>(_: E) -> Broken {
 }
 
 /// The first segment of a new log.
-pub(super) async fn first_segment(keeper: &Keeper) -> Result<Arc<Segment>, Broken> {
+pub(super) async fn first_segment(keeper: &SegmentAllocator) -> Result<Arc<Segment>, Broken> {
     Ok(Arc::new(keeper.prepare(1, 0).await.map_err(stopped)??))
 }
 
@@ -301,11 +301,13 @@ impl Writer {
     fn note(&self, placed: &[Placed]) {
         let mut retired = Vec::new();
         let mut inner = self.shared.lock();
-        let Inner { mirror, segments, .. } = &mut *inner;
+        let Inner {
+            log_index, segments, ..
+        } = &mut *inner;
         for entry in placed {
-            mirror.placed(entry.index, entry.ticket, entry.place);
+            log_index.placed(entry.index, entry.ticket, entry.place);
         }
-        mirror.evict(self.options.cache_bytes);
+        log_index.evict(self.options.cache_bytes);
         if let Some(held) = segments.get_mut(&self.segment.number) {
             let newest = placed.iter().map(|entry| entry.index).max();
             held.last_index = held.last_index.max(newest);

@@ -243,13 +243,13 @@ fn explained(what: &str, message: &str, ours: Outcome, theirs: Outcome) -> Optio
 
 /// What came of a run.
 #[derive(Default)]
-struct Tally {
+struct OpCounts {
     requests: BTreeMap<String, u64>,
     explained: BTreeMap<(&'static str, Outcome, Outcome), u64>,
     different: BTreeMap<String, u64>,
 }
 
-impl Tally {
+impl OpCounts {
     fn count(&mut self, kind: &str) {
         *self.requests.entry(kind.to_owned()).or_default() += 1;
     }
@@ -283,7 +283,7 @@ fn fuzz_of_every_path_and_method_harms_nobody() {
         };
         let mut random = StdRng::seed_from_u64(seed);
         let requests = Requests::new();
-        let (mut tally, mut number, mut most) = (Tally::default(), 0, 0);
+        let (mut tally, mut number, mut most) = (OpCounts::default(), 0, 0);
         let deadline = env.now() + Duration::from_secs(seconds);
         let before = ours.member().resident_mebibytes();
         while env.now() < deadline {
@@ -332,7 +332,7 @@ async fn one(
     random: &mut StdRng,
     ours: &mut Side,
     theirs: &mut Option<Side>,
-    tally: &mut Tally,
+    tally: &mut OpCounts,
 ) {
     match random.random_range(0..20) {
         0..10 => {

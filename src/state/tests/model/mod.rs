@@ -4,7 +4,7 @@ mod naive;
 
 use proptest::prelude::*;
 
-use super::super::{Bounds, check};
+use super::super::{Bounds, validate};
 use super::*;
 use crate::proto::etcdserverpb::compare::TargetUnion;
 use naive::Naive;
@@ -111,7 +111,7 @@ fn txn_any() -> impl Strategy<Value = pb::TxnRequest> {
         })
     };
     let nested = txn(plain.clone().boxed()).prop_map(txn_op);
-    let allowed = |request: &pb::TxnRequest| check::txn(request, 128).is_ok();
+    let allowed = |request: &pb::TxnRequest| validate::txn(request, 128).is_ok();
     txn(prop_oneof![5 => plain, 1 => nested].boxed()).prop_filter("refused at the front", allowed)
 }
 

@@ -10,7 +10,7 @@ use super::command::{self, EncodedCommand};
 use super::format::entry::{Batch, BatchName, Payload, decode_payload, encode_payload};
 use super::format::record::{decode_vote, encode_vote};
 use super::log::NO_NODE;
-use super::machine::Standing;
+use super::machine::AppliedState;
 use super::types::{LogId, Peer, Vote};
 use crate::base::{Broken, Level, MemberId};
 use crate::proto::command::command::Request;
@@ -51,14 +51,14 @@ impl Members {
 
 /// Makes `member` the only one, in its log: whatever is not committed is dropped, the others' removal and a membership of
 /// one are appended and committed. Does nothing if it is the only one already.
-pub async fn force_alone(
+pub async fn force_new_cluster(
     wal: &Wal,
     store: &Store,
     member: MemberId,
     peer_urls: &[String],
 ) -> Result<(), Broken> {
     let engine = store.engine();
-    let standing = Standing::stored(&*engine)?;
+    let applied_state = AppliedState::stored(&*engine)?;
     let state = State::open(&*engine)?;
     let log = wal.state();
     let mut members = Members {
@@ -67,8 +67,8 @@ pub async fn force_alone(
     };
     members
         .all
-        .extend(standing.membership.membership().nodes().map(|(id, _)| *id));
-    let applied = standing.applied.as_ref().map_or(0, |at: &LogId| at.index);
+        .extend(applied_state.membership.membership().nodes().map(|(id, _)| *id));
+    let applied = applied_state.applied.as_ref().map_or(0, |at: &LogId| at.index);
     let committed = log.committed.map_or(0, |at| at.index).max(applied);
     let mut next = applied + 1;
     while next <= committed {
@@ -118,7 +118,7 @@ pub async fn force_alone(
 
     let vote = log.vote.as_deref().map(decode_vote).transpose()?;
     let last_term = log.last.map_or(0, |last| last.term);
-    let applied_term = standing.applied.as_ref().map_or(0, |at| at.leader_id.term);
+    let applied_term = applied_state.applied.as_ref().map_or(0, |at| at.leader_id.term);
     // A term of its own: nobody else can have written entries in it that are told apart only by it.
     let term = vote
         .map_or(0, |vote| vote.leader_id.term)

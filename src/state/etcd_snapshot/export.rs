@@ -13,9 +13,9 @@ use crate::bbolt::Rows;
 use crate::proto::command::{self, AuthMeta, EtcdLease, StateMeta};
 use crate::proto::membershippb::Member;
 use crate::state::auth::{META_KEY, ROLE_PREFIX, USER_PREFIX};
-use crate::state::kept::Lookup;
 use crate::state::meta::stored_meta;
 use crate::state::record::Record;
+use crate::state::retained_revisions::Lookup;
 
 type Row = (Vec<u8>, Vec<u8>);
 

@@ -83,7 +83,7 @@ pub struct Late {
 }
 
 /// A batch that was offered to a leader: its proposals, by number.
-struct Flight {
+struct InFlight {
     term: u64,
     proposals: Vec<u64>,
 }
@@ -98,7 +98,7 @@ struct Inner {
     /// To be offered (again), oldest first. Some may have their answers already.
     line: VecDeque<u64>,
     next_sequence: u64,
-    flights: BTreeMap<u64, Flight>,
+    flights: BTreeMap<u64, InFlight>,
     /// The term of the last entry that was applied: what was offered in an earlier one is not under way any more.
     settled_term: u64,
 }
@@ -250,7 +250,7 @@ impl Proposals {
         let floor = inner.waiting.first_key_value().map_or(0, |(&number, _)| number);
         inner.next_sequence += 1;
         let sequence = inner.next_sequence;
-        inner.flights.insert(sequence, Flight { term, proposals });
+        inner.flights.insert(sequence, InFlight { term, proposals });
         let name = BatchName {
             origin: self.member,
             incarnation: self.incarnation,
@@ -361,7 +361,7 @@ impl Proposals {
 fn settle(inner: &mut Inner, term: u64) -> bool {
     inner.settled_term = inner.settled_term.max(term);
     let settled = inner.settled_term;
-    let stale = |flight: &Flight| flight.term < settled;
+    let stale = |flight: &InFlight| flight.term < settled;
     if !inner.flights.values().any(stale) {
         return false;
     }
@@ -375,7 +375,7 @@ fn settle(inner: &mut Inner, term: u64) -> bool {
     true
 }
 
-fn requeue(inner: &mut Inner, flight: Flight) {
+fn requeue(inner: &mut Inner, flight: InFlight) {
     for number in flight.proposals.into_iter().rev() {
         let only_in_term = inner
             .waiting

@@ -17,13 +17,13 @@ const LEADERLESS_ELECTION_TIMEOUTS: u32 = 3;
 
 /// See the module.
 #[derive(Default)]
-pub struct Standing {
+pub struct RaftStatusCache {
     term: AtomicU64,
     /// 0: none.
     leader: AtomicU64,
 }
 
-impl Standing {
+impl RaftStatusCache {
     pub fn term(&self) -> u64 {
         self.term.load(Relaxed)
     }

@@ -36,9 +36,9 @@ pub(super) struct Caller {
 
 /// Who has opened a connection for requests, and it is open still. Clones share it.
 #[derive(Clone, Default)]
-pub struct Callers(Arc<Mutex<BTreeMap<MemberId, Caller>>>);
+pub struct InboundConnections(Arc<Mutex<BTreeMap<MemberId, Caller>>>);
 
-impl Callers {
+impl InboundConnections {
     /// The youngest connection of a peer is the one that is used.
     pub(super) fn enter(&self, peer: MemberId, caller: Caller) {
         lock(&self.0).insert(peer, caller);
@@ -61,13 +61,13 @@ impl Callers {
 
 /// What it takes to ask, and be asked, the other way.
 #[derive(Clone)]
-pub struct WayBack {
+pub struct ReverseConnections {
     /// Answers what comes back on a connection of ours.
     pub handler: Arc<dyn PeerHandler>,
-    pub callers: Callers,
+    pub callers: InboundConnections,
 }
 
-impl WayBack {
+impl ReverseConnections {
     /// Sends requests over the peer's own connection as long as it has one; the error is `why` it was not dialled.
     pub(super) async fn relay(
         &self,
@@ -105,7 +105,7 @@ impl WayBack {
 mod tests {
     use std::time::Duration;
 
-    use super::super::handshake::{Address, AddressBook, Dialer, Identity, Purpose, Way};
+    use super::super::handshake::{Address, AddressBook, DialOptions, Dialer, Identity, Purpose};
     use super::super::rpc::RpcClient;
     use super::super::{FrameReader, FrameWriter, accept};
     use super::*;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     /// Member `member`, which calls the other one at `address`.
-    fn client(env: &Env, member: MemberId, address: String, callers: &Callers) -> RpcClient {
+    fn client(env: &Env, member: MemberId, address: String, callers: &InboundConnections) -> RpcClient {
         let (peer, book) = (3 - member, AddressBook::default());
         let secure = false;
         book.set(peer, vec![Address { address, secure }]);
@@ -155,13 +155,13 @@ mod tests {
             env: env.clone(),
             identity: Identity { cluster: 7, member },
             peer,
-            way: Way::default(),
+            way: DialOptions::default(),
             book,
             timeout: PATIENCE,
             removed: Arc::default(),
             trouble: Arc::default(),
         };
-        let back = WayBack {
+        let back = ReverseConnections {
             handler: Arc::new(Echo(member)),
             callers: callers.clone(),
         };
@@ -173,7 +173,7 @@ mod tests {
         let env = crate::runtime::tokio::env();
         let listener = env.listen("127.0.0.1:0").await.unwrap();
         let nowhere = env.listen("127.0.0.1:0").await.unwrap().local_address();
-        let (address, callers) = (listener.local_address(), Callers::default());
+        let (address, callers) = (listener.local_address(), InboundConnections::default());
         let identity = Identity {
             cluster: 7,
             member: 2,
@@ -187,7 +187,7 @@ mod tests {
             Arc::new(Echo(2)),
             callers.clone(),
         ));
-        let one = client(&env, 1, address, &Callers::default());
+        let one = client(&env, 1, address, &InboundConnections::default());
         let two = client(&env, 2, nowhere, &callers);
         let error = two.call("a", PATIENCE).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotConnected, "nobody has called yet");

@@ -20,7 +20,7 @@ use crate::proto::{authpb, mvccpb};
 use crate::state::auth::{META_KEY, ROLE_PREFIX, USER_PREFIX};
 use crate::state::digest::Kind;
 use crate::state::record::Record;
-use crate::state::{Pending, Position, State, kept};
+use crate::state::{Pending, Position, State, retained_revisions};
 
 /// Bytes that are written in one batch.
 const BATCH_BYTES: usize = 1 << 20;
@@ -127,7 +127,9 @@ pub fn import<F: ReadAt>(
     state.seal(&mut pending);
     let mut batch = pending.into_batch();
     let living: Vec<RevisionAt> = living.into_iter().collect();
-    batch.changes.extend(kept::rows(state.swept_revision, &living));
+    batch
+        .changes
+        .extend(retained_revisions::rows(state.swept_revision, &living));
     (writer.write)(batch).map_err(|broken| broken.to_string())?;
     Ok(Imported {
         revision: state.revision,

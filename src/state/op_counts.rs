@@ -55,7 +55,7 @@ pub fn kind(request: &Request) -> Option<RequestKind> {
 
 /// Operations that were carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
+pub struct OpCounts {
     pub ranges: u64,
     pub puts: u64,
     pub deletes: u64,
@@ -63,8 +63,8 @@ pub struct Tally {
     pub put_bytes: u64,
 }
 
-impl Tally {
-    pub const RANGE: Tally = Tally {
+impl OpCounts {
+    pub const RANGE: OpCounts = OpCounts {
         ranges: 1,
         puts: 0,
         deletes: 0,
@@ -72,8 +72,8 @@ impl Tally {
     };
 
     /// Of a command that was applied.
-    pub fn of_command(request: &Request, outcome: &Outcome) -> Tally {
-        let mut tally = Tally::default();
+    pub fn of_command(request: &Request, outcome: &Outcome) -> OpCounts {
+        let mut tally = OpCounts::default();
         match (request, &outcome.answer) {
             (_, Err(_)) => {}
             (Request::Range(_), _) => tally.ranges = 1,
@@ -87,8 +87,8 @@ impl Tally {
     }
 
     /// Of a transaction, by the way it took.
-    pub fn of_txn(request: &TxnRequest, answer: &TxnResponse) -> Tally {
-        let mut tally = Tally::default();
+    pub fn of_txn(request: &TxnRequest, answer: &TxnResponse) -> OpCounts {
+        let mut tally = OpCounts::default();
         tally.txn(request, answer);
         tally
     }
@@ -194,8 +194,8 @@ mod tests {
             responses: vec![put_answer(), answer(Response::ResponseTxn(nested_answer))],
             ..TxnResponse::default()
         };
-        let tally = Tally::of_txn(&request, &done);
-        let expected = Tally {
+        let tally = OpCounts::of_txn(&request, &done);
+        let expected = OpCounts {
             ranges: 1,
             puts: 1,
             deletes: 1,
@@ -209,7 +209,7 @@ mod tests {
         };
         let figures = StoreFigures::default();
         tally.count(&figures);
-        Tally::of_txn(&request, &failed).count(&figures);
+        OpCounts::of_txn(&request, &failed).count(&figures);
         let counted = [&figures.ranges, &figures.puts, &figures.deletes, &figures.txns];
         assert_eq!(counted.map(|counter| counter.get()), [1, 2, 1, 1]);
         assert_eq!(figures.put_bytes.get(), 13);
@@ -228,9 +228,9 @@ mod tests {
             ..put("key", "")
         });
         let refused = outcome(Err(crate::base::Denied::LEASE_NOT_FOUND));
-        assert_eq!(Tally::of_command(&request, &refused), Tally::default());
+        assert_eq!(OpCounts::of_command(&request, &refused), OpCounts::default());
         let done = outcome(Ok(Answer::Put(PutResponse::default())));
-        let tally = Tally::of_command(&request, &done);
+        let tally = OpCounts::of_command(&request, &done);
         assert_eq!((tally.puts, tally.ranges, tally.put_bytes), (1, 1, 3));
     }
 }

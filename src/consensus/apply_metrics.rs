@@ -9,7 +9,7 @@ use crate::base::figures::Figures;
 use crate::proto::command::command::Request;
 use crate::runtime::{Env, Instant};
 use crate::state::once::Turn;
-use crate::state::{Outcome, Tally, kind};
+use crate::state::{OpCounts, Outcome, kind};
 
 /// Takes the time of each command of a batch: one look at the clock for each.
 pub(super) struct Stopwatch<'a> {
@@ -40,7 +40,7 @@ pub(super) fn applied(figures: &Figures, request: &Request, outcome: &Outcome, t
             .is_none_or(|why| *why == Denied::COMPACTED);
         figures.requests.apply.observe(kind, success, took);
     }
-    Tally::of_command(request, outcome).count(&figures.store);
+    OpCounts::of_command(request, outcome).count(&figures.store);
 }
 
 /// A command was left out, since it had its turn before. Nobody waits for it here or anywhere.

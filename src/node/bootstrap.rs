@@ -12,9 +12,9 @@ use super::{NodeError, discovery, srv};
 use crate::base::urls::{Url, format_cluster, parse_cluster};
 use crate::base::{MemberId, ids};
 use crate::config::{Config, DiscoveryOptions};
-use crate::consensus::{Found, Peer, ask};
+use crate::consensus::{ClusterInfo, Peer, ask};
 use crate::runtime::Env;
-use crate::transport::{Identity, Way};
+use crate::transport::{DialOptions, Identity};
 
 /// How long the others are asked who they are.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ async fn discover_by_token(
 }
 
 /// Who this member is, and whom it starts with.
-pub struct Founding {
+pub struct Bootstrap {
     pub identity: Identity,
     /// The members of a new cluster; empty if it is not this member's to found.
     pub initial_members: BTreeMap<MemberId, Peer>,
@@ -105,16 +105,16 @@ pub struct Founding {
     pub has_data: bool,
 }
 
-impl Founding {
+impl Bootstrap {
     pub async fn find(
         env: &Env,
         config: &Config,
         stored: Option<Identity>,
-        way: &Way,
-    ) -> Result<Founding, NodeError> {
+        way: &DialOptions,
+    ) -> Result<Bootstrap, NodeError> {
         match stored {
-            Some(identity) => Founding::recorded(config, identity),
-            None if config.join => Founding::joined(env, config, way).await,
+            Some(identity) => Bootstrap::recorded(config, identity),
+            None if config.join => Bootstrap::joined(env, config, way).await,
             None => {
                 let (identity, mut initial_members) = listed(config)?;
                 if config.discovery_srv.is_some() {
@@ -122,7 +122,7 @@ impl Founding {
                     let members = initial_members.values_mut().zip(0..);
                     members.for_each(|(member, n): (_, u32)| member.name = n.to_string());
                 }
-                Ok(Founding {
+                Ok(Bootstrap {
                     identity,
                     initial_members,
                     known_peers: Vec::new(),
@@ -133,12 +133,12 @@ impl Founding {
     }
 
     /// Data decide, not flags: the members may have changed since these were written, as may the own address.
-    fn recorded(config: &Config, identity: Identity) -> Result<Founding, NodeError> {
+    fn recorded(config: &Config, identity: Identity) -> Result<Bootstrap, NodeError> {
         let initial_members = match listed(config) {
             Ok((listed, members)) if listed == identity => members,
             _ => BTreeMap::new(),
         };
-        Ok(Founding {
+        Ok(Bootstrap {
             identity,
             initial_members,
             known_peers: Vec::new(),
@@ -147,7 +147,7 @@ impl Founding {
     }
 
     /// Asks the members of the cluster, which has to be the one that `--initial-cluster` lists.
-    async fn joined(env: &Env, config: &Config, way: &Way) -> Result<Founding, NodeError> {
+    async fn joined(env: &Env, config: &Config, way: &DialOptions) -> Result<Bootstrap, NodeError> {
         let others = others(config);
         let asked = others.iter().map(|urls| ask(env, way.clone(), urls, ASK_TIMEOUT));
         let answers = join_all(asked).await;
@@ -172,7 +172,7 @@ impl Founding {
                           given URLs";
             return Err(NodeError(refused.unwrap_or_else(|| nobody.to_owned())));
         };
-        Ok(Founding {
+        Ok(Bootstrap {
             identity: Identity {
                 cluster: found.cluster,
                 member,
@@ -191,7 +191,12 @@ impl Founding {
     /// asked for as long as it takes to hear from so many of a cluster at work that a leader could be elected, or from all, but
     /// not for ever, since the others of a new cluster may start later. Whoever has data knows, and is waited for until it
     /// has read them; who is new itself knows nothing.
-    pub async fn check_not_wiped(&self, env: &Env, config: &Config, way: &Way) -> Result<(), NodeError> {
+    pub async fn check_not_wiped(
+        &self,
+        env: &Env,
+        config: &Config,
+        way: &DialOptions,
+    ) -> Result<(), NodeError> {
         let others = others(config);
         if self.has_data || self.initial_members.len() <= 1 {
             return Ok(());
@@ -231,7 +236,12 @@ impl Founding {
 }
 
 /// Asks until there is an answer that tells something; sets `recovering` if there was one that will.
-async fn ask_until_answered(env: &Env, way: Way, urls: &[String], recovering: &AtomicBool) -> Found {
+async fn ask_until_answered(
+    env: &Env,
+    way: DialOptions,
+    urls: &[String],
+    recovering: &AtomicBool,
+) -> ClusterInfo {
     loop {
         match ask(env, way.clone(), urls, ASK_TIMEOUT).await {
             Ok(found) if found.is_recovering => recovering.store(true, Ordering::Relaxed),
@@ -250,7 +260,7 @@ fn others(config: &Config) -> Vec<&[String]> {
 }
 
 /// Who this member is among those of a running cluster, whose URLs have to be those of the flags.
-fn own_member(config: &Config, found: &Found) -> Result<MemberId, String> {
+fn own_member(config: &Config, found: &ClusterInfo) -> Result<MemberId, String> {
     if found.members.len() != config.initial_cluster.len() {
         return Err("member count is unequal".into());
     }
@@ -278,8 +288,8 @@ fn own_member(config: &Config, found: &Found) -> Result<MemberId, String> {
     Ok(own.id)
 }
 
-fn described(found: &Found) -> String {
-    let member = |member: &crate::consensus::FoundMember| {
+fn described(found: &ClusterInfo) -> String {
+    let member = |member: &crate::consensus::MemberInfo| {
         format!("{:x} {}={}", member.id, member.name, member.peer_urls.join(","))
     };
     let members: Vec<String> = found.members.iter().map(member).collect();

@@ -17,16 +17,16 @@ const BUFFERED_BYTES_MAX: usize = 16 * 1024;
 const BUFFER_BYTES_KEPT: usize = 2 * 1024;
 
 /// A stream that is written to when it is flushed, after one turn of the scheduler.
-pub struct Gather<S> {
+pub struct WriteCoalescer<S> {
     stream: S,
     buffer: BytesMut,
     /// Others had their turn since the last flush.
     yielded: bool,
 }
 
-impl<S> Gather<S> {
+impl<S> WriteCoalescer<S> {
     pub fn new(stream: S) -> Self {
-        Gather {
+        WriteCoalescer {
             stream,
             buffer: BytesMut::new(),
             yielded: false,
@@ -34,7 +34,7 @@ impl<S> Gather<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gather<S> {
+impl<S: AsyncWrite + Unpin> WriteCoalescer<S> {
     /// Writes what is buffered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.buffer.is_empty() {
@@ -50,7 +50,7 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteCoalescer<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(data)])
     }
@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn small_writes_wait_for_the_flush_and_others_get_their_turn() {
         let (stream, mut peer) = tokio::io::duplex(1 << 20);
-        let mut gather = Gather::new(stream);
+        let mut gather = WriteCoalescer::new(stream);
         gather.write_all(b"one ").await.unwrap();
         let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut gather).poll_flush(cx))).await;
         assert!(polled.is_pending(), "one turn for the others");
@@ -127,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn everything_arrives_in_order_through_a_narrow_stream() {
         let (stream, mut peer) = tokio::io::duplex(1000);
-        let mut gather = Gather::new(stream);
+        let mut gather = WriteCoalescer::new(stream);
         let pieces: Vec<Vec<u8>> = (1..60_u8).map(|n| vec![n; usize::from(n) * 41]).collect();
         let wanted: Vec<u8> = pieces.concat();
         let write = async {
