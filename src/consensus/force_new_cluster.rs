@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use openraft::Membership;
 
+use super::applied_state::AppliedState;
 use super::command::{self, EncodedCommand};
 use super::format::entry::{Batch, BatchName, Payload, decode_payload, encode_payload};
 use super::format::record::{decode_vote, encode_vote};
 use super::log::NO_NODE;
-use super::machine::AppliedState;
 use super::types::{LogId, Peer, Vote};
 use crate::base::{Broken, Level, MemberId};
 use crate::proto::command::command::Request;
@@ -67,7 +67,7 @@ pub async fn force_new_cluster(
     };
     members
         .all
-        .extend(applied_state.membership.membership().nodes().map(|(id, _)| *id));
+        .extend(applied_state.membership().membership().nodes().map(|(id, _)| *id));
     let applied = applied_state.applied.as_ref().map_or(0, |at: &LogId| at.index);
     let committed = log.committed.map_or(0, |at| at.index).max(applied);
     let mut next = applied + 1;

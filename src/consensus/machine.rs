@@ -22,10 +22,10 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{Membership, Snapshot};
 
 use super::SharedObserver;
+use super::applied_state::AppliedState;
 use super::apply_metrics::{self, Stopwatch};
 use super::command;
 use super::format::entry::{Batch, BatchName, Payload};
-use super::format::record::AppliedStateRecord;
 use super::hash::Compactions;
 use super::lessor::{Lessor, Ttl};
 use super::peers::addresses;
@@ -44,7 +44,7 @@ use crate::runtime::{Env, Instant, signal};
 use crate::state::once::Turn;
 use crate::state::{Answer, Lease, Outcome, Pending, Position, SharedStore, State};
 use crate::storage::{Engine, Install, Store, View};
-use crate::transport::{AddressBook, decode, encode};
+use crate::transport::AddressBook;
 
 /// Where the engine keeps the log id and the membership it stands at.
 pub(super) const RAFT_KEY: &[u8] = b"raft";
@@ -52,31 +52,6 @@ pub(super) const RAFT_KEY: &[u8] = b"raft";
 const APPLY_CHUNK_ENTRIES: usize = 64;
 /// The longest pause before a chunk is applied, in a simulation.
 const APPLY_PAUSE: Duration = Duration::from_millis(300);
-
-/// Where the state stands in the log, as written with every batch.
-#[derive(Clone, Default)]
-pub(super) struct AppliedState {
-    pub applied: Option<LogId>,
-    pub membership: StoredMembership,
-}
-
-impl AppliedState {
-    pub fn stored(engine: &dyn Read) -> Result<AppliedState, Broken> {
-        match engine.get(Space::Meta, RAFT_KEY)? {
-            Some(bytes) => {
-                let record: AppliedStateRecord =
-                    decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?;
-                let (applied, membership) = record.into_parts()?;
-                Ok(AppliedState { applied, membership })
-            }
-            None => Ok(AppliedState::default()),
-        }
-    }
-
-    pub fn record(&self) -> AppliedStateRecord {
-        AppliedStateRecord::new(self.applied, &self.membership)
-    }
-}
 
 struct Inner {
     state: State,
@@ -224,7 +199,14 @@ impl StateMachine {
         for (id, urls) in state.peer_urls() {
             self.book.set(id, addresses(urls));
         }
-        let in_raft = |id: &MemberId| inner.applied_state.membership.membership().get_node(id).is_some();
+        let in_raft = |id: &MemberId| {
+            inner
+                .applied_state
+                .membership()
+                .membership()
+                .get_node(id)
+                .is_some()
+        };
         let left = state.removed_members().filter(|id| !in_raft(id)).collect();
         let is_learner = state.is_learner(self.member);
         self.members.send_if_modified(|seen| {
@@ -284,7 +266,7 @@ impl StateMachine {
     }
 
     pub fn membership(&self) -> StoredMembership {
-        self.inner.read().applied_state.membership.clone()
+        self.inner.read().applied_state.membership().clone()
     }
 
     /// Makes everything applied durable; the log id it covers.
@@ -369,13 +351,13 @@ impl StateMachine {
                     Payload::Membership(membership) => {
                         let nodes = membership.nodes();
                         state.found(nodes.map(|(&id, peer)| (id, peer.peer_urls.clone())));
-                        applied_state.membership = stored(entry.log_id, membership);
+                        applied_state.set_membership(stored(entry.log_id, membership));
                         state.advance(at, &mut pending);
                         members_changed = true;
                     }
                     Payload::Normal(batch) => {
                         commands += batch.len();
-                        check_level(&format!("entry {}", at.index), batch.level(), self.level)?;
+                        check_level(|| format!("entry {}", at.index), batch.level(), self.level)?;
                         let name = batch.name();
                         let asked = self.proposals.awaits(name);
                         let effects = apply_batch(env, state, at, &batch, &mut pending, asked)?;
@@ -383,10 +365,10 @@ impl StateMachine {
                     }
                 }
             }
-            check_level("the cluster", state.level(), self.level)?;
+            check_level(|| "the cluster".into(), state.level(), self.level)?;
             state.seal(&mut pending);
             let mut changes = pending.into_batch();
-            changes.put(Space::Meta, RAFT_KEY, encode(&applied_state.record()));
+            changes.put(Space::Meta, RAFT_KEY, applied_state.encode());
             engine.write(changes)?;
             keep_store(&mut batches, &**engine);
             if state.compact_revision() > compacted {
@@ -490,7 +472,7 @@ impl StateMachine {
         let inner = self.inner.read();
         let meta = SnapshotMeta {
             last_log_id: inner.applied_state.applied,
-            last_membership: inner.applied_state.membership.clone(),
+            last_membership: inner.applied_state.membership().clone(),
         };
         Snapshot {
             meta,
@@ -504,7 +486,7 @@ impl Inner {
         let applied_state = AppliedState::stored(&*engine)?;
         let cache_bytes = buggify::limit(Site::ValueCacheTiny, limits::VALUE_CACHE_BYTES, 1_000);
         let mut state = State::open_with_cache(&*engine, cache_bytes)?;
-        check_level("the cluster", state.level(), level)?;
+        check_level(|| "the cluster".into(), state.level(), level)?;
         engine.discard(state.dead_records());
         Ok(Inner {
             state,
@@ -532,13 +514,14 @@ fn term(applied: &Option<LogId>) -> u64 {
 
 /// # Errors
 /// A release of `level` would apply it in part, or differently.
-fn check_level(what: &str, needed: Level, level: Level) -> Result<(), Broken> {
+fn check_level(what: impl FnOnce() -> String, needed: Level, level: Level) -> Result<(), Broken> {
     if needed <= level {
         return Ok(());
     }
     Err(Broken::new(format!(
-        "{what} has level {needed}, and this release knows up to level {level}: start a newer release on this data \
-         directory"
+        "{} has level {needed}, and this release knows up to level {level}: start a newer release on this data \
+         directory",
+        what()
     )))
 }
 
@@ -647,7 +630,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let inner = self.0.inner.read();
         Ok((
             inner.applied_state.applied,
-            inner.applied_state.membership.clone(),
+            inner.applied_state.membership().clone(),
         ))
     }
 

@@ -10,6 +10,7 @@
 //! What the server may ask of it: [`Consensus::propose`], [`Consensus::read_barrier`], [`Consensus::read`],
 //! leases that live on the leader's clock, membership and status.
 
+mod applied_state;
 mod apply_metrics;
 mod command;
 mod contact;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::Membership;
 
+use super::applied_state::AppliedState;
 use super::format::record::encode_vote;
-use super::machine::{AppliedState, RAFT_KEY};
+use super::machine::RAFT_KEY;
 use super::types::{Peer, StoredMembership, Vote, log_id};
 use crate::base::kv::{Batch, Space};
 use crate::base::{Broken, MemberId};
@@ -14,7 +15,6 @@ use crate::state::State;
 use crate::state::etcd_snapshot::{Import, Imported, import};
 use crate::storage::Store;
 use crate::storage::wal::{LogId, Wal};
-use crate::transport::encode;
 
 /// Fills an empty store, so that all members which do the same with the same file agree. The log is begun by
 /// [`begin_log`]: only with it there is a member.
@@ -45,12 +45,9 @@ pub async fn fill<F: ReadAt>(
     let membership = Membership::new(vec![voters], nodes)
         .map_err(|error| Broken::new(format!("the file names no members: {error}")))?;
     let at = log_id(imported.position);
-    let applied_state = AppliedState {
-        applied: Some(at),
-        membership: StoredMembership::new(Some(at), membership),
-    };
+    let applied_state = AppliedState::new(Some(at), StoredMembership::new(Some(at), membership));
     let mut batch = Batch::default();
-    batch.put(Space::Meta, RAFT_KEY, encode(&applied_state.record()));
+    batch.put(Space::Meta, RAFT_KEY, applied_state.encode());
     engine.write(batch)?;
     engine.sync().await?;
     Ok(imported)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use openraft::{LogId as RaftLogId, Membership};
+use openraft::Membership;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Broken, MemberId};
@@ -113,7 +113,13 @@ impl TryFrom<MembershipRecord> for Membership<MemberId, Peer> {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AppliedStateRecord {
     applied: Option<LogIdRecord>,
-    membership_at: Option<LogIdRecord>,
+    members: MembersRecord,
+}
+
+/// A membership, and the entry that it is from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MembersRecord {
+    at: Option<LogIdRecord>,
     membership: MembershipRecord,
 }
 
@@ -121,14 +127,20 @@ impl AppliedStateRecord {
     pub fn new(applied: Option<LogId>, membership: &StoredMembership) -> Self {
         AppliedStateRecord {
             applied: applied.map(LogIdRecord::from),
-            membership_at: membership.log_id().map(LogIdRecord::from),
+            members: AppliedStateRecord::members(membership),
+        }
+    }
+
+    pub fn members(membership: &StoredMembership) -> MembersRecord {
+        MembersRecord {
+            at: membership.log_id().map(LogIdRecord::from),
             membership: membership.membership().into(),
         }
     }
 
     pub fn into_parts(self) -> Result<(Option<LogId>, StoredMembership), Broken> {
-        let at: Option<RaftLogId<_>> = raft_id(self.membership_at);
-        let membership = StoredMembership::new(at, self.membership.try_into()?);
+        let MembersRecord { at, membership } = self.members;
+        let membership = StoredMembership::new(raft_id(at), membership.try_into()?);
         Ok((raft_id(self.applied), membership))
     }
 }

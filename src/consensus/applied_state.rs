@@ -1,0 +1,87 @@
+//! Where the state stands in the log, as the engine notes it with every batch that it is given.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::format::record::{AppliedStateRecord, LogIdRecord};
+use super::machine::RAFT_KEY;
+use super::types::{LogId, StoredMembership};
+use crate::base::Broken;
+use crate::base::kv::{Read, Space};
+use crate::transport::{decode, encode, encode_body};
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct AppliedState {
+    pub applied: Option<LogId>,
+    membership: StoredMembership,
+    /// The end of the record, which is the same until the members change.
+    members: Bytes,
+}
+
+impl Default for AppliedState {
+    fn default() -> Self {
+        AppliedState::new(None, StoredMembership::default())
+    }
+}
+
+impl AppliedState {
+    pub fn new(applied: Option<LogId>, membership: StoredMembership) -> Self {
+        let members = AppliedStateRecord::members(&membership);
+        AppliedState {
+            applied,
+            members: encode_body(&members).into(),
+            membership,
+        }
+    }
+
+    pub fn stored(engine: &dyn Read) -> Result<AppliedState, Broken> {
+        let Some(bytes) = engine.get(Space::Meta, RAFT_KEY)? else {
+            return Ok(AppliedState::default());
+        };
+        let record: AppliedStateRecord =
+            decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?;
+        let (applied, membership) = record.into_parts()?;
+        Ok(AppliedState::new(applied, membership))
+    }
+
+    pub fn membership(&self) -> &StoredMembership {
+        &self.membership
+    }
+
+    pub fn set_membership(&mut self, membership: StoredMembership) {
+        *self = AppliedState::new(self.applied, membership);
+    }
+
+    /// An [`AppliedStateRecord`]: bincode writes the fields of a structure one behind the other.
+    pub fn encode(&self) -> Bytes {
+        let applied = encode(&self.applied.map(LogIdRecord::from));
+        let mut encoded = BytesMut::with_capacity(applied.len() + self.members.len());
+        encoded.put_slice(&applied);
+        encoded.put_slice(&self.members);
+        encoded.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::Membership;
+
+    use super::*;
+    use crate::consensus::types::{Peer, leader_of};
+
+    #[test]
+    fn what_is_noted_is_the_record_of_it() {
+        let at = LogId::new(leader_of(4), 9);
+        let nodes = BTreeMap::from([(3, Peer::default())]);
+        let membership = Membership::new(vec![BTreeSet::from([3])], nodes).expect("well formed");
+        let mut state = AppliedState::default();
+        for _ in 0..2 {
+            let record = AppliedStateRecord::new(state.applied, state.membership());
+            assert_eq!(state.encode(), encode(&record));
+            state.applied = Some(at);
+            state.set_membership(StoredMembership::new(Some(at), membership.clone()));
+        }
+    }
+}
