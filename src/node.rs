@@ -47,7 +47,7 @@ pub struct NodeError(pub String);
 impl NodeError {
     /// The member was removed from its cluster: there is nothing to repair.
     pub fn is_removal(&self) -> bool {
-        self.0 == consensus::REMOVED
+        self.0 == consensus::StopReason::Removed.to_string()
     }
 
     /// A discovery service did not take the member.
@@ -58,7 +58,7 @@ impl NodeError {
 
 impl From<Broken> for NodeError {
     fn from(broken: Broken) -> Self {
-        NodeError(broken.0)
+        NodeError(broken.to_string())
     }
 }
 
@@ -211,7 +211,8 @@ impl Node {
         let mut status = self.consensus.status_signal();
         // The signal cannot close before the consensus it belongs to.
         let _ = status.wait_until(|status| status.fatal.is_some()).await;
-        NodeError(self.consensus.status().fatal.unwrap_or_else(|| "stopped".into()))
+        let fatal = self.consensus.status().fatal;
+        NodeError(fatal.map_or_else(|| "stopped".into(), |reason| reason.to_string()))
     }
 
     /// Where clients are served, and then where metrics are: "host:port", with the ports that were picked.

@@ -3,10 +3,8 @@
 //! * [`Denied`]: the request is at fault or cannot be served; etcd's text and code go to the client.
 //! * *unavailable*: try again; it says whether the write may have happened. Part of [`Denied`], since
 //!   it travels to the client in the same way (gRPC `Unavailable` and `DeadlineExceeded`).
-//! * [`Broken`]: durability or an invariant is lost. The process stops with this context; it never
-//!   serves on.
-
-use std::fmt;
+//! * [`Broken`](super::Broken): durability or an invariant is lost. The process stops with this context; it never
+//!   serves on. See [`broken`](super::broken).
 
 /// gRPC status codes that etcd sends. The numbers are the wire's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,30 +161,6 @@ denials! {
     UNKNOWN_SERVICE = NotFound "unknown service";
     RANGE_STREAM_SORT = Unimplemented "RangeStream does not support custom sort orders";
     RANGE_STREAM_FILTER = Unimplemented "RangeStream does not support revision filters";
-}
-
-/// Durability or an invariant is lost: what happened, with file, offset or index where there is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken(pub String);
-
-impl Broken {
-    pub fn new(what: impl fmt::Display) -> Self {
-        Broken(what.to_string())
-    }
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Broken {}
-
-impl From<Broken> for std::io::Error {
-    fn from(broken: Broken) -> Self {
-        std::io::Error::other(broken)
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What every layer may know: identifiers, revisions, limits, the three kinds of error, and what is counted.
 
+pub mod broken;
 pub mod effort;
 pub mod error;
 pub mod figures;
@@ -10,7 +11,8 @@ pub mod limits;
 pub mod overlay;
 pub mod urls;
 
-pub use error::{Broken, Denied};
+pub use broken::Broken;
+pub use error::Denied;
 pub use figures::Figures;
 pub use level::Level;
 

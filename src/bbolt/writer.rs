@@ -254,7 +254,7 @@ impl<R: Rows> Encoder<R> {
         })?;
         close(&mut leaf);
         if changed {
-            return Err(Broken::new("a view showed other rows the second time"));
+            return Err(Broken::invariant("a view showed other rows the second time"));
         }
         Ok(rest)
     }

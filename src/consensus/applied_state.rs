@@ -39,7 +39,7 @@ impl AppliedState {
             return Ok(AppliedState::default());
         };
         let record: AppliedStateRecord =
-            decode(&bytes).map_err(|error| Broken::new(format!("engine's raft record: {error}")))?;
+            decode(&bytes).map_err(|error| Broken::unreadable("engine's raft record", error))?;
         let (applied, membership) = record.into_parts()?;
         Ok(AppliedState::new(applied, membership))
     }

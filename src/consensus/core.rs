@@ -16,6 +16,7 @@ use std::time::Duration;
 use openraft::errors::{InitializeError, RaftError};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::cause;
 use super::log::LogStore;
 use super::machine::{ApplyListeners, Machine, StateMachine};
 use super::network::Network;
@@ -114,15 +115,16 @@ impl Core {
         // What a killed process left in the page cache is made durable before raft counts on it.
         machine.sync().await?;
         let network = Network::new(parts.peers.clone());
+        let log = LogStore::new(env.clone(), parts.wal.clone());
         let raft = Raft::new(
             member,
             Arc::new(raft_config(&options)?),
             network.clone(),
-            LogStore::new(env.clone(), parts.wal.clone()),
+            log.clone(),
             Machine(machine.clone()),
         )
         .await
-        .map_err(|fatal| Broken::new(format!("raft cannot start: {fatal}")))?;
+        .map_err(|fatal| log.stopped("raft cannot start: ", &fatal))?;
         let (reads, reader_woken) = ReadQueue::new();
         let (renewals, renewer_woken) = RenewalQueue::new();
         let vitals = Vitals {
@@ -166,7 +168,10 @@ impl Core {
         }
         match self.raft().initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(Broken::new(format!("cannot initialize the cluster: {error}"))),
+            Err(RaftError::Fatal(fatal)) => Err(cause::stopped("cannot initialize the cluster: ", &fatal)),
+            Err(RaftError::APIError(error)) => Err(Broken::invariant(format!(
+                "cannot initialize the cluster: {error}"
+            ))),
         }
     }
 

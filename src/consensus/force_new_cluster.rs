@@ -36,7 +36,7 @@ impl Members {
             Payload::Normal(batch) => {
                 for (_, command) in batch.commands() {
                     let (_, request) = command::decode(&command)
-                        .map_err(|unreadable| Broken::new(format!("the log holds {unreadable}")))?;
+                        .map_err(|unreadable| Broken::contradiction(format!("the log holds {unreadable}")))?;
                     if let Request::MemberAdd(request) = request
                         && let Some(member) = request.member
                     {
@@ -76,8 +76,7 @@ pub async fn force_new_cluster(
         let Some(last) = records.last() else { break };
         next = last.index + 1;
         for record in &records {
-            let payload = decode_payload(record.payload.clone())
-                .map_err(|bad| Broken::new(format!("entry {} of the log: {bad}", record.index)))?;
+            let payload = decode_payload(record.payload.clone()).map_err(|bad| bad.in_log(record.index))?;
             members.take(&payload)?;
         }
     }
@@ -101,7 +100,7 @@ pub async fn force_new_cluster(
         .then_some(Request::MemberPromote(MemberPromoteCommand { id: member }));
     let encoded = |request| EncodedCommand::new(None, request).map(|command| command.bytes().clone());
     let commands = removals.chain(promotion).map(encoded);
-    let commands: Vec<Bytes> = commands.collect::<Result<_, _>>().map_err(Broken::new)?;
+    let commands: Vec<Bytes> = commands.collect::<Result<_, _>>().map_err(Broken::invariant)?;
     let commands: Vec<(u64, Bytes)> = (0..).zip(commands).collect();
     let nobody = BatchName {
         origin: 0,
@@ -114,7 +113,7 @@ pub async fn force_new_cluster(
         peer_urls: peer_urls.to_vec(),
     };
     let alone = Membership::new(vec![BTreeSet::from([member])], BTreeMap::from([(member, node)]))
-        .map_err(|error| Broken::new(format!("a membership of one: {error}")))?;
+        .map_err(|error| Broken::invariant(format!("a membership of one: {error}")))?;
 
     let vote = log.vote.as_deref().map(decode_vote).transpose()?;
     let last_term = log.last.map_or(0, |last| last.term);

@@ -4,13 +4,18 @@
 //! bytes below, and a batch's are those that were proposed. `append` hands its entries over in order and reports each as flushed
 //! only when the group that holds them is synced: that report is what lets a leader count itself.
 
+use std::cell::OnceCell;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::rc::Rc;
+use std::sync::Arc;
 
+use openraft::errors::Fatal;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
 
+use super::cause;
 use super::format::entry::{decode_payload, encode_payload};
 use super::format::record::{decode_vote, encode_vote};
 use super::types::{Entry, LogId, TypeConfig, Vote, log_id};
@@ -28,6 +33,8 @@ pub(super) const NO_NODE: u64 = 0;
 pub struct LogStore {
     env: Env,
     wal: Wal,
+    /// What a read met first.
+    met: Rc<OnceCell<Broken>>,
 }
 
 pub(super) fn place(id: &LogId) -> Place {
@@ -47,8 +54,7 @@ fn raft_id(place: Place) -> LogId {
 
 fn decode_entry(record: LogRecord) -> Result<Entry, Broken> {
     let id = record.id();
-    let payload = decode_payload(record.payload)
-        .map_err(|bad| Broken::new(format!("entry {} of the log: {bad}", id.index)))?;
+    let payload = decode_payload(record.payload).map_err(|bad| bad.in_log(id.index))?;
     Ok(Entry {
         log_id: raft_id(id),
         payload,
@@ -57,7 +63,22 @@ fn decode_entry(record: LogRecord) -> Result<Entry, Broken> {
 
 impl LogStore {
     pub fn new(env: Env, wal: Wal) -> Self {
-        LogStore { env, wal }
+        LogStore {
+            env,
+            wal,
+            met: Rc::default(),
+        }
+    }
+
+    /// Raft has not started. Of what it met when it looked for the terms of the log, openraft keeps nothing but a text.
+    pub fn stopped(&self, before: &str, fatal: &Fatal<TypeConfig>) -> Broken {
+        match cause::stopped(before, fatal) {
+            Broken::Raft { text, cause: None } => Broken::Raft {
+                text,
+                cause: self.met.get().cloned().map(Arc::new),
+            },
+            known => known,
+        }
     }
 
     async fn read(&self, range: impl RangeBounds<u64>, bytes_max: Option<usize>) -> io::Result<Vec<Entry>> {
@@ -71,9 +92,9 @@ impl LogStore {
             Bound::Excluded(&index) => index,
             Bound::Unbounded => u64::MAX,
         };
-        let records = self.wal.read(from, to, bytes_max).await?;
-        let entries: Result<_, Broken> = records.into_iter().map(decode_entry).collect();
-        Ok(entries?)
+        let records = self.wal.read(from, to, bytes_max).await;
+        let entries = records.and_then(|records| records.into_iter().map(decode_entry).collect());
+        Ok(entries.inspect_err(|broken: &Broken| drop(self.met.set(broken.clone())))?)
     }
 }
 

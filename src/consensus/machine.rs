@@ -35,6 +35,7 @@ use super::state_cell::StateCell;
 use super::sweep::Compacting;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, position};
+use crate::base::broken::Unknown;
 use crate::base::figures::Figures;
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, LeaseId, Level, MemberId, Revision, limits};
@@ -442,7 +443,7 @@ impl StateMachine {
         let level = self.level;
         let fresh = self.env.run_blocking(move || Inner::open(engine, level)).await?;
         if fresh.applied_state.applied != meta.last_log_id {
-            return Err(Broken::new(format!(
+            return Err(Broken::contradiction(format!(
                 "installed snapshot stands at {:?}, announced was {:?}",
                 fresh.applied_state.applied, meta.last_log_id
             )));
@@ -514,15 +515,14 @@ fn term(applied: &Option<LogId>) -> u64 {
 
 /// # Errors
 /// A release of `level` would apply it in part, or differently.
-fn check_level(what: impl FnOnce() -> String, needed: Level, level: Level) -> Result<(), Broken> {
-    if needed <= level {
+fn check_level(what: impl FnOnce() -> String, needed: Level, known: Level) -> Result<(), Broken> {
+    if needed <= known {
         return Ok(());
     }
-    Err(Broken::new(format!(
-        "{} has level {needed}, and this release knows up to level {level}: start a newer release on this data \
-         directory",
-        what()
-    )))
+    Err(Broken::OtherRelease {
+        what: what(),
+        found: Unknown::Level { needed, known },
+    })
 }
 
 fn stored(log_id: LogId, membership: Membership<u64, super::types::Peer>) -> StoredMembership {
@@ -542,7 +542,7 @@ fn apply_batch(
     let apply = |(turn, (number, encoded)): (Turn, (u64, Bytes))| {
         // A copy: whoever keeps a key of it, a watcher say, would else keep the whole batch in memory.
         let (header, request) = command::decode(&Bytes::copy_from_slice(&encoded))
-            .map_err(|unreadable| Broken::new(format!("entry {} holds {unreadable}", at.index)))?;
+            .map_err(|unreadable| Broken::contradiction(format!("entry {} holds {unreadable}", at.index)))?;
         if turn != Turn::First {
             state.advance(at, pending);
             apply_metrics::left_out(env.figures(), turn, batch.name(), number);

@@ -12,6 +12,7 @@
 
 mod applied_state;
 mod apply_metrics;
+mod cause;
 mod command;
 mod contact;
 mod core;
@@ -64,7 +65,7 @@ pub use peer::PeerListener;
 pub use peers::url_address;
 pub use renewals::Renewal;
 pub use restore::{begin_log, fill};
-pub use status::{REMOVED, Status};
+pub use status::{Status, StopReason};
 pub use tokens::simple_token;
 pub use types::Peer;
 
@@ -214,9 +215,9 @@ impl Consensus {
         };
         let (alive, ended) = signal::channel(());
         env.start_core(core, move || drop(alive))
-            .map_err(|error| Broken::new(format!("cannot start the thread of the core: {error}")))?;
+            .map_err(|error| Broken::invariant(format!("cannot start the thread of the core: {error}")))?;
         let outcome = outcome.await;
-        let outcome = outcome.unwrap_or_else(|| Err(Broken::new("the core ended before it had started")));
+        let outcome = outcome.unwrap_or_else(|| Err(Broken::Stopped("the core ended before it had started")));
         if outcome.is_err() {
             // Files are free then.
             let _ = ended.clone().wait_until(|()| false).await;
@@ -504,7 +505,7 @@ fn raft_config(options: &Options) -> Result<openraft::Config, Broken> {
     };
     config
         .validate()
-        .map_err(|error| Broken::new(format!("raft configuration: {error}")))
+        .map_err(|error| Broken::invariant(format!("raft configuration: {error}")))
 }
 
 /// Tells nobody.

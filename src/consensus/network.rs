@@ -13,11 +13,11 @@ use futures_util::stream::{Stream, StreamExt, empty, iter, unfold};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{ErrorSource, NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::BoxedErrorSource;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::{AnyError, StorageError};
 use tokio::sync::mpsc;
 
+use super::cause::Cause;
 use super::exchange::{exchange_appends, send_snapshot};
 use super::format::append::encode_append;
 use super::machine::SnapshotData;
@@ -91,10 +91,6 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 fn unreachable(error: &io::Error) -> Unreachable<TypeConfig> {
     Unreachable::new(error)
-}
-
-fn is_broken(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|cause| cause.is::<Broken>())
 }
 
 /// Refused connections and time-outs mean an unreachable peer (wait a little); the rest is a broken call.
@@ -224,8 +220,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         match ended {
             Either::Left((Ok(response), _)) => Ok(response),
             // Damage here, not over there: raft stops.
-            Either::Left((Err(error), _)) if is_broken(&error) => {
-                Err(StorageError::read_snapshot(None, BoxedErrorSource::from_error(&error)).into())
+            Either::Left((Err(error), _)) if Broken::inside(&error).is_some() => {
+                Err(StorageError::read_snapshot(None, Cause::from_error(&error)).into())
             }
             Either::Left((Err(error), _)) => Err(StreamingError::Unreachable(unreachable(&error))),
             Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),

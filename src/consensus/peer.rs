@@ -13,6 +13,7 @@ use openraft::errors::{Fatal, RaftError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Consensus;
+use super::cause;
 use super::command::first_unreadable;
 use super::core::Core;
 use super::format::append::decode_append;
@@ -280,7 +281,7 @@ impl Core {
         let same_leader = self
             .raft()
             .with_raft_state(move |state| *state.vote_ref() == vote);
-        let same_leader = same_leader.await.map_err(Broken::new)?;
+        let same_leader = same_leader.await.map_err(|fatal| cause::stopped("", &fatal))?;
         match &meta.last_log_id {
             Some(last) if same_leader => self.wal().holds(place(last)).await,
             _ => Ok(false),

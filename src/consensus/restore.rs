@@ -27,7 +27,7 @@ pub async fn fill<F: ReadAt>(
     let install = store.begin_install().await?;
     let empty = store.engine();
     let write = &mut |batch| install.write(batch);
-    let imported = import(file, options, &*empty, write, progress).map_err(Broken)?;
+    let imported = import(file, options, &*empty, write, progress).map_err(Broken::Import)?;
     let engine = install.commit().await?;
     // Opening checks everything that a start would.
     let state = State::open(&*engine)?;
@@ -43,7 +43,7 @@ pub async fn fill<F: ReadAt>(
         .collect();
     let voters: BTreeSet<MemberId> = state.member_ids(false).collect();
     let membership = Membership::new(vec![voters], nodes)
-        .map_err(|error| Broken::new(format!("the file names no members: {error}")))?;
+        .map_err(|error| Broken::Import(format!("the file names no members: {error}")))?;
     let at = log_id(imported.position);
     let applied_state = AppliedState::new(Some(at), StoredMembership::new(Some(at), membership));
     let mut batch = Batch::default();

@@ -13,6 +13,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 
 use super::Consensus;
+use super::cause;
 use super::contact::LeaderContact;
 use super::core::Core;
 use super::machine::{Applied, MembersSeen};
@@ -25,8 +26,15 @@ use crate::runtime::{Env, signal};
 use crate::state::Position;
 use crate::storage::Store;
 
-/// etcd's words of a member whose removal is final; the process then ends well.
-pub const REMOVED: &str = "the member has been permanently removed from the cluster";
+/// Why a member must not serve any more.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StopReason {
+    /// Its removal is final; the process then ends well. etcd's words.
+    #[error("the member has been permanently removed from the cluster")]
+    Removed,
+    #[error(transparent)]
+    Broken(#[from] Broken),
+}
 
 /// What is known of raft at this moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -48,7 +56,7 @@ pub struct Status {
     /// The entry that raft's membership is from.
     pub membership: Option<Position>,
     /// Set when raft stopped, or damage was read: the member must not serve any more.
-    pub fatal: Option<String>,
+    pub fatal: Option<StopReason>,
 }
 
 /// What tells how this member is, to be asked from any thread.
@@ -91,7 +99,7 @@ impl Vitals {
             // After a restart raft names this very member if it led before.
             false => *leader != own && heard(),
         };
-        let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
+        let stopped = metrics.running_state.as_ref().err();
         let membership = &metrics.membership_config;
         let set = membership.log_id().as_ref();
         let decided = set.is_none_or(|set| metrics.local_committed.as_ref() >= Some(set));
@@ -107,24 +115,26 @@ impl Vitals {
             is_voter: metrics.membership_config.voter_ids().any(|voter| voter == own),
             membership: set.map(position),
             is_settled: decided && membership.membership().get_joint_config().len() <= 1,
-            fatal: removed
-                .then(|| REMOVED.to_owned())
-                .or(stopped)
-                .or_else(|| self.damage.borrow().as_ref().map(ToString::to_string))
-                .or_else(|| self.store.check().err().map(|broken| broken.to_string())),
+            fatal: removed.then_some(StopReason::Removed).or_else(|| {
+                stopped
+                    .map(|fatal| cause::stopped("", fatal))
+                    .or_else(|| self.damage.borrow().clone())
+                    .or_else(|| self.store.check().err())
+                    .map(StopReason::Broken)
+            }),
         }
     }
 
     /// Damage is not served and ends this member: see [`Status::fatal`]. What clients hear.
     pub fn met_damage(&self, broken: Broken) -> Denied {
         tracing::error!(%broken, "a read met damage");
-        let text = broken.to_string();
+        let reason = StopReason::Broken(broken.clone());
         self.damage.send_if_modified(|damage| {
             damage.get_or_insert(broken);
             true
         });
         self.status.send_if_modified(|status| {
-            status.fatal.get_or_insert(text);
+            status.fatal.get_or_insert(reason);
             true
         });
         Denied::CORRUPT

@@ -9,6 +9,7 @@ use openraft::{OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::cause::Cause;
 use super::format::entry::{Batch, Payload};
 use super::machine::Machine;
 use super::runtime::RaftRuntime;
@@ -37,7 +38,7 @@ impl RaftTypeConfig for TypeConfig {
         = openraft::impls::InlineBatch<T>
     where
         T: OptionalSend + 'static;
-    type ErrorSource = openraft::impls::BoxedErrorSource;
+    type ErrorSource = Cause;
 }
 
 pub type Raft = openraft::Raft<TypeConfig, Machine>;

@@ -25,7 +25,7 @@ pub fn history(
     store.scan(Space::Records, &first, Some(&last), &mut |key, value| {
         effort::spend(1);
         let decoded = RevisionAt::from_bytes(key)
-            .ok_or_else(|| Broken::new(format!("stored revision {key:?} is malformed")))
+            .ok_or_else(|| Broken::malformed(format!("stored revision {key:?}")))
             .and_then(|at| Ok((at, Record::decode(at, value)?)));
         let (at, record) = match decoded {
             Ok(found) => found,

@@ -117,7 +117,7 @@ impl State {
                 Visit::Continue
             }
             _ => {
-                damaged = Some(Broken::new(format!("stored lease {key:?} is malformed")));
+                damaged = Some(Broken::malformed(format!("stored lease {key:?}")));
                 Visit::Stop
             }
         })?;
@@ -137,7 +137,9 @@ impl State {
             missing.is_none()
         });
         match missing {
-            Some(id) => Err(Broken::new(format!("lease {id:x} has keys, but does not exist"))),
+            Some(id) => Err(Broken::contradiction(format!(
+                "lease {id:x} has keys, but does not exist"
+            ))),
             None => Ok(()),
         }
     }

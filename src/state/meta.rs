@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::digest::{Digest, Kind};
 use super::{Answer, Pending, Position, State};
+use crate::base::broken::Unknown;
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, Level};
 use crate::proto::command::StateMeta;
@@ -21,7 +22,7 @@ pub(super) fn stored_meta(store: &dyn Read) -> Result<Option<StateMeta>, Broken>
     let Some(bytes) = store.get(Space::Meta, KEY)? else {
         return Ok(None);
     };
-    let meta = StateMeta::decode(bytes).map_err(|error| Broken::new(format!("stored state: {error}")))?;
+    let meta = StateMeta::decode(bytes).map_err(|error| Broken::unreadable("stored state", error))?;
     Ok(Some(meta))
 }
 
@@ -52,15 +53,15 @@ impl State {
             return Ok(false);
         };
         if meta.format != FORMAT {
-            let found = meta.format;
-            return Err(Broken::new(format!(
-                "the stored state has format {found}, and this release reads format {FORMAT} alone: start the release that \
-                 wrote it, or add this member anew"
-            )));
+            let (found, known) = (meta.format, FORMAT);
+            return Err(Broken::OtherRelease {
+                what: "the stored state".into(),
+                found: Unknown::State { found, known },
+            });
         }
         let (revision, compact, swept) = (meta.revision, meta.compact_revision, meta.swept_revision);
         if revision < 1 || !(-1..=revision).contains(&compact) || !(-1..=compact).contains(&swept) {
-            return Err(Broken::new(format!(
+            return Err(Broken::contradiction(format!(
                 "stored state is at revision {revision}, compacted at {compact}, swept up to {swept}"
             )));
         }
@@ -80,7 +81,7 @@ impl State {
         self.cluster_version = Some(meta.cluster_version).filter(|version| !version.is_empty());
         self.downgrade_target = Some(meta.downgrade_target).filter(|version| !version.is_empty());
         let level = u16::try_from(meta.level)
-            .map_err(|_| Broken::new(format!("stored state is at level {}", meta.level)))?;
+            .map_err(|_| Broken::contradiction(format!("stored state is at level {}", meta.level)))?;
         self.level = Level(level).max(Level::FIRST);
         self.members = meta
             .members

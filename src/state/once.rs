@@ -170,7 +170,7 @@ impl State {
                     Visit::Continue
                 }
                 None => {
-                    damaged = Some(Broken::new(format!("stored row {key:?} is malformed")));
+                    damaged = Some(Broken::malformed(format!("stored row {key:?}")));
                     Visit::Stop
                 }
             },

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::index::{KeyVersion, Place};
 use super::record::Record;
 use super::{State, retained_revisions};
+use crate::base::broken::BadRecord;
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
 
@@ -48,7 +49,7 @@ impl State {
         let mut damaged = None;
         store.scan(Space::Records, &[], None, &mut |key, value| {
             let loaded = RevisionAt::from_bytes(key)
-                .ok_or_else(|| Broken::new(format!("stored revision {key:?} is malformed")))
+                .ok_or_else(|| Broken::malformed(format!("stored revision {key:?}")))
                 .and_then(|at| Ok((at, expected.lives(at)?)))
                 .and_then(|(at, lives)| {
                     if !lives {
@@ -72,10 +73,7 @@ impl State {
     fn load_record(&mut self, at: RevisionAt, record: Record, encoded: Bytes) -> Result<(), Broken> {
         let place = self.index.find(&record.kv.key);
         if !belongs(at, &record) || !self.continues(at, &record, &place) {
-            let (main, sub) = (at.main, at.sub);
-            return Err(Broken::new(format!(
-                "record {main}_{sub} does not belong where it is stored"
-            )));
+            return Err(Broken::record(at, BadRecord::Misplaced));
         }
         self.index_record(at, place, &record, encoded)
     }
@@ -131,12 +129,7 @@ impl Expected {
 
     /// Whether the record that was found at `at` lives.
     fn lives(&mut self, at: RevisionAt) -> Result<bool, Broken> {
-        let missing = |next: RevisionAt| {
-            Err(Broken::new(format!(
-                "record {}_{} is missing",
-                next.main, next.sub
-            )))
-        };
+        let missing = |next: RevisionAt| Err(Broken::record(next, BadRecord::Missing));
         if at.main <= self.swept_revision {
             return match self.kept.last() {
                 Some(&next) if next < at => missing(next),
@@ -152,10 +145,7 @@ impl Expected {
         let follows = RevisionAt::new(self.last.main, self.last.sub.saturating_add(1));
         let begins = RevisionAt::new(self.last.main + 1, 0);
         if at.main > self.revision {
-            let (main, sub, revision) = (at.main, at.sub, self.revision);
-            return Err(Broken::new(format!(
-                "record {main}_{sub} lies beyond revision {revision}"
-            )));
+            return Err(Broken::record(at, BadRecord::Beyond(self.revision)));
         }
         if at != follows && at != begins {
             return missing(begins);
@@ -166,10 +156,7 @@ impl Expected {
 
     fn all_kept_found(&self) -> Result<(), Broken> {
         match self.kept.last() {
-            Some(next) => Err(Broken::new(format!(
-                "record {}_{} is missing",
-                next.main, next.sub
-            ))),
+            Some(next) => Err(Broken::record(*next, BadRecord::Missing)),
             None => Ok(()),
         }
     }
@@ -177,8 +164,8 @@ impl Expected {
     fn end(&self) -> Result<(), Broken> {
         self.all_kept_found()?;
         if self.last.main < self.revision {
-            let main = self.last.main + 1;
-            return Err(Broken::new(format!("record {main}_0 is missing")));
+            let next = RevisionAt::new(self.last.main + 1, 0);
+            return Err(Broken::record(next, BadRecord::Missing));
         }
         Ok(())
     }
@@ -194,7 +181,7 @@ fn require_empty(store: &dyn Read) -> Result<(), Broken> {
         })?;
     }
     match found {
-        Some(space) => Err(Broken::new(format!(
+        Some(space) => Err(Broken::contradiction(format!(
             "the store has {space:?}, but no state they belong to"
         ))),
         None => Ok(()),
@@ -205,5 +192,5 @@ fn require_empty(store: &dyn Read) -> Result<(), Broken> {
 pub(super) fn past_of(at: RevisionAt, record: &Record, bytes: u32) -> Result<KeyVersion, Broken> {
     let kv = &record.kv;
     KeyVersion::new(at, kv.create_revision, kv.version, bytes)
-        .ok_or_else(|| Broken::new(format!("record {}_{} has no possible place", at.main, at.sub)))
+        .ok_or_else(|| Broken::record(at, BadRecord::Impossible))
 }

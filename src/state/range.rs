@@ -21,6 +21,7 @@ use super::State;
 use super::index::{Entry, KeyVersion, behind};
 use super::record::Record;
 use super::validate::{RangeEnd, has_revision_filter};
+use crate::base::broken::BadRecord;
 use crate::base::kv::{Read, Space};
 use crate::base::{Broken, Denied, Revision, RevisionAt, effort, limits};
 use crate::proto::etcdserverpb::{
@@ -153,7 +154,7 @@ impl Picked {
 fn read_record(at: RevisionAt, store: Option<&dyn Read>) -> Result<Bytes, Broken> {
     effort::spend(1);
     let found = store.map_or(Ok(None), |store| store.get(Space::Records, &at.to_bytes()))?;
-    found.ok_or_else(|| Broken::new(format!("record {}_{} is missing", at.main, at.sub)))
+    found.ok_or_else(|| Broken::record(at, BadRecord::Missing))
 }
 
 /// A range that is being read. See the module. The default is one that is read to its end.

@@ -5,6 +5,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use crate::base::broken::BadRecord;
 use crate::base::{Broken, RevisionAt};
 use crate::proto::mvccpb::{Event, KeyValue, event::EventType};
 
@@ -29,7 +30,7 @@ impl Record {
 
     /// Key and value are slices of `bytes`.
     pub fn decode(at: RevisionAt, mut bytes: Bytes) -> Result<Record, Broken> {
-        let malformed = || Broken::new(format!("record {}_{} is malformed", at.main, at.sub));
+        let malformed = || Broken::record(at, BadRecord::Malformed);
         let tombstone = match bytes.try_get_u8().map_err(|_| malformed())? {
             PUT => false,
             TOMBSTONE => true,

@@ -154,7 +154,7 @@ fn block_of(key: &[u8]) -> Result<i64, Broken> {
         .and_then(|block| block.try_into().ok());
     block
         .map(i64::from_be_bytes)
-        .ok_or_else(|| Broken::new("a row of kept records has a malformed key"))
+        .ok_or_else(|| Broken::contradiction("a row of kept records has a malformed key"))
 }
 
 fn encode(block: i64, kept: &[RevisionAt]) -> Bytes {
@@ -176,7 +176,7 @@ fn encode(block: i64, kept: &[RevisionAt]) -> Bytes {
 }
 
 fn decode(block: i64, mut row: Bytes) -> Result<Vec<RevisionAt>, Broken> {
-    let malformed = || Broken::new(format!("block {block} of kept records is malformed"));
+    let malformed = || Broken::malformed(format!("block {block} of kept records"));
     let mut kept: Vec<RevisionAt> = Vec::new();
     let mut main = block.checked_mul(BLOCK_REVISIONS).ok_or_else(malformed)?;
     let end = main.saturating_add(BLOCK_REVISIONS);

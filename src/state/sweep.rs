@@ -126,7 +126,7 @@ impl Sweep {
         kept.retain(|at| dead.binary_search(at).is_err());
         let died = dead.partition_point(|at| at.main <= since);
         if kept.len() + died != before {
-            return Err(Broken::new(format!(
+            return Err(Broken::contradiction(format!(
                 "records that were kept at revision {since} are not those that there were"
             )));
         }

@@ -49,7 +49,7 @@ use futures_util::future::BoxFuture;
 use self::filter::{FilterFactory, Graveyard};
 use super::engine::{Engine, View};
 use super::synced::{Extent, Synced};
-use super::{failed, fjall_journal as journal, fjall_log};
+use super::{fjall_journal as journal, fjall_log};
 use crate::base::kv::{Batch, Read, Space, Visit};
 use crate::base::{Broken, RevisionAt, limits};
 use crate::runtime::Env;
@@ -73,14 +73,14 @@ fn name(space: Space) -> &'static str {
 }
 
 /// Turns fjall's error into what the operator reads: "could not read the store /path: why".
-fn broken<'a>(what: &'a str, path: &'a Path) -> impl Fn(fjall::Error) -> Broken + use<'a> {
+fn broken(doing: &'static str, path: &Path) -> impl Fn(fjall::Error) -> Broken {
     move |error| {
         let error = match error {
             fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => error,
             fjall::Error::Poisoned | fjall::Error::Unrecoverable => fjall_log::last_error(),
             other => io::Error::other(other.to_string()),
         };
-        failed(what, path)(error)
+        Broken::io(doing, path, &error)
     }
 }
 
@@ -378,8 +378,12 @@ fn keyspace_options() -> KeyspaceCreateOptions {
         .data_block_compression_policy(CompressionPolicy::disabled())
 }
 
-fn incomplete(directory: &Path, what: &str) -> Broken {
-    Broken(format!("the store {} is damaged: {what}", directory.display()))
+fn incomplete(directory: &Path, how: &str) -> Broken {
+    Broken::Incomplete {
+        what: "the store",
+        path: directory.to_owned(),
+        how: format!("is damaged: {how}"),
+    }
 }
 
 impl Drop for FjallEngine {

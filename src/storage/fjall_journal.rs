@@ -235,10 +235,12 @@ pub fn verify(directory: &Path, synced: &Synced) -> Result<Verified, Broken> {
 }
 
 fn damaged(path: &Path, offset: u64) -> Broken {
-    Broken(format!(
-        "the store's journal {} is damaged at offset {offset}: what was synced there cannot be read",
-        path.display()
-    ))
+    Broken::Damaged {
+        what: "the store's journal",
+        path: path.to_owned(),
+        offset,
+        how: "what was synced there cannot be read".into(),
+    }
 }
 
 impl Verified {
@@ -294,7 +296,7 @@ pub fn recorded(directory: &Path) -> Result<Option<Synced>, Broken> {
     let cannot = failed("could not read", &path);
     match fs::read(&path) {
         Ok(bytes) => Synced::decode(&bytes)
-            .ok_or_else(|| synced::damaged(&path))
+            .ok_or_else(|| Broken::damaged_file(&path))
             .map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut entries = fs::read_dir(directory).map_err(&cannot)?;

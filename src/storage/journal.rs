@@ -173,11 +173,11 @@ impl JournalEngine {
                 create(env, directory, 1, 0, &[]).await?
             }
             _ => {
-                let text = format!(
-                    "the store {} is damaged: a file of it is gone",
-                    directory.display()
-                );
-                return Err(Broken(text));
+                return Err(Broken::Incomplete {
+                    what: "the store",
+                    path: directory.to_owned(),
+                    how: "is damaged: a file of it is gone".into(),
+                });
             }
         };
         memory.journal_bytes = tail.offset;
@@ -351,16 +351,16 @@ async fn load(
     memory: &mut Memory,
 ) -> Result<Tail, Broken> {
     let path = journal_path(directory, number);
-    let shown = path.display().to_string();
-    let damaged = |offset: usize, what: &str| {
-        Broken(format!(
-            "journal {shown} is damaged at offset {offset}: {what}; the store has to be rebuilt from a snapshot"
-        ))
+    let damaged = |offset: usize, how: &str| Broken::Damaged {
+        what: "journal",
+        path: path.clone(),
+        offset: offset as u64,
+        how: format!("{how}; the store has to be rebuilt from a snapshot"),
     };
     let cannot = failed("could not read journal", &path);
     let file = disk.open(&path).await.map_err(&cannot)?;
     let length = file.len().await.map_err(&cannot)?;
-    let length = usize::try_from(length).map_err(|_| Broken::new("a journal too large"))?;
+    let length = usize::try_from(length).map_err(|_| Broken::invariant("a journal too large"))?;
     let bytes = file.read_at(0, length).await.map_err(&cannot)?;
     let Some(epoch) = decode_header(&bytes, number) else {
         return Err(damaged(0, "its header is not whole"));
@@ -394,8 +394,9 @@ async fn load(
     let is_torn = bytes[offset..].iter().any(|byte| *byte != 0);
     if is_torn {
         tracing::warn!(
-            "journal {shown} is not whole behind offset {offset}: what was not synced before a power loss is cut off, \
-             and is replayed from the log"
+            "journal {} is not whole behind offset {offset}: what was not synced before a power loss is cut off, \
+             and is replayed from the log",
+            path.display()
         );
     }
     if length != end || is_torn {

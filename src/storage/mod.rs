@@ -36,14 +36,6 @@ pub enum EngineKind {
 }
 
 /// Turns an I/O error into what the operator reads.
-fn failed<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Broken + use<'a> {
-    move |error| {
-        let path = path.display();
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Broken(format!(
-                "{what} {path}: the disk is full ({error}): free space, then restart"
-            )),
-            _ => Broken(format!("{what} {path}: {error}")),
-        }
-    }
+fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Broken {
+    move |error| Broken::io(doing, path, &error)
 }

@@ -78,8 +78,11 @@ impl Store {
             write_current(env, directory, 1).await?;
             1
         } else {
-            let text = format!("the store {} has lost its file {CURRENT}", directory.display());
-            return Err(Broken(text));
+            return Err(Broken::Incomplete {
+                what: "the store",
+                path: directory.to_owned(),
+                how: format!("has lost its file {CURRENT}"),
+            });
         };
         for stale in generations.iter().filter(|found| **found != number) {
             let path = generation_path(directory, *stale);
@@ -189,7 +192,7 @@ async fn read_current(env: &Env, directory: &Path) -> Result<u64, Broken> {
         let number = u64::from_le_bytes(body.get(8..)?.try_into().ok()?);
         whole.then_some(number)
     };
-    decode(&bytes).ok_or_else(|| Broken(format!("file {} is damaged at offset 0", path.display())))
+    decode(&bytes).ok_or_else(|| Broken::damaged_file(&path))
 }
 
 async fn write_current(env: &Env, directory: &Path, number: u64) -> Result<(), Broken> {

@@ -64,9 +64,11 @@ impl Synced {
         let cannot = failed("could not read", &path);
         let file = disk.open(&path).await.map_err(&cannot)?;
         let length = file.len().await.map_err(&cannot)?;
-        let length = usize::try_from(length).map_err(|_| Broken::new("a file too large"))?;
+        let length = usize::try_from(length).map_err(|_| Broken::invariant("a file too large"))?;
         let bytes = file.read_at(0, length).await.map_err(&cannot)?;
-        Self::decode(&bytes).ok_or_else(|| damaged(&path)).map(Some)
+        Self::decode(&bytes)
+            .ok_or_else(|| Broken::damaged_file(&path))
+            .map(Some)
     }
 
     /// Puts the file in the place of the last one; durable when it returns.
@@ -129,11 +131,6 @@ impl Synced {
     }
 }
 
-/// The file at this path cannot be read.
-pub fn damaged(path: &Path) -> Broken {
-    Broken(format!("file {} is damaged at offset 0", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,7 +164,7 @@ mod tests {
             let flip = |bytes: &mut Vec<u8>| bytes[bit / 8] ^= 1 << (bit % 8);
             disk.damage(&directory.join(FILE), flip);
             let broken = Synced::read(&disk, directory).await.unwrap_err();
-            assert_eq!(broken.0, "file /engine/synced is damaged at offset 0");
+            assert_eq!(broken.to_string(), "file /engine/synced is damaged at offset 0");
             disk.damage(&directory.join(FILE), flip);
         }
     }

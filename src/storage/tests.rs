@@ -61,7 +61,7 @@ async fn open(disk: &FakeDisk) -> Result<Store, Broken> {
 async fn refusal(disk: &FakeDisk) -> String {
     match open(disk).await {
         Ok(_) => panic!("a damaged store was opened"),
-        Err(broken) => broken.0,
+        Err(broken) => broken.to_string(),
     }
 }
 

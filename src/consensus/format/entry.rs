@@ -29,7 +29,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
 
 use super::record::MembershipRecord;
-use crate::base::{Level, MemberId};
+use crate::base::broken::Unknown;
+use crate::base::{Broken, Level, MemberId};
 use crate::consensus::types::Peer;
 use crate::transport::{decode_body, encode_body};
 
@@ -54,6 +55,20 @@ pub enum BadEntry {
     Newer(u8),
     #[error("it is not an entry")]
     Malformed,
+}
+
+impl BadEntry {
+    /// It was met in this entry of the log.
+    pub fn in_log(self, index: u64) -> Broken {
+        let what = format!("entry {index} of the log");
+        match self {
+            BadEntry::Newer(version) => Broken::OtherRelease {
+                what,
+                found: Unknown::Entry(version),
+            },
+            BadEntry::Malformed => Broken::unreadable(what, self),
+        }
+    }
 }
 
 /// Whose batch it is: each batch of a member's incarnation has a sequence number of its own.

@@ -71,7 +71,7 @@ pub fn encode_vote(vote: &Vote) -> Bytes {
 
 pub fn decode_vote(bytes: &[u8]) -> Result<Vote, Broken> {
     let vote: VoteRecord =
-        decode(bytes).map_err(|error| Broken::new(format!("the log's vote cannot be read: {error}")))?;
+        decode(bytes).map_err(|error| Broken::unreadable("the log's vote cannot be read", error))?;
     Ok(vote.into())
 }
 
@@ -105,7 +105,7 @@ impl TryFrom<MembershipRecord> for Membership<MemberId, Peer> {
             return Ok(Membership::default());
         }
         Membership::new(record.voters, record.nodes)
-            .map_err(|error| Broken::new(format!("an impossible membership: {error}")))
+            .map_err(|error| Broken::unreadable("an impossible membership", error))
     }
 }
 

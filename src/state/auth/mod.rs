@@ -440,8 +440,7 @@ impl State {
     /// Reads back what was stored.
     pub(super) fn load_auth(&mut self, store: &dyn Read) -> Result<(), Broken> {
         if let Some(bytes) = store.get(Space::Meta, META_KEY)? {
-            let meta =
-                AuthMeta::decode(bytes).map_err(|error| Broken::new(format!("stored auth: {error}")))?;
+            let meta = AuthMeta::decode(bytes).map_err(|error| Broken::unreadable("stored auth", error))?;
             (self.auth.enabled, self.auth.revision) = (meta.enabled, meta.revision);
         }
         self.auth.users = load_named(store, USER_PREFIX)?;
@@ -470,7 +469,7 @@ fn load_named<M: Message + Default>(store: &dyn Read, prefix: &[u8]) -> Result<B
                 Visit::Continue
             }
             _ => {
-                damaged = Some(Broken::new(format!("stored user or role {key:?} is malformed")));
+                damaged = Some(Broken::malformed(format!("stored user or role {key:?}")));
                 Visit::Stop
             }
         }

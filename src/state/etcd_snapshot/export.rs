@@ -28,7 +28,7 @@ pub struct Export<R> {
 
 impl<R: Read> Export<R> {
     pub fn new(view: R) -> Result<Export<R>, Broken> {
-        let meta = stored_meta(&view)?.ok_or_else(|| Broken::new("the store is empty"))?;
+        let meta = stored_meta(&view)?.ok_or_else(|| Broken::contradiction("the store is empty"))?;
         let mut small = BTreeMap::from([
             ("alarm", alarms(&meta)),
             ("auth", auth(&view)?),
@@ -79,7 +79,7 @@ impl<R: Read> Export<R> {
         let mut failed = None;
         self.view.scan(Space::Records, &start, None, &mut |key, value| {
             let row = RevisionAt::from_bytes(key)
-                .ok_or_else(|| Broken::new(format!("stored revision {key:?} is malformed")))
+                .ok_or_else(|| Broken::malformed(format!("stored revision {key:?}")))
                 .and_then(|at| {
                     let lives = at.main > self.swept_revision || kept.is_kept(at)?;
                     let record = Record::decode(at, value.clone())?;
@@ -104,7 +104,7 @@ impl<R: Read> Export<R> {
         self.view.scan(Space::Leases, from, None, &mut |key, value| {
             let id = key.try_into().map(i64::from_be_bytes);
             let (Ok(id), Ok(lease)) = (id, command::Lease::decode(value)) else {
-                failed = Some(Broken::new("a stored lease is malformed"));
+                failed = Some(Broken::malformed("a stored lease"));
                 return Visit::Stop;
             };
             let lease = EtcdLease {
@@ -154,7 +154,7 @@ fn auth(view: &dyn Read) -> Result<Vec<Row>, Broken> {
     let Some(bytes) = view.get(Space::Meta, META_KEY)? else {
         return Ok(Vec::new());
     };
-    let meta = AuthMeta::decode(bytes).map_err(|error| Broken::new(format!("stored auth: {error}")))?;
+    let meta = AuthMeta::decode(bytes).map_err(|error| Broken::unreadable("stored auth", error))?;
     Ok(vec![
         (b"authEnabled".to_vec(), vec![u8::from(meta.enabled)]),
         (b"authRevision".to_vec(), meta.revision.to_be_bytes().to_vec()),

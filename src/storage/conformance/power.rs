@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::{rows, text};
+use crate::base::RevisionAt;
 use crate::base::kv::{Batch, Read, Space};
-use crate::base::{Broken, RevisionAt};
 use crate::runtime::Env;
 use crate::storage::{EngineKind, Store};
 
@@ -300,7 +300,8 @@ async fn is_noticed(
 ) -> bool {
     restore(env, root, image).await;
     let refused = match Store::open(env, root, kind).await {
-        Err(Broken(text)) => {
+        Err(broken) => {
+            let text = broken.to_string();
             let names_it = text.contains(&root.display().to_string());
             assert!(names_it, "{case}: {text}");
             true

@@ -127,7 +127,9 @@ async fn a_file_of_a_synced_store_that_is_gone_is_noticed() {
         let opened = FjallEngine::open(&fake_disk::real_env(), directory.path()).await;
         let broken = opened.map(drop).expect_err(gone);
         assert!(
-            broken.0.contains(&directory.path().display().to_string()),
+            broken
+                .to_string()
+                .contains(&directory.path().display().to_string()),
             "{broken}"
         );
     }

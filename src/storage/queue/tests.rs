@@ -62,7 +62,7 @@ impl Engine for Slow {
     fn write(&self, batch: Batch) -> Result<(), Broken> {
         let _gate = self.gate.lock().unwrap();
         if self.is_broken.load(Ordering::SeqCst) {
-            return Err(Broken::new("the disk is gone"));
+            return Err(Broken::Stopped("the disk is gone"));
         }
         let mut rows = self.rows.lock().unwrap();
         let mut all = Overlay::default();

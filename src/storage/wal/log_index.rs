@@ -99,7 +99,7 @@ impl LogIndex {
         match self.last {
             Some(last) if last.index + 1 != id.index => {
                 let text = format!("entry {} appended to a log that ends at {}", id.index, last.index);
-                return Err(Broken(text));
+                return Err(Broken::Contradiction(text));
             }
             Some(_) => {}
             None => self.first = id.index,
@@ -110,7 +110,7 @@ impl LogIndex {
             term: id.term,
             node: id.node,
             ticket,
-            length: u32::try_from(length).map_err(|_| Broken::new("a log entry of 4 GiB or more"))?,
+            length: u32::try_from(length).map_err(|_| Broken::invariant("a log entry of 4 GiB or more"))?,
             place,
         });
         self.last = Some(id);

@@ -358,12 +358,12 @@ impl Wal {
             match end {
                 Some(end) if last.is_none_or(|last| last.index < end.index) => return Ok(Records::Nothing),
                 Some(end) if !log_index.has(end) => {
-                    return Err(Broken(format!(
+                    return Err(Broken::invariant(format!(
                         "the log was to end at {end:?}, which it does not hold"
                     )));
                 }
                 None if log_index.purged().is_some() => {
-                    return Err(Broken::new("a purged log was to be emptied"));
+                    return Err(Broken::invariant("a purged log was to be emptied"));
                 }
                 _ => {}
             }
@@ -444,7 +444,7 @@ impl Wal {
             return Durable(Err(Some(broken.clone())));
         }
         if inner.closed {
-            return Durable(Err(Some(Broken::new("the log is closed"))));
+            return Durable(Err(Some(Broken::Stopped("the log is closed"))));
         }
         let records = match change(&mut inner.log_index) {
             Ok(records) => records,
@@ -470,7 +470,7 @@ impl Future for Durable {
         match &mut self.0 {
             Ok(receiver) => {
                 let result = ready!(Pin::new(receiver).poll(cx));
-                Poll::Ready(result.unwrap_or_else(|_| Err(Broken::new("the log's writer has stopped"))))
+                Poll::Ready(result.unwrap_or_else(|_| Err(Broken::Stopped("the log's writer has stopped"))))
             }
             Err(refused) => Poll::Ready(Err(refused.take().expect("not polled again once ready"))),
         }
@@ -507,12 +507,12 @@ async fn read_run(segment: &Segment, run: &[Stored], entries: &mut Vec<LogRecord
             Bytes::new()
         };
         if !whole || crc32c::crc32c(&payload) != entry.place.checksum {
-            return Err(Broken(format!(
-                "log segment {} is damaged at offset {}: entry {} has a wrong checksum",
-                segment.path.display(),
-                entry.place.offset,
-                entry.id.index
-            )));
+            return Err(Broken::Damaged {
+                what: "log segment",
+                path: segment.path.clone(),
+                offset: entry.place.offset,
+                how: format!("entry {} has a wrong checksum", entry.id.index),
+            });
         }
         let LogId { term, node, index } = entry.id;
         entries.push(LogRecord {

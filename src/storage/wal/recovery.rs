@@ -17,14 +17,11 @@ use bytes::Bytes;
 use super::log_index::{LogIndex, Place};
 use super::segment::{Segment, segment_number, segment_path, spare_number};
 use super::{Held, WalOptions};
+use crate::base::broken::{LOG_WAY_OUT, Unknown};
 use crate::base::{Broken, limits};
 use crate::runtime::{Disk, Env};
 use crate::storage::failed;
 use crate::storage::format::{self, Record, SECTOR, SEGMENT_HEADER, SegmentHeader};
-
-/// What every refusal of a damaged log ends with.
-const WAY_OUT: &str = "acknowledged entries may be lost, so this member cannot start from this log. \
-    Remove the member from the cluster, delete its data directory and add it again as a new member";
 
 /// A log as it was found.
 pub(super) struct Recovered {
@@ -81,7 +78,8 @@ pub(super) async fn recover(env: &Env, directory: &Path, options: &WalOptions) -
     for number in numbers {
         let segment = open(&*disk, directory, options, number).await?;
         let cannot = failed("could not read log segment", &segment.path);
-        let length = usize::try_from(segment.length).map_err(|_| Broken::new("a log segment too large"))?;
+        let length =
+            usize::try_from(segment.length).map_err(|_| Broken::invariant("a log segment too large"))?;
         let bytes = segment.file.read_at(0, length).await.map_err(cannot)?;
         replay.segment(Arc::new(segment), &bytes)?;
     }
@@ -145,26 +143,25 @@ async fn open(
     let cannot = failed("could not open log segment", &path);
     let file = disk.open(&path).await.map_err(&cannot)?;
     let sector = file.read_at(0, SEGMENT_HEADER).await.map_err(&cannot)?;
-    let shown = path.display();
     refuse_other_version(&path, &sector)?;
     let header = SegmentHeader::decode(&sector).filter(|header| header.number == number);
     let Some(header) = header else {
-        let text = format!("log segment {shown} is damaged at offset 0: its header is not whole; {WAY_OUT}");
-        return Err(Broken(text));
+        return Err(damaged(&path, 0, "its header is not whole"));
     };
     if header.identity != options.identity {
-        let (theirs, ours) = (hex(&header.identity), hex(&options.identity));
-        return Err(Broken(format!(
-            "log segment {shown} belongs to {theirs}, but this member is {ours}: \
-             the data directory is another cluster's or another member's"
-        )));
+        return Err(Broken::Foreign {
+            path: path.clone(),
+            theirs: header.identity,
+            ours: options.identity,
+        });
     }
     let length = file.len().await.map_err(cannot)?;
     if length != header.length {
-        return Err(Broken(format!(
-            "log segment {shown} is truncated: it has {length} bytes instead of {}; {WAY_OUT}",
-            header.length
-        )));
+        return Err(Broken::Truncated {
+            path,
+            length,
+            expected: header.length,
+        });
     }
     Ok(Segment {
         number,
@@ -181,15 +178,10 @@ fn refuse_other_version(path: &Path, sector: &[u8]) -> Result<(), Broken> {
     let Some(version) = format::other_version(sector) else {
         return Ok(());
     };
-    Err(Broken(format!(
-        "log segment {} has version {version} of the log's format, which this release does not read: start the release \
-         that wrote it, or remove the member, delete its data directory and add it again as a new member",
-        path.display()
-    )))
-}
-
-fn hex(identity: &[u8; 16]) -> String {
-    identity.iter().map(|byte| format!("{byte:02x}")).collect()
+    Err(Broken::OtherRelease {
+        what: format!("log segment {}", path.display()),
+        found: Unknown::Log(version),
+    })
 }
 
 /// The end of the log as far as it is known: the segment and the offset behind its last whole group.
@@ -235,7 +227,7 @@ impl<'a> Replay<'a> {
         let mut next = first;
         while let Some(group) = next {
             if self.expected.is_some_and(|expected| group.sequence != expected) {
-                return Err(damaged(&segment, offset, offset));
+                return Err(not_whole(&segment, offset, offset));
             }
             self.group(&segment, offset, bytes, &group)?;
             self.expected = Some(group.sequence + 1);
@@ -243,7 +235,7 @@ impl<'a> Replay<'a> {
             next = format::decode_group(bytes, offset, segment.epoch);
         }
         if let Some(behind) = whole_behind(bytes, offset + SECTOR, segment.epoch) {
-            return Err(damaged(&segment, offset, behind));
+            return Err(not_whole(&segment, offset, behind));
         }
         if offset == SEGMENT_HEADER {
             self.empty.push(segment);
@@ -266,9 +258,9 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         match (&self.end, self.empty.first()) {
-            (_, Some(empty)) => Err(damaged(empty, SEGMENT_HEADER, SEGMENT_HEADER)),
-            (Some(end), None) => Err(damaged(&end.segment, end.offset as usize, end.offset as usize)),
-            (None, None) => Err(damaged(segment, SEGMENT_HEADER, SEGMENT_HEADER)),
+            (_, Some(empty)) => Err(not_whole(empty, SEGMENT_HEADER, SEGMENT_HEADER)),
+            (Some(end), None) => Err(not_whole(&end.segment, end.offset as usize, end.offset as usize)),
+            (None, None) => Err(not_whole(segment, SEGMENT_HEADER, SEGMENT_HEADER)),
         }
     }
 
@@ -279,12 +271,9 @@ impl<'a> Replay<'a> {
         bytes: &Bytes,
         group: &format::Group,
     ) -> Result<(), Broken> {
-        let unknown = || {
-            let path = segment.path.display();
-            Broken(format!(
-                "log segment {path} holds records at offset {offset} that this version does not know: \
-                 it was written by another version"
-            ))
+        let unknown = || Broken::OtherRelease {
+            what: format!("log segment {}", segment.path.display()),
+            found: Unknown::Records { offset },
         };
         let records = format::decode_records(bytes, group).ok_or_else(unknown)?;
         let held = self.segments.entry(segment.number).or_insert_with(|| Held {
@@ -304,10 +293,8 @@ impl<'a> Replay<'a> {
                     self.log_index
                         .restore(id, payload.len(), place)
                         .map_err(|broken| {
-                            Broken(format!(
-                                "log segment {} at offset {at}: {broken}",
-                                segment.path.display()
-                            ))
+                            let path = segment.path.display();
+                            Broken::contradiction(format!("log segment {path} at offset {at}: {broken}"))
                         })?;
                     held.last_index = held.last_index.max(Some(id.index));
                 }
@@ -323,7 +310,7 @@ impl<'a> Replay<'a> {
                     fresh = false;
                 }
                 Record::Start(end) if end == self.log_index.last() => {}
-                Record::Start(_) => return Err(damaged(segment, offset, offset)),
+                Record::Start(_) => return Err(not_whole(segment, offset, offset)),
             }
         }
         Ok(())
@@ -343,9 +330,11 @@ impl<'a> Replay<'a> {
             known_from > 0 && purged.is_none_or(|purged| purged.index + 1 < known_from)
         });
         if let Some(first) = first.filter(|_| unfounded || needed.is_some()) {
-            let path = segment_path(self.directory, first.saturating_sub(1));
-            let path = path.display();
-            return Err(Broken(format!("log segment {path} is missing; {WAY_OUT}")));
+            return Err(Broken::Incomplete {
+                what: "log segment",
+                path: segment_path(self.directory, first.saturating_sub(1)),
+                how: format!("is missing; {LOG_WAY_OUT}"),
+            });
         }
         let active = match self.end.take() {
             Some(end) => Some((end.segment, end.offset)),
@@ -380,14 +369,21 @@ fn whole_behind(bytes: &[u8], from: usize, epoch: u64) -> Option<usize> {
     sectors.find(|offset| format::decode_group(bytes, *offset, epoch).is_some())
 }
 
-fn damaged(segment: &Segment, offset: usize, behind: usize) -> Broken {
-    let path = segment.path.display();
+fn not_whole(segment: &Segment, offset: usize, behind: usize) -> Broken {
     let behind = if behind > offset {
         format!("a whole group follows at offset {behind}")
     } else {
         "whole groups follow".to_owned()
     };
-    Broken(format!(
-        "log segment {path} is damaged at offset {offset}: the group there is not whole, but {behind}; {WAY_OUT}"
-    ))
+    let how = format!("the group there is not whole, but {behind}");
+    damaged(&segment.path, offset, &how)
+}
+
+fn damaged(path: &Path, offset: usize, how: &str) -> Broken {
+    Broken::Damaged {
+        what: "log segment",
+        path: path.to_owned(),
+        offset: offset as u64,
+        how: format!("{how}; {LOG_WAY_OUT}"),
+    }
 }

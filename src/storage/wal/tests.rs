@@ -75,7 +75,7 @@ async fn sample() -> FakeDisk {
 async fn refusal(disk: &FakeDisk) -> String {
     match open(disk).await {
         Ok(_) => panic!("a damaged log was opened"),
-        Err(broken) => broken.0,
+        Err(broken) => broken.to_string(),
     }
 }
 
@@ -368,7 +368,7 @@ async fn another_members_log_is_refused() {
     foreign.identity = *b"another member's";
     let text = match Wal::open(&env, directory(), foreign).await {
         Ok(_) => panic!("opened"),
-        Err(broken) => broken.0,
+        Err(broken) => broken.to_string(),
     };
     assert!(text.contains("/data/wal/0000000000000001.log"), "{text}");
     assert!(text.contains("6f6e65206d656d6265722773206f776e"), "{text}");
@@ -385,7 +385,7 @@ async fn a_failed_sync_poisons_the_log() {
     let first = wal.append(records(1, 2..3)).await.unwrap_err();
     assert!(
         first
-            .0
+            .to_string()
             .contains("could not write log segment /data/wal/0000000000000001.log"),
         "{first}"
     );
@@ -411,7 +411,7 @@ async fn a_full_disk_is_named_and_loses_nothing() {
             Err(broken) => break broken,
         }
     };
-    assert!(broken.0.contains("the disk is full"), "{broken}");
+    assert!(broken.to_string().contains("the disk is full"), "{broken}");
     assert!(index > 10);
     wal.close().await;
     disk.set_capacity(None);
@@ -428,7 +428,9 @@ async fn a_damaged_entry_is_noticed_when_it_is_read() {
     disk.damage(&victim, |bytes| bytes[512 + 180] ^= 1);
     let broken = wal.read(0, 60, None).await.unwrap_err();
     assert!(
-        broken.0.contains("0000000000000002.log is damaged at offset"),
+        broken
+            .to_string()
+            .contains("0000000000000002.log is damaged at offset"),
         "{broken}"
     );
 }

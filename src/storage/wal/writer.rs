@@ -63,7 +63,7 @@ struct Placed {
 }
 
 fn stopped<E>(_: E) -> Broken {
-    Broken::new("the log's segment keeper has stopped")
+    Broken::Stopped("the log's segment keeper has stopped")
 }
 
 /// The first segment of a new log.
