@@ -4,6 +4,7 @@
 
 mod bootstrap;
 mod discovery;
+mod error;
 mod inspect;
 mod restore;
 mod srv;
@@ -29,6 +30,7 @@ use crate::storage::Store;
 use crate::storage::wal::{Wal, WalOptions, Witness};
 use crate::transport::{DialOptions, Identity};
 use bootstrap::Bootstrap;
+pub use error::{Mismatch, NodeError};
 pub use inspect::{Inspected, inspect, inspect_file};
 pub use restore::{Origin, has_member, restore};
 
@@ -38,29 +40,6 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 const PUBLISH_RETRY: Duration = Duration::from_millis(100);
 /// The longest pause at a start, in a simulation.
 const START_PAUSE: Duration = Duration::from_secs(5);
-
-/// Why a member did not start, or stopped.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct NodeError(pub String);
-
-impl NodeError {
-    /// The member was removed from its cluster: there is nothing to repair.
-    pub fn is_removal(&self) -> bool {
-        self.0 == consensus::StopReason::Removed.to_string()
-    }
-
-    /// A discovery service did not take the member.
-    pub fn is_discovery(&self) -> bool {
-        self.0.starts_with(bootstrap::DISCOVERY_FAILED)
-    }
-}
-
-impl From<Broken> for NodeError {
-    fn from(broken: Broken) -> Self {
-        NodeError(broken.to_string())
-    }
-}
 
 /// A running member.
 pub struct Node {
@@ -94,16 +73,16 @@ impl Node {
     /// bound and recovery is done; clients are served once the member has published itself through raft.
     pub async fn start(env: Env, config: Config) -> Result<Node, NodeError> {
         let env = env.counting_anew();
-        let clients_max = clients_max(env.descriptors()).map_err(NodeError)?;
+        let clients_max = clients_max(env.descriptors()).map_err(NodeError::Config)?;
         let jwt = config
             .auth_jwt
             .as_ref()
             .map(Jwt::new)
             .transpose()
-            .map_err(NodeError)?;
+            .map_err(NodeError::Config)?;
         let tls = |options: &Option<TlsOptions>| {
             let tls = options.clone().map(|options| Tls::new(env.clone(), options));
-            tls.transpose().map_err(NodeError)
+            tls.transpose().map_err(NodeError::Config)
         };
         let (client_tls, peer_tls) = (tls(&config.client_tls)?, tls(&config.peer_tls)?);
         let peers = bind(&env, "peer", &config.listen_peer, &peer_tls).await?;
@@ -171,10 +150,8 @@ impl Node {
         if let Some(owner) = foreign_owner(&config, &consensus).await {
             consensus.stop().await;
             wal.close().await;
-            let dir = config.data_dir.display();
-            return Err(NodeError(format!(
-                "the data directory {dir} is another member's: that of {owner}"
-            )));
+            let data_dir = config.data_dir;
+            return Err(NodeError::ForeignData { data_dir, owner });
         }
         let mut fit = check_own_version(&consensus).await;
         if fit.is_ok() && config.corruption.initial {
@@ -183,7 +160,7 @@ impl Node {
         if let Err(why) = fit {
             consensus.stop().await;
             wal.close().await;
-            return Err(NodeError(why));
+            return Err(NodeError::Unfit(why));
         }
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
         let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports, clients_max).await;
@@ -212,7 +189,7 @@ impl Node {
         // The signal cannot close before the consensus it belongs to.
         let _ = status.wait_until(|status| status.fatal.is_some()).await;
         let fatal = self.consensus.status().fatal;
-        NodeError(fatal.map_or_else(|| "stopped".into(), |reason| reason.to_string()))
+        fatal.map_or(Broken::Stopped("stopped").into(), NodeError::from)
     }
 
     /// Where clients are served, and then where metrics are: "host:port", with the ports that were picked.
@@ -259,7 +236,12 @@ impl Node {
 /// A bound port, and how its connections begin.
 type Bound = (Box<dyn Listener>, Security);
 
-async fn bind(env: &Env, what: &str, ports: &[Listen], tls: &Option<Tls>) -> Result<Vec<Bound>, NodeError> {
+async fn bind(
+    env: &Env,
+    what: &'static str,
+    ports: &[Listen],
+    tls: &Option<Tls>,
+) -> Result<Vec<Bound>, NodeError> {
     let mut bound = Vec::new();
     for Listen {
         address,
@@ -268,7 +250,7 @@ async fn bind(env: &Env, what: &str, ports: &[Listen], tls: &Option<Tls>) -> Res
     } in ports
     {
         if *secure && tls.is_none() {
-            return Err(NodeError(match what {
+            return Err(NodeError::Config(match what {
                 "metrics" => {
                     "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
                         .into()
@@ -280,7 +262,12 @@ async fn bind(env: &Env, what: &str, ports: &[Listen], tls: &Option<Tls>) -> Res
             "peer" => env.listen_to_peers(address).await,
             _ => env.listen(address).await,
         };
-        let listener = listener.map_err(|error| NodeError(format!("listen {what} {address}: {error}")))?;
+        let listener = listener.map_err(|error| NodeError::Listen {
+            what,
+            address: address.clone(),
+            kind: error.kind(),
+            error: error.to_string(),
+        })?;
         let security = Security {
             tls: tls.clone().filter(|_| *secure),
             plain: *plain,
@@ -328,16 +315,17 @@ async fn lock(env: &Env, config: &Config) -> Result<(Box<dyn Send + Sync>, Dirs)
     let disk = env.disk();
     let dirs = Dirs::of(config);
     let dir = &dirs.member;
-    let context = |path: &Path, error: std::io::Error| NodeError(format!("{}: {error}", path.display()));
+    let context = |path: &Path, error: std::io::Error| NodeError::Path {
+        path: path.to_owned(),
+        kind: error.kind(),
+        error: error.to_string(),
+    };
     create_dir(&*disk, dir)
         .await
         .map_err(|error| context(dir, error))?;
     let lock_path = dir.join("lock");
     let lock = disk.lock(&lock_path).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => NodeError(format!(
-            "{}: another process uses this data directory",
-            config.data_dir.display()
-        )),
+        std::io::ErrorKind::WouldBlock => NodeError::InUse(config.data_dir.clone()),
         _ => context(&lock_path, error),
     })?;
     Ok((lock, dirs))
@@ -386,12 +374,10 @@ async fn refuse_lost_log(disk: &dyn Disk, dir: &Path, wal_dir: &Path) -> Result<
         .is_ok_and(|names| names.iter().any(|name| name == "current"));
     let has_log = disk.read_dir(wal_dir).await.is_ok_and(|names| !names.is_empty());
     if has_engine && !has_log {
-        return Err(NodeError(format!(
-            "{}: the log is missing, but {} holds the state of a member; restore the log (--wal-dir?), or remove \
-             the data and rejoin as a new member",
-            wal_dir.display(),
-            dir.display()
-        )));
+        return Err(NodeError::LogMissing {
+            wal_dir: wal_dir.to_owned(),
+            member_dir: dir.to_owned(),
+        });
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
                 }
                 log_start(&config);
                 if let Err(error) = offline::etcd_dir::adopt(&env, &config).await {
-                    error!(target: FATAL, error = error.0, "failed to start");
+                    error!(target: FATAL, error = error.to_string(), "failed to start");
                     return ExitCode::FAILURE;
                 }
                 serve::run(env, config).await

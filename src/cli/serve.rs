@@ -52,14 +52,14 @@ pub async fn run(env: Env, config: Config) -> ExitCode {
             warn!(
                 "discovery-token" = token,
                 "discovery-endpoints" = endpoints,
-                error = why.0,
+                error = why.to_string(),
                 "failed to bootstrap; discovery token was already used"
             );
             warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
             return ExitCode::FAILURE;
         }
-        Either::Right(Err(NodeError(reason))) => {
-            error!(target: FATAL, error = reason, "failed to start");
+        Either::Right(Err(why)) => {
+            error!(target: FATAL, error = why.to_string(), "failed to start");
             return ExitCode::FAILURE;
         }
     };
@@ -78,14 +78,14 @@ pub async fn run(env: Env, config: Config) -> ExitCode {
             warn!(
                 name,
                 "data-dir" = data_dir,
-                reason = removal.0,
+                reason = removal.to_string(),
                 "closing etcd server"
             );
             let _ = env.timeout(limits::STOP_TIMEOUT, node.stop()).await;
             ExitCode::SUCCESS
         }
-        End::Failed(NodeError(reason)) => {
-            error!(target: FATAL, error = reason, "the server failed");
+        End::Failed(why) => {
+            error!(target: FATAL, error = why.to_string(), "the server failed");
             ExitCode::FAILURE
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
 
-use super::{NodeError, discovery, srv};
+use super::{Mismatch, NodeError, discovery, srv};
 use crate::base::urls::{Url, format_cluster, parse_cluster};
 use crate::base::{MemberId, ids};
 use crate::config::{Config, DiscoveryOptions};
@@ -19,9 +19,6 @@ use crate::transport::{DialOptions, Identity};
 /// How long the others are asked who they are.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_PAUSE: Duration = Duration::from_millis(20);
-
-/// What the reason begins with if a discovery service did not take a member.
-pub const DISCOVERY_FAILED: &str = "failed to join discovery cluster";
 
 /// The configuration with the members that discovery finds, if it is asked for. Data make it unnecessary, and any list of
 /// first members.
@@ -35,13 +32,13 @@ pub async fn discover(env: &Env, mut config: Config, has_data: bool) -> Result<C
         return Ok(config);
     }
     if let Some(error) = &config.initial_cluster_error {
-        return Err(NodeError(error.clone()));
+        return Err(NodeError::Config(error.clone()));
     }
     let found = if let Some(options) = &config.discovery {
         discover_by_token(env, &config, options).await?
     } else if let Some(options) = &config.discovery_srv {
         let found = srv::members(env, options, &config.name, &config.advertise_peer_urls).await;
-        found.map_err(NodeError)?
+        found.map_err(NodeError::Config)?
     } else {
         return Ok(config);
     };
@@ -51,7 +48,9 @@ pub async fn discover(env: &Env, mut config: Config, has_data: bool) -> Result<C
     urls.sort();
     urls.dedup();
     if urls.len() != count {
-        return Err(NodeError(format!("discovery cluster {shown} has duplicate url")));
+        return Err(NodeError::Config(format!(
+            "discovery cluster {shown} has duplicate url"
+        )));
     }
     let own = config.discovery.is_some().then(|| listed(&config)).transpose()?;
     let texts = |urls: Vec<Url>| urls.into_iter().map(|url| url.text).collect();
@@ -61,7 +60,7 @@ pub async fn discover(env: &Env, mut config: Config, has_data: bool) -> Result<C
         .collect();
     // Two members of one name would each take themselves for a member with the URLs of both.
     match own {
-        Some((own, _)) if listed(&config)?.0.member != own.member => Err(NodeError(format!(
+        Some((own, _)) if listed(&config)?.0.member != own.member => Err(NodeError::Config(format!(
             "discovery cluster {shown} has more than one member with the name {:?}",
             config.name
         ))),
@@ -77,7 +76,7 @@ async fn discover_by_token(
 ) -> Result<BTreeMap<String, Vec<Url>>, NodeError> {
     if config.join {
         let text = "discovery URL should not be set when joining existing initial cluster";
-        return Err(NodeError(text.into()));
+        return Err(NodeError::Config(text.into()));
     }
     tracing::info!("Bootstrapping cluster using v3 discovery.");
     let own = listed(config)?.0.member;
@@ -86,11 +85,11 @@ async fn discover_by_token(
     match discovery::join(env, options, own, &pairs.join(",")).await {
         Ok(found) => {
             tracing::info!(cluster = found, "discovery joined cluster successfully");
-            parse_cluster(&found).map_err(NodeError)
+            parse_cluster(&found).map_err(NodeError::Config)
         }
         Err(error) => {
             tracing::error!(error, "discovery failed to join cluster");
-            Err(NodeError(format!("{DISCOVERY_FAILED} ({error})")))
+            Err(NodeError::Discovery(error))
         }
     }
 }
@@ -162,15 +161,13 @@ impl Bootstrap {
             match own_member(config, &found) {
                 Ok(member) => joined = joined.or(Some((member, found))),
                 Err(why) => {
-                    let text = format!("error validating peerURLs {}: {why}", described(&found));
-                    refused = refused.or(Some(text));
+                    let cluster = described(&found);
+                    refused = refused.or(Some(NodeError::NotAsListed { cluster, why }));
                 }
             }
         }
         let Some((member, found)) = joined else {
-            let nobody = "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
-                          given URLs";
-            return Err(NodeError(refused.unwrap_or_else(|| nobody.to_owned())));
+            return Err(refused.unwrap_or(NodeError::NobodyAnswers));
         };
         Ok(Bootstrap {
             identity: Identity {
@@ -216,10 +213,7 @@ impl Bootstrap {
                 at_work += usize::from(found.members.iter().any(|known| known.has_started));
                 let known = found.members.iter().find(|known| known.id == member);
                 if known.is_some_and(|known| known.has_started) {
-                    return Err(NodeError(format!(
-                        "member {member:x} has already been bootstrapped: its data are gone; remove it from the \
-                         cluster, add it again, and start it with --initial-cluster-state=existing"
-                    )));
+                    return Err(NodeError::DataGone(member));
                 }
             }
             Ok(())
@@ -260,30 +254,27 @@ fn others(config: &Config) -> Vec<&[String]> {
 }
 
 /// Who this member is among those of a running cluster, whose URLs have to be those of the flags.
-fn own_member(config: &Config, found: &ClusterInfo) -> Result<MemberId, String> {
+fn own_member(config: &Config, found: &ClusterInfo) -> Result<MemberId, Mismatch> {
     if found.members.len() != config.initial_cluster.len() {
-        return Err("member count is unequal".into());
+        return Err(Mismatch::Count);
     }
     let set = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
     let mut own = None;
     for known in &found.members {
         let mut listed = config.initial_cluster.iter();
         let Some((name, _)) = listed.find(|(_, urls)| set(urls) == set(&known.peer_urls)) else {
-            return Err(format!(
-                "PeerURLs: no match found for existing member ({:x}, {:?})",
-                known.id, known.peer_urls
-            ));
+            return Err(Mismatch::Unlisted {
+                member: known.id,
+                peer_urls: known.peer_urls.clone(),
+            });
         };
         if *name == config.name {
             own = Some(known);
         }
     }
-    let own = own.ok_or_else(|| format!("couldn't find local name {:?}", config.name))?;
+    let own = own.ok_or_else(|| Mismatch::NoLocalName(config.name.clone()))?;
     if own.has_started {
-        return Err(format!(
-            "member {:x} has taken part before, and its data are gone: remove it from the cluster and add it again",
-            own.id
-        ));
+        return Err(Mismatch::DataGone(own.id));
     }
     Ok(own.id)
 }
@@ -314,14 +305,14 @@ pub fn listed(config: &Config) -> Result<(Identity, BTreeMap<MemberId, Peer>), N
             peer_urls: urls.clone(),
         };
         if id == 0 || members.insert(id, peer).is_some() {
-            return Err(NodeError(format!(
+            return Err(NodeError::Config(format!(
                 "member {name} has the id of another member: {id:x}"
             )));
         }
     }
     let Some(member) = own else {
         let name = &config.name;
-        return Err(NodeError(format!(
+        return Err(NodeError::Config(format!(
             "couldn't find local name \"{name}\" in the initial cluster configuration"
         )));
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Config, NodeError, lock, open, refuse_lost_log, stored_identity};
-use crate::base::{ClusterId, Denied, MemberId};
+use crate::base::{Broken, ClusterId, Denied, MemberId};
 use crate::bbolt::{File, ReadAt};
 use crate::consensus;
 use crate::runtime::Env;
@@ -28,8 +28,7 @@ pub async fn inspect(env: &Env, config: &Config, revision: i64) -> Result<Inspec
     let (_lock, dirs) = lock(env, config).await?;
     refuse_lost_log(&*env.disk(), &dirs.member, &dirs.wal).await?;
     let Some(identity) = stored_identity(env, &dirs).await? else {
-        let dir = config.data_dir.display();
-        return Err(NodeError(format!("{dir} holds no member")));
+        return Err(NodeError::NoMember(config.data_dir.clone()));
     };
     let (wal, store) = open(env, config, &dirs, identity).await?;
     let log = wal.state();
@@ -40,10 +39,10 @@ pub async fn inspect(env: &Env, config: &Config, revision: i64) -> Result<Inspec
     );
     wal.close().await;
     if found.position.index > last && last > 0 {
-        return Err(NodeError(format!(
+        return Err(NodeError::Broken(Broken::contradiction(format!(
             "the store stands at entry {}, the log ends at {last}",
             found.position.index
-        )));
+        ))));
     }
     Ok(Inspected {
         cluster: identity.cluster,
@@ -63,7 +62,11 @@ pub async fn inspect_file<F: ReadAt>(
     progress: &mut (dyn FnMut() + Send),
 ) -> Result<Inspected, NodeError> {
     let made = env.disk().create_dir_all(scratch).await;
-    made.map_err(|error| NodeError(format!("{}: {error}", scratch.display())))?;
+    made.map_err(|error| NodeError::Path {
+        path: scratch.to_owned(),
+        kind: error.kind(),
+        error: error.to_string(),
+    })?;
     let store = Store::open(env, scratch, EngineKind::Fjall).await?;
     let import = Import {
         position: None,
@@ -74,7 +77,7 @@ pub async fn inspect_file<F: ReadAt>(
     Ok(look(&*store.engine(), revision)?)
 }
 
-fn look(engine: &dyn Engine, revision: i64) -> Result<Inspected, crate::base::Broken> {
+fn look(engine: &dyn Engine, revision: i64) -> Result<Inspected, Broken> {
     let state = State::open(engine)?;
     Ok(Inspected {
         cluster: 0,

@@ -38,8 +38,7 @@ pub async fn restore<F: ReadAt>(
 ) -> Result<Imported, NodeError> {
     let (_lock, dirs) = lock(env, config).await?;
     if stored_identity(env, &dirs).await?.is_some() {
-        let dir = config.data_dir.display();
-        return Err(NodeError(format!("{dir} holds a member already")));
+        return Err(NodeError::MemberExists(config.data_dir.clone()));
     }
     let (identity, import) = match origin {
         Origin::Snapshot { bump_revision } => {
@@ -64,7 +63,7 @@ pub async fn restore<F: ReadAt>(
     let store = crate::storage::Store::open(env, &dirs.member, config.engine).await?;
     let imported = consensus::fill(&store, file, &import, progress).await?;
     if !imported.members.contains(&identity.member) {
-        return Err(NodeError(format!(
+        return Err(NodeError::Import(format!(
             "member {:x} is not one of the cluster in the file",
             identity.member
         )));

@@ -70,17 +70,17 @@ pub async fn adopt(env: &Env, config: &Config) -> Result<(), NodeError> {
     if !db.exists() || has_member(env, config).await? {
         return Ok(());
     }
-    let log = read_log(&wal_dir).map_err(NodeError)?;
-    let file = File::open(DbFile::open(&db, false).map_err(NodeError)?).map_err(NodeError)?;
+    let log = read_log(&wal_dir).map_err(NodeError::Import)?;
+    let file = File::open(DbFile::open(&db, false).map_err(NodeError::Import)?).map_err(NodeError::Import)?;
     info!(
         path = %db.display(),
         member = format!("{:x}", log.member),
         cluster = format!("{:x}", log.cluster),
         "taking over the data directory of an etcd"
     );
-    let index = consistent_index(&file).map_err(NodeError)?;
+    let index = consistent_index(&file).map_err(NodeError::Import)?;
     if log.last_index > index {
-        return Err(NodeError(format!(
+        return Err(NodeError::Import(format!(
             "{}: etcd's log goes on to entry {}, its database to {index} only; take a snapshot of the running \
              cluster with etcdctl and restore it instead",
             wal_dir.display(),

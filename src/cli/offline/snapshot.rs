@@ -187,7 +187,7 @@ pub fn restore(arguments: Arguments) -> Result<(), String> {
     let restored = block_on(async |env| {
         let origin = Origin::Snapshot { bump_revision };
         let restored = restore_member(&env, &config, &file, origin, &mut || bar.inc(1)).await;
-        restored.map_err(|error| error.0)
+        restored.map_err(|error| error.to_string())
     });
     bar.finish_and_clear();
     let restored = restored?;

@@ -33,7 +33,7 @@ fn look(path: &Path, revision: i64) -> Result<Inspected, String> {
             let _ = std::fs::remove_dir_all(&scratch);
             found
         };
-        found.map_err(|error| error.0)
+        found.map_err(|error| error.to_string())
     });
     bar.finish_and_clear();
     found
