@@ -21,6 +21,7 @@ use quorate::storage::wal::{Seen, Witness};
 use quorate_jepsen::timeline::Tone;
 
 use crate::coverage;
+use crate::ending::Ending;
 use crate::nemesis::{Atlas, Health};
 use crate::plan::{MemberOptions, Plan};
 use crate::properties::{Added, LeaderSilence, LogLook, Membership, Observation, Properties, Sight, Vote};
@@ -37,11 +38,6 @@ const RECOVERED_TERM_WAIT: Duration = Duration::from_millis(20);
 
 /// How long a member may take to say what it knows.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a member says that has heard of its removal.
-const REMOVED: &str = "permanently removed";
-/// What a member says that has met with damage.
-const DAMAGE_WORDS: [&str; 3] = ["damaged at offset", "its data are gone", "is truncated"];
 
 /// The port for clients, and the one for peers.
 const CLIENT_PORT: u16 = 2379;
@@ -93,7 +89,7 @@ struct Member {
     /// It is being removed: it stops when it hears of that.
     leaving: bool,
     /// How its process ended last, by itself.
-    last_end: Option<String>,
+    last_end: Option<Ending>,
     /// Options that it was restarted with, besides those of the plan.
     options: Option<MemberOptions>,
 }
@@ -332,7 +328,7 @@ impl Cluster {
     /// The main task of a member's process.
     async fn run(self, index: usize, life: u64, env: Env, config: Config, mut stop: signal::Receiver<bool>) {
         let ended = match Node::start(env, config).await {
-            Err(error) => format!("did not start: {error}"),
+            Err(error) => Ending::NotStarted(error),
             Ok(node) => {
                 let node = Arc::new(node);
                 {
@@ -356,16 +352,16 @@ impl Cluster {
                     }
                 };
                 match failure {
-                    Some(error) => format!("failed: {error}"),
+                    Some(error) => Ending::Failed(error),
                     None => {
                         let node = Arc::into_inner(node).expect("probes hold a node only while they look");
                         node.stop().await;
-                        "stopped as asked".to_owned()
+                        Ending::AsAsked
                     }
                 }
             }
         };
-        self.ended(index, life, &ended);
+        self.ended(index, life, ended);
     }
 
     /// What a member has promised by its votes it must still know when it is back.
@@ -385,34 +381,31 @@ impl Cluster {
     }
 
     /// A member's process is at its end by itself.
-    fn ended(&self, index: usize, life: u64, how: &str) {
+    fn ended(&self, index: usize, life: u64, how: Ending) {
         self.look();
         let mut member = locked(&self.shared.members[index]);
         if member.life != life {
             return;
         }
         self.world().event(&name(index), format_args!("{how}"));
-        let tone = if how.starts_with("stopped") {
-            Tone::Remark
-        } else {
-            Tone::Warning
+        let tone = match how {
+            Ending::AsAsked => Tone::Remark,
+            Ending::NotStarted(_) | Ending::Failed(_) => Tone::Warning,
         };
-        self.world()
-            .notebook()
-            .mark(self.world().now(), &name(index), tone, how);
+        let text = how.to_string();
+        let notebook = self.world().notebook();
+        notebook.mark(self.world().now(), &name(index), tone, &text);
         let asked = *member.stop.borrow();
         // Who joins needs the others, and they may be out of reach, or not know of it yet.
-        let cannot_join = member.joins
-            && (how.starts_with("did not start: cannot fetch cluster info")
-                || how.starts_with("did not start: error validating peerURLs"));
-        let has_left = member.leaving && how.contains(REMOVED);
+        let cannot_join = member.joins && how.is_failed_join();
+        let has_left = member.leaving && how.is_removal();
         // Stopping is right for who has met with damage, and says so: an operator has to know what to do.
-        let says_damage = DAMAGE_WORDS.iter().any(|words| how.contains(words));
+        let says_damage = how.is_damage() || how.is_lost_data();
         let is_damaged = says_damage && locked(&self.shared.atlas).health(index) != Health::Whole;
-        member.last_end = Some(how.to_owned());
+        member.last_end = Some(how);
         if !asked && !member.excused && !cannot_join && !has_left && !is_damaged {
             let text = format!(
-                "a member whose disk works does not stop by itself: {} {how}",
+                "a member whose disk works does not stop by itself: {} {text}",
                 name(index)
             );
             self.violate(Violation::new("stays-up", text));
@@ -473,7 +466,7 @@ impl Cluster {
     }
 
     /// How a member's process ended by itself since it was started last.
-    pub fn last_end(&self, index: usize) -> Option<String> {
+    pub fn last_end(&self, index: usize) -> Option<Ending> {
         locked(&self.shared.members[index]).last_end.clone()
     }
 

@@ -21,6 +21,7 @@ pub mod canary;
 pub mod cluster;
 pub mod corpus;
 pub mod coverage;
+pub mod ending;
 pub mod judge;
 #[cfg(madsim)]
 pub mod logs;

@@ -86,7 +86,7 @@ impl Blow<'_> {
             let is_damaged = self
                 .cluster
                 .last_end(member)
-                .is_some_and(|end| end.contains("damaged"));
+                .is_some_and(|end| end.is_damage() || end.is_incomplete());
             if is_damaged {
                 self.cluster.hold_down(member, Kill::Process);
                 self.replace_held(member).await;
@@ -121,7 +121,7 @@ impl Blow<'_> {
             refused = self
                 .cluster
                 .last_end(member)
-                .is_some_and(|end| end.contains("its data are gone"));
+                .is_some_and(|end| end.is_lost_data());
             if self.cluster.probe(member).is_some() {
                 let text = format!(
                     "a member that has lost its data does not start as if it had none before: {}",
