@@ -119,7 +119,14 @@ impl Node {
         let (wal, store) = open(&env, &config, &dirs, identity).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
         if config.force_new_cluster {
-            consensus::force_new_cluster(&wal, &store, identity.member, &config.advertise_peer_urls).await?;
+            consensus::force_new_cluster(
+                &wal,
+                &store,
+                identity.member,
+                &config.advertise_peer_urls,
+                config.level,
+            )
+            .await?;
         }
         tracing::info!(
             member = format!("{:x}", identity.member),

@@ -37,8 +37,12 @@ pub const APPLY_CHUNK_CHANGES: usize = 1_024;
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Commands one member accepts before it makes new ones wait.
 pub const PROPOSALS_QUEUED_MAX: usize = 16 * 1024;
+/// How far the numbers of commands that wait may lie apart: what was applied between them is remembered by every member.
+pub const PROPOSALS_APART_MAX: u64 = 128 * 1024;
 /// Bytes of commands that one member accepts before it refuses new ones (one command may be larger).
 pub const PROPOSALS_QUEUED_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A batch of any member, as it is sent: one command of the largest kind, or many small ones.
+pub const BATCH_ENCODED_BYTES_MAX: usize = COMMAND_BYTES_MAX + 32 * 1024;
 /// Bytes of entries that share a request to a follower (one entry may be larger). The follower answers each, and a silence is an
 /// error: over a slow network a larger request would be given up, and begun again, without end.
 pub const APPEND_BYTES_MAX: usize = 64 * 1024;
@@ -115,7 +119,7 @@ pub const JOURNAL_REWRITE_BYTES: u64 = 64 * 1024;
 pub const LOOK_ENTRIES_MAX: usize = 10_000;
 /// Entries of the index, and changes that it forgets, that one piece of a sweep behind a compaction may take in: about a millisecond.
 pub const SWEEP_PIECE_ENTRIES: usize = 4_000;
-/// Rows of what a sweep keeps that are written at once, each of a few KB at most.
+/// Rows of what a sweep keeps that are written at once: a few bytes for each key, so a few KB each as a rule.
 pub const SWEEP_BATCH_ROWS: usize = 256;
 /// Entries of the index that applying a transaction may look at for the ranges in its answer; the rest is read afterwards.
 pub const TXN_LOOK_ENTRIES: usize = 10_000;

@@ -61,6 +61,12 @@ impl EncodedCommand {
         self.level
     }
 
+    /// As if it were of another level.
+    #[cfg(test)]
+    pub fn at_level(self, level: Level) -> EncodedCommand {
+        EncodedCommand { level, ..self }
+    }
+
     /// What applying it costs, roughly.
     pub fn operations(&self) -> usize {
         self.operations
@@ -100,6 +106,9 @@ fn level(_request: &Request) -> Level {
 
 /// The first command of a batch that a member of `known` cannot apply, and why.
 pub fn first_unreadable(batch: &Batch, known: Level) -> Option<(usize, Unreadable)> {
+    if batch.level() > known {
+        return Some((0, Unreadable::Level(batch.level())));
+    }
     let readable = |command: &Bytes| {
         let (_, request) = decode(command)?;
         match level(&request) {

@@ -11,6 +11,7 @@ use super::command::{self, EncodedCommand};
 use super::format::entry::{Batch, BatchName, Payload, decode_payload, encode_payload};
 use super::format::record::{decode_vote, encode_vote};
 use super::log::NO_NODE;
+use super::machine::check_level;
 use super::types::{LogId, Peer, Vote};
 use crate::base::{Broken, Level, MemberId};
 use crate::proto::command::command::Request;
@@ -21,6 +22,13 @@ use crate::storage::wal::{LogRecord, Wal};
 
 /// Bytes of the log that are read at once.
 const READ_BYTES_MAX: usize = 4 << 20;
+
+/// The batch that makes a new cluster has no member that waits for it.
+pub(super) const NOBODY: BatchName = BatchName {
+    origin: 0,
+    incarnation: 0,
+    sequence: 0,
+};
 
 /// What the log and the store know of the members.
 struct Members {
@@ -56,10 +64,12 @@ pub async fn force_new_cluster(
     store: &Store,
     member: MemberId,
     peer_urls: &[String],
+    level: Level,
 ) -> Result<(), Broken> {
     let engine = store.engine();
     let applied_state = AppliedState::stored(&*engine)?;
     let state = State::open(&*engine)?;
+    check_level(|| "the cluster".into(), state.level(), level)?;
     let log = wal.state();
     let mut members = Members {
         all: state.members().iter().map(|member| member.id).collect(),
@@ -77,6 +87,9 @@ pub async fn force_new_cluster(
         next = last.index + 1;
         for record in &records {
             let payload = decode_payload(record.payload.clone()).map_err(|bad| bad.in_log(record.index))?;
+            if let Payload::Normal(batch) = &payload {
+                check_level(|| format!("entry {}", record.index), batch.level(), level)?;
+            }
             members.take(&payload)?;
         }
     }
@@ -102,12 +115,7 @@ pub async fn force_new_cluster(
     let commands = removals.chain(promotion).map(encoded);
     let commands: Vec<Bytes> = commands.collect::<Result<_, _>>().map_err(Broken::invariant)?;
     let commands: Vec<(u64, Bytes)> = (0..).zip(commands).collect();
-    let nobody = BatchName {
-        origin: 0,
-        incarnation: 0,
-        sequence: 0,
-    };
-    let removal = Payload::Normal(Batch::new(nobody, Level::FIRST, 0, &commands));
+    let removal = Payload::Normal(Batch::new(NOBODY, Level::FIRST, 0, &commands));
     let node = Peer {
         name: String::new(),
         peer_urls: peer_urls.to_vec(),

@@ -25,6 +25,7 @@ use super::SharedObserver;
 use super::applied_state::AppliedState;
 use super::apply_metrics::{self, Stopwatch};
 use super::command;
+use super::force_new_cluster::NOBODY;
 use super::format::entry::{Batch, BatchName, Payload};
 use super::hash::Compactions;
 use super::lessor::{Lessor, Ttl};
@@ -43,7 +44,7 @@ use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{Env, Instant, signal};
 use crate::state::once::Turn;
-use crate::state::{Answer, Lease, Outcome, Pending, Position, SharedStore, State};
+use crate::state::{Answer, Lease, Outcome, Pending, Position, Replaced, SharedStore, State};
 use crate::storage::{Engine, Install, Store, View};
 use crate::transport::AddressBook;
 
@@ -58,6 +59,9 @@ struct Inner {
     state: State,
     engine: Arc<dyn Engine>,
     applied_state: AppliedState,
+    /// An entry could not be applied: the state is somewhere between two, and the engine has nothing of it. The member ends,
+    /// and must not write down such a state meanwhile.
+    is_torn: bool,
 }
 
 /// Where the state stands, for those who watch a member from outside.
@@ -237,13 +241,19 @@ impl StateMachine {
     }
 
     /// A look that sweeps: see [`super::sweep`].
-    pub(super) fn sweep<T>(&self, look: impl FnOnce(&mut State, &Arc<dyn Engine>) -> T) -> T {
+    pub(super) fn sweep<T>(
+        &self,
+        look: impl FnOnce(&mut State, &Arc<dyn Engine>) -> Result<T, Replaced>,
+    ) -> Result<T, Replaced> {
         let mut inner = self.inner.write();
+        if inner.is_torn {
+            return Err(Replaced);
+        }
         let Inner { state, engine, .. } = &mut *inner;
-        let done = look(state, engine);
+        let done = look(state, engine)?;
         // Not only with what is applied next: that may wait for the space.
         self.quota_gate.resized(state.logical_bytes().0);
-        done
+        Ok(done)
     }
 
     /// Tells how far compactions have come.
@@ -337,7 +347,10 @@ impl StateMachine {
                 state,
                 engine,
                 applied_state,
+                is_torn,
             } = &mut *inner;
+            // Until all of it is handed to the engine.
+            *is_torn = true;
             let compacted = state.compact_revision();
             let mut pending = Pending::new(&**engine);
             let mut members_changed = false;
@@ -371,6 +384,7 @@ impl StateMachine {
             let mut changes = pending.into_batch();
             changes.put(Space::Meta, RAFT_KEY, applied_state.encode());
             engine.write(changes)?;
+            *is_torn = false;
             keep_store(&mut batches, &**engine);
             if state.compact_revision() > compacted {
                 self.follow_compactions(state);
@@ -493,6 +507,7 @@ impl Inner {
             state,
             engine,
             applied_state,
+            is_torn: false,
         })
     }
 
@@ -515,7 +530,7 @@ fn term(applied: &Option<LogId>) -> u64 {
 
 /// # Errors
 /// A release of `level` would apply it in part, or differently.
-fn check_level(what: impl FnOnce() -> String, needed: Level, known: Level) -> Result<(), Broken> {
+pub(super) fn check_level(what: impl FnOnce() -> String, needed: Level, known: Level) -> Result<(), Broken> {
     if needed <= known {
         return Ok(());
     }
@@ -556,14 +571,15 @@ fn apply_batch(
     turns.into_iter().zip(batch.commands()).map(apply).collect()
 }
 
-/// Which commands of a batch are to be applied.
+/// Which commands of a batch are to be applied. Members below the level are gone when the cluster has it.
 fn take_turns(state: &mut State, at: Position, batch: &Batch, pending: &mut Pending<'_>) -> Vec<Turn> {
-    if batch.level() < Level::APPLIED_ONCE {
-        return vec![Turn::First; batch.len()];
-    }
     let BatchName {
         origin, incarnation, ..
     } = batch.name();
+    // Nobody proposes what makes a new cluster of one member: each such batch has the same numbers.
+    if state.level() < Level::APPLIED_ONCE || origin == NOBODY.origin {
+        return vec![Turn::First; batch.len()];
+    }
     let numbers = batch.commands().map(|(number, _)| number);
     state.take_turns(at.index, (origin, incarnation), batch.floor(), numbers, pending)
 }

@@ -130,11 +130,11 @@ impl PeerHandler for PeerService {
         })
     }
 
-    fn request(&self, _from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes> {
+    fn request(&self, from: MemberId, request: Bytes) -> BoxFuture<'static, Bytes> {
         let consensus = self.consensus.get().cloned();
         Box::pin(async move {
             let response = match (decode(&request), consensus) {
-                (Ok(request), Some(consensus)) => consensus.answer(request).await,
+                (Ok(request), Some(consensus)) => consensus.answer(from, request).await,
                 (Ok(_), None) => PeerResponse::Refused(closed().to_string()),
                 (Err(error), _) => PeerResponse::Refused(error.to_string()),
             };
@@ -171,7 +171,7 @@ where
 }
 
 impl Consensus {
-    async fn answer(&self, request: PeerRequest) -> PeerResponse {
+    async fn answer(&self, from: MemberId, request: PeerRequest) -> PeerResponse {
         match request {
             PeerRequest::Heartbeat(frame) => {
                 let request = match decode_append(&frame) {
@@ -185,7 +185,7 @@ impl Consensus {
                 })
                 .await
             }
-            PeerRequest::Forward { term, batch } => self.take_forwarded(term, batch).await,
+            PeerRequest::Forward { term, batch } => self.take_forwarded(from, term, batch).await,
             PeerRequest::LeaseKeepAlive(ids) => match self.renew_here(ids).await {
                 Some(renewals) => PeerResponse::LeaseKeepAlive(renewals),
                 None => PeerResponse::Refused("not the leader".into()),
@@ -209,11 +209,18 @@ impl Consensus {
     }
 
     /// A batch is decoded before the core sees it.
-    async fn take_forwarded(&self, term: u64, batch: Bytes) -> PeerResponse {
+    async fn take_forwarded(&self, from: MemberId, term: u64, batch: Bytes) -> PeerResponse {
+        if batch.len() > limits::BATCH_ENCODED_BYTES_MAX {
+            // It could be logged, and not be sent on.
+            return PeerResponse::Refused("a batch that is too large".into());
+        }
         let batch = match Batch::from_bytes(batch) {
             Ok(batch) => batch,
             Err(error) => return PeerResponse::Refused(error.to_string()),
         };
+        if batch.name().origin != from {
+            return PeerResponse::Refused("a batch of another member".into());
+        }
         if let Some((command, unreadable)) = first_unreadable(&batch, self.options().level) {
             tracing::error!(%batch, command, %unreadable, "a forwarded batch that cannot be applied is refused");
             return PeerResponse::Unreadable { command };

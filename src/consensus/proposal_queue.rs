@@ -163,7 +163,11 @@ impl Proposals {
         let bytes = inner.bytes + proposal.command.bytes().len();
         // A command that is alone always fits.
         let fits = inner.bytes == 0 || bytes <= bytes_max;
-        if !fits || inner.waiting.len() >= limits::PROPOSALS_QUEUED_MAX {
+        let oldest = inner.waiting.first_key_value().map(|(&number, _)| number);
+        let above = inner.next_number - oldest.unwrap_or(inner.next_number);
+        let full =
+            inner.waiting.len() >= limits::PROPOSALS_QUEUED_MAX || above >= limits::PROPOSALS_APART_MAX;
+        if !fits || full {
             return proposal.answer.send(Err(Denied::TOO_MANY_REQUESTS));
         }
         inner.bytes = bytes;
@@ -206,9 +210,9 @@ impl Proposals {
         late
     }
 
-    /// Takes the next batch and registers it as offered in `term`, with what the cluster's level allows; `None` if nothing
-    /// waits, or if that term is over: raft may have told less of itself than is applied. When it has told, the proposer
-    /// is woken.
+    /// Takes the next batch and registers it as offered in `term`; `None` if nothing waits, or if that term is over: raft
+    /// may have told less of itself than is applied. When it has told, the proposer is woken. What lies above the `cluster`'s
+    /// level is not offered: some member could not apply it.
     pub fn next_batch(&self, term: u64, cluster: Level) -> Option<Batch> {
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -217,7 +221,7 @@ impl Proposals {
         }
         let operations_max = buggify::limit(Site::ProposeShortBatch, limits::BATCH_OPERATIONS_MAX, 3);
         let (mut proposals, mut commands) = (Vec::new(), Vec::new());
-        let (mut bytes, mut operations, mut level) = (0, 0, cluster.min(Level::APPLIED_ONCE));
+        let (mut bytes, mut operations, mut level) = (0, 0, Level::FIRST);
         while let Some(&number) = inner.line.front() {
             let Some(waiting) = inner.waiting.get_mut(&number) else {
                 inner.line.pop_front();
@@ -228,6 +232,11 @@ impl Proposals {
             if proposal.answer.is_closed() || proposal.only_in_term.is_some_and(|only| only != term) {
                 inner.line.pop_front();
                 inner.answer(number, Err(Denied::NOT_LEADER));
+                continue;
+            }
+            if proposal.command.level() > cluster {
+                inner.line.pop_front();
+                inner.answer(number, Err(Denied::UNREADABLE_COMMAND));
                 continue;
             }
             bytes += proposal.command.bytes().len();

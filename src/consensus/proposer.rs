@@ -62,6 +62,15 @@ impl Consensus {
         self.propose_as(None, request).await
     }
 
+    /// [`propose`](Self::propose), by this member as the leader that it is now, or never.
+    pub async fn propose_as_leader(&self, request: Request) -> Result<Outcome, Denied> {
+        self.run(|core| async move {
+            let term = core.status().term;
+            core.propose_in_term(request, term).await
+        })
+        .await
+    }
+
     /// [`propose`](Self::propose) for a client, whose rights are checked when the command is applied.
     pub async fn propose_for(&self, who: Header, request: Request) -> Result<Outcome, Denied> {
         self.propose_as(Some(who), request).await

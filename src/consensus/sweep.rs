@@ -44,6 +44,12 @@ impl Compacting {
 }
 
 impl Consensus {
+    /// Waits until this member has given up what died up to now.
+    pub async fn all_swept(&self) -> Result<(), Denied> {
+        let compacted = self.0.compacting.borrow().compacted;
+        self.swept(compacted).await
+    }
+
     /// Waits until this member has given up what died up to a revision, which was compacted.
     pub async fn swept(&self, revision: Revision) -> Result<(), Denied> {
         let mut compacting = self.0.compacting.clone();
@@ -79,7 +85,7 @@ impl Core {
     async fn sweep(&self) -> Result<(), Broken> {
         let (env, machine) = (self.env(), self.machine());
         let begun = env.now();
-        let Some(sweep) = machine.sweep(|state, _| state.begin_sweep()) else {
+        let Ok(Some(sweep)) = machine.sweep(|state, _| Ok(state.begin_sweep())) else {
             return Ok(());
         };
         let Ok(SweptIndex { sweep, engine, view }) = self.sweep_index(sweep).await else {
@@ -144,21 +150,23 @@ impl Core {
 
     /// From here on the store is swept. Has the compaction hashed, while what died of it is still there.
     fn end_sweep(&self, swept: &Swept, dead: &Arc<Vec<RevisionAt>>) -> Result<Result<(), Replaced>, Broken> {
-        self.machine().sweep(|state, engine| {
-            if let Err(replaced) = state.end_sweep(swept) {
-                return Ok(Err(replaced));
-            }
+        let ended = self.machine().sweep(|state, engine| {
+            state.end_sweep(swept)?;
             let mut pending = Pending::new(&**engine);
             state.seal(&mut pending);
-            engine.write(pending.into_batch())?;
+            let written = engine.write(pending.into_batch());
             self.machine().compactions.hash(|| Compacted {
                 view: engine.view(),
                 since: swept.since,
                 revision: swept.revision,
                 dead: dead.clone(),
             });
-            Ok(Ok(()))
-        })
+            Ok(written)
+        });
+        match ended {
+            Ok(written) => written.map(Ok),
+            Err(replaced) => Ok(Err(replaced)),
+        }
     }
 
     async fn discard(&self, engine: &dyn Engine, dead: &[RevisionAt]) {

@@ -42,13 +42,15 @@ impl Maintenance for Api {
         .await
     }
 
-    /// The store needs none: it compacts itself, and sizes are logical. etcd's answer has no header.
+    /// The store needs none: it compacts itself, and sizes are logical. But who asks wants the space that a compaction has
+    /// freed, so it is answered when that is given up. etcd's answer has no header.
     async fn defragment(
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         self.unary(Rpc::Defragment, false, request, |_, _| async {
             let (_active, begun) = (self.metrics.defragmenting.hold(), self.env.now());
+            self.consensus.all_swept().await?;
             self.metrics.defragmentation.observe(self.env.now() - begun);
             Ok(pb::DefragmentResponse::default())
         })
@@ -150,10 +152,12 @@ impl Api {
         }
     }
 
-    /// The same on members at the same index, whatever lies where in their files. All of it is read from a view, off the tasks
+    /// The same on members at the same index, whatever lies where in their files, unless one is being compacted. All of it is read from a view, off the tasks
     /// that serve others: nobody waits.
     async fn hash_all(&self) -> Result<pb::HashResponse, Denied> {
         let begun = self.env.now();
+        // What a compaction left dead is in the file until it is swept, here and there at different times.
+        self.consensus.all_swept().await?;
         let export = self.consensus.export().await;
         let hash = self.env.run_blocking(move || export?.hash(true)).await;
         self.figures().store.hash.observe(self.env.now() - begun);

@@ -155,7 +155,12 @@ impl Api {
         let request = LevelRaiseCommand {
             level: level.0.into(),
         };
-        match self.consensus.propose(Command::LevelRaise(request)).await {
+        // By this leader or never: a later one knows of other members.
+        let outcome = self
+            .consensus
+            .propose_as_leader(Command::LevelRaise(request))
+            .await;
+        match outcome.and_then(|outcome| outcome.answer) {
             Ok(_) => tracing::info!("cluster-level" = %level, "updated cluster level"),
             Err(error) => tracing::warn!(%error, "cannot raise the cluster's level yet"),
         }

@@ -24,6 +24,7 @@ pub enum Kind {
     Version = 8,
     Auth = 9,
     Import = 10,
+    Turn = 11,
 }
 
 /// See the module.

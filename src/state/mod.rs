@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Pure, synchronous, deterministic: no clock, no I/O of its own, no async, no randomness, no lock. Outcome, events,
-//! digest and every stored byte depend on the sequence of requests alone, not on how they were batched. A
-//! refused request changes nothing.
+//! digest depend on the sequence of requests alone, and so does what can be read of what is stored. How far a member has
+//! swept what compactions left dead is its own affair. A refused request changes nothing.
 //!
 //! Revisions as etcd's: an empty store has revision 1; a request that changes something makes the next one, and
 //! its changes get sub 0, 1, 2 … in operation order.

@@ -9,12 +9,14 @@
 //! ```
 //!
 //! Below its floor a member waits for nothing, so what comes from there comes late, and whether it was applied need
-//! not be remembered: it is not. Above it there are as many numbers as proposals may wait.
+//! not be remembered: it is not. Above it there are [`PROPOSALS_APART_MAX`](crate::base::limits::PROPOSALS_APART_MAX)
+//! numbers at most, as a rule in one run.
 
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::digest::Kind;
 use super::{Pending, State};
 use crate::base::kv::{Read, Space, Visit};
 use crate::base::{Broken, MemberId};
@@ -139,7 +141,9 @@ impl State {
         });
         session.raise_floor(floor);
         let turns = numbers.map(|number| session.take(number)).collect();
-        store.put(Space::Meta, row_key(proposer), session.encode());
+        let row = session.encode();
+        self.digest.add(Kind::Turn, &row);
+        store.put(Space::Meta, row_key(proposer), row);
         self.forget_incarnation(proposer.0, store);
         turns
     }

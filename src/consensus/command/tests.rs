@@ -74,6 +74,23 @@ fn the_first_unreadable_command_of_a_batch_is_named() {
     assert_eq!(first_unreadable(&[put, deep]), Some((1, Unreadable::TooDeep)));
 }
 
+/// A batch above what this member knows would stop it, and all of its release, for good.
+#[test]
+fn a_batch_above_a_members_level_is_not_taken() {
+    let put = EncodedCommand::new(None, Request::Put(Default::default())).unwrap();
+    let name = BatchName {
+        origin: 1,
+        incarnation: 1,
+        sequence: 1,
+    };
+    let batch = Batch::new(name, Level(9), 1, &[(1, put.bytes().clone())]);
+    assert_eq!(
+        super::first_unreadable(&batch, Level(8)),
+        Some((0, Unreadable::Level(Level(9))))
+    );
+    assert_eq!(super::first_unreadable(&batch, Level(9)), None);
+}
+
 /// A leader of another version may not know a command: the others of its batch go on, and the offers come to an end.
 #[test]
 fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {

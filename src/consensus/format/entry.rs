@@ -215,6 +215,10 @@ pub fn decode_payload(encoded: Bytes) -> Result<Payload, BadEntry> {
     if version != VERSION {
         return Err(BadEntry::Newer(version));
     }
+    if kind != BATCH && level_of(&encoded) > Level::FIRST {
+        // A member that knew it would not take it for one of the first level.
+        return Err(BadEntry::Newer(version));
+    }
     match kind {
         BLANK if encoded.len() == HEAD_BYTES => Ok(EntryPayload::Blank),
         BATCH => {

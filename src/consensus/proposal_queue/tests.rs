@@ -316,3 +316,23 @@ fn whoever_has_the_next_turn_no_command_is_applied_twice() {
         log.term
     );
 }
+
+#[test]
+fn what_lies_above_the_clusters_level_is_not_offered() {
+    let proposals = proposals();
+    let (answer, mut answered) = answer();
+    let put = EncodedCommand::new(None, Request::Put(pb::PutRequest::default())).expect("it can be applied");
+    let proposal = Proposal {
+        needs_space: false,
+        command: put.at_level(Level(9)),
+        only_in_term: None,
+        answer,
+    };
+    proposals.push(proposal, LATER, 1);
+    let mut other = push(&proposals, 1, None);
+    let batch = proposals.next_batch(1, Level(8)).expect("the other is offered");
+    assert_eq!(commands(&batch).collect::<Vec<_>>(), [1]);
+    assert_eq!(batch.level(), Level::FIRST);
+    assert_eq!(end(&mut answered), Some(Err(Denied::UNREADABLE_COMMAND)));
+    assert_eq!(end(&mut other), None);
+}
