@@ -121,7 +121,12 @@ fn a_store_that_contradicts_itself_is_refused() {
             "stored lease [0, 0, 0, 0, 0, 0, 0, 5] is malformed",
         ),
         (state(), None, "the store has Leases, but no state they belong to"),
-        (state(), Some(Bytes::new()), "stored state has format 0, not 2"),
+        (
+            state(),
+            Some(Bytes::new()),
+            "the stored state has format 0, and this release reads format 2 alone: start the release that wrote it, or \
+             add this member anew",
+        ),
         (
             kept.clone(),
             Some(Bytes::from_static(&[0x80])),
