@@ -217,7 +217,7 @@ impl Consensus {
         env.start_core(core, move || drop(alive))
             .map_err(|error| Broken::invariant(format!("cannot start the thread of the core: {error}")))?;
         let outcome = outcome.await;
-        let outcome = outcome.unwrap_or_else(|| Err(Broken::Stopped("the core ended before it had started")));
+        let outcome = outcome.unwrap_or(Err(Broken::Stopped("the core ended before it had started")));
         if outcome.is_err() {
             // Files are free then.
             let _ = ended.clone().wait_until(|()| false).await;

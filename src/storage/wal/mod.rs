@@ -470,7 +470,7 @@ impl Future for Durable {
         match &mut self.0 {
             Ok(receiver) => {
                 let result = ready!(Pin::new(receiver).poll(cx));
-                Poll::Ready(result.unwrap_or_else(|_| Err(Broken::Stopped("the log's writer has stopped"))))
+                Poll::Ready(result.unwrap_or(Err(Broken::Stopped("the log's writer has stopped"))))
             }
             Err(refused) => Poll::Ready(Err(refused.take().expect("not polled again once ready"))),
         }
