@@ -240,6 +240,11 @@ impl StateMachine {
         look(&inner.state, &|| Arc::new(inner.engine.view()))
     }
 
+    /// Whether an entry could not be applied: this member ends.
+    pub(super) fn is_torn(&self) -> bool {
+        self.inner.read().is_torn
+    }
+
     /// A look that sweeps: see [`super::sweep`].
     pub(super) fn sweep<T>(
         &self,

@@ -77,6 +77,10 @@ impl Core {
                 self.0.vitals.met_damage(broken);
                 return;
             }
+            if machine.is_torn() {
+                // There would be something to sweep without end.
+                return;
+            }
             machine.read(|state, _| machine.follow_compactions(state));
         }
     }
@@ -155,12 +159,14 @@ impl Core {
             let mut pending = Pending::new(&**engine);
             state.seal(&mut pending);
             let written = engine.write(pending.into_batch());
-            self.machine().compactions.hash(|| Compacted {
-                view: engine.view(),
-                since: swept.since,
-                revision: swept.revision,
-                dead: dead.clone(),
-            });
+            if written.is_ok() {
+                self.machine().compactions.hash(|| Compacted {
+                    view: engine.view(),
+                    since: swept.since,
+                    revision: swept.revision,
+                    dead: dead.clone(),
+                });
+            }
             Ok(written)
         });
         match ended {
