@@ -111,7 +111,7 @@ impl Inner {
 
     /// Whether there is a checkpoint, or one is under way, which the next renewal has to undo.
     fn has_checkpoint(&self, id: LeaseId) -> bool {
-        self.proposed.contains(&id) || self.ttls.get(&id).is_some_and(|term| term.remaining > 0)
+        self.proposed.contains(&id) || self.ttls.get(&id).is_some_and(|ttl| ttl.remaining > 0)
     }
 
     fn is_over(&self, id: LeaseId, now: Instant) -> bool {
@@ -147,24 +147,24 @@ impl Lessor {
     }
 
     /// A grant was applied.
-    pub fn granted(&self, id: LeaseId, ttl: i64) {
-        let term = Ttl {
-            granted: ttl,
+    pub fn granted(&self, id: LeaseId, granted: i64) {
+        let ttl = Ttl {
+            granted,
             remaining: 0,
         };
         let figures = &self.env.figures().leases;
         figures.granted.inc();
-        figures.ttl.observe_number(u64::try_from(ttl).unwrap_or(0));
+        figures.ttl.observe_number(u64::try_from(granted).unwrap_or(0));
         let mut inner = self.inner();
-        inner.ttls.insert(id, term);
-        self.start(&mut inner, id, seconds(ttl));
+        inner.ttls.insert(id, ttl);
+        self.start(&mut inner, id, seconds(granted));
     }
 
     /// A checkpoint was applied.
     pub fn checkpointed(&self, id: LeaseId, remaining: i64) {
         let mut inner = self.inner();
-        if let Some(term) = inner.ttls.get_mut(&id) {
-            term.remaining = remaining;
+        if let Some(ttl) = inner.ttls.get_mut(&id) {
+            ttl.remaining = remaining;
         }
         if remaining == 0 {
             inner.proposed.remove(&id);
@@ -244,11 +244,7 @@ impl Lessor {
         inner.by_time.clear();
         inner.checkpoints.clear();
         inner.proposed.clear();
-        let leases: Vec<_> = inner
-            .ttls
-            .iter()
-            .map(|(&id, term)| (id, term.to_give()))
-            .collect();
+        let leases: Vec<_> = inner.ttls.iter().map(|(&id, ttl)| (id, ttl.to_give())).collect();
         for (id, ttl) in leases {
             self.start(&mut inner, id, extension + seconds(ttl));
         }
@@ -279,15 +275,15 @@ impl Lessor {
             return Some(Err(checkpointed));
         }
         let renew = |&id: &LeaseId| {
-            let Some(term) = inner.ttls.get(&id).copied() else {
+            let Some(ttl) = inner.ttls.get(&id).copied() else {
                 return Renewal::Unknown;
             };
             if inner.is_over(id, now) {
                 return Renewal::Ending;
             }
-            self.start(&mut inner, id, seconds(term.granted));
+            self.start(&mut inner, id, seconds(ttl.granted));
             self.env.figures().leases.renewed.inc();
-            Renewal::Renewed(term.granted)
+            Renewal::Renewed(ttl.granted)
         };
         Some(Ok(ids.iter().map(renew).collect()))
     }
