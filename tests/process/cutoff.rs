@@ -252,7 +252,7 @@ async fn cut_off(env: &Env, cluster: &mut Cluster, is_etcd: bool) -> Seen {
         if status == 200 {
             return seen;
         }
-        assert!(env.now() < deadline, "{page}");
+        assert!(page.contains("RAFT NO LEADER") && env.now() < deadline, "{page}");
     }
 }
 
