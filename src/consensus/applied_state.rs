@@ -3,11 +3,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::format::record::{AppliedStateRecord, LogIdRecord};
-use super::machine::RAFT_KEY;
 use super::types::{LogId, StoredMembership};
 use crate::base::Broken;
-use crate::base::kv::{Read, Space};
+use crate::base::kv::{Batch, Read, Space};
 use crate::transport::{decode, encode, encode_body};
+
+/// Where it is kept.
+const KEY: &[u8] = b"raft";
 
 /// See the module.
 #[derive(Clone)]
@@ -35,7 +37,7 @@ impl AppliedState {
     }
 
     pub fn stored(engine: &dyn Read) -> Result<AppliedState, Broken> {
-        let Some(bytes) = engine.get(Space::Meta, RAFT_KEY)? else {
+        let Some(bytes) = engine.get(Space::Meta, KEY)? else {
             return Ok(AppliedState::default());
         };
         let record: AppliedStateRecord =
@@ -52,8 +54,13 @@ impl AppliedState {
         *self = AppliedState::new(self.applied, membership);
     }
 
+    /// Adds to a batch what brings the engine to it.
+    pub fn store(&self, batch: &mut Batch) {
+        batch.put(Space::Meta, KEY, self.encode());
+    }
+
     /// An [`AppliedStateRecord`]: bincode writes the fields of a structure one behind the other.
-    pub fn encode(&self) -> Bytes {
+    fn encode(&self) -> Bytes {
         let applied = encode(&self.applied.map(LogIdRecord::from));
         let mut encoded = BytesMut::with_capacity(applied.len() + self.members.len());
         encoded.put_slice(&applied);

@@ -38,7 +38,7 @@ use super::tokens::{Tokens, simple_token};
 use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, position};
 use crate::base::broken::Unknown;
 use crate::base::figures::Figures;
-use crate::base::kv::{Read, Space};
+use crate::base::kv::Read;
 use crate::base::{Broken, LeaseId, Level, MemberId, Revision, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
@@ -48,8 +48,6 @@ use crate::state::{Answer, Lease, Outcome, Pending, Position, Replaced, SharedSt
 use crate::storage::{Engine, Install, Store, View};
 use crate::transport::AddressBook;
 
-/// Where the engine keeps the log id and the membership it stands at.
-pub(super) const RAFT_KEY: &[u8] = b"raft";
 /// Entries applied in one turn and written in one engine batch.
 const APPLY_CHUNK_ENTRIES: usize = 64;
 /// The longest pause before a chunk is applied, in a simulation.
@@ -387,7 +385,7 @@ impl StateMachine {
             check_level(|| "the cluster".into(), state.level(), self.level)?;
             state.seal(&mut pending);
             let mut changes = pending.into_batch();
-            changes.put(Space::Meta, RAFT_KEY, applied_state.encode());
+            applied_state.store(&mut changes);
             engine.write(changes)?;
             *is_torn = false;
             keep_store(&mut batches, &**engine);
@@ -585,8 +583,13 @@ fn take_turns(state: &mut State, at: Position, batch: &Batch, pending: &mut Pend
     if state.level() < Level::APPLIED_ONCE || origin == NOBODY.origin {
         return vec![Turn::First; batch.len()];
     }
-    let numbers = batch.commands().map(|(number, _)| number);
-    state.take_turns(at.index, (origin, incarnation), batch.floor(), numbers, pending)
+    state.take_turns(
+        at.index,
+        (origin, incarnation),
+        batch.floor(),
+        batch.numbers(),
+        pending,
+    )
 }
 
 /// What answers still lack is read from the store as it is now: before a sweep gives up what died.

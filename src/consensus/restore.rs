@@ -6,9 +6,8 @@ use openraft::Membership;
 
 use super::applied_state::AppliedState;
 use super::format::record::encode_vote;
-use super::machine::RAFT_KEY;
 use super::types::{Peer, StoredMembership, Vote, log_id};
-use crate::base::kv::{Batch, Space};
+use crate::base::kv::Batch;
 use crate::base::{Broken, MemberId};
 use crate::bbolt::{File, ReadAt};
 use crate::state::State;
@@ -47,7 +46,7 @@ pub async fn fill<F: ReadAt>(
     let at = log_id(imported.position);
     let applied_state = AppliedState::new(Some(at), StoredMembership::new(Some(at), membership));
     let mut batch = Batch::default();
-    batch.put(Space::Meta, RAFT_KEY, applied_state.encode());
+    applied_state.store(&mut batch);
     engine.write(batch)?;
     engine.sync().await?;
     Ok(imported)

@@ -134,20 +134,22 @@ impl Core {
         let_others_run().await;
     }
 
-    /// Writes changes in some batches, when there is room for them.
+    /// Hands one piece of the work to the engine, when it has room.
+    async fn give_piece<T>(&self, piece: impl FnOnce() -> T) -> T {
+        self.0.vitals.store.room().await;
+        let mut stopwatch = Stopwatch::start(self.env());
+        let handed = piece();
+        let figures = &self.env().figures().store;
+        figures.compaction_pause.observe(stopwatch.lap());
+        self.after_piece().await;
+        handed
+    }
+
+    /// Writes changes in some batches.
     async fn write_changes(&self, engine: &dyn Engine, changes: Vec<Change>) -> Result<(), Broken> {
         for some in changes.chunks(limits::SWEEP_BATCH_ROWS) {
-            self.0.vitals.store.room().await;
-            let mut stopwatch = Stopwatch::start(self.env());
-            engine.write(Batch {
-                changes: some.to_vec(),
-            })?;
-            self.env()
-                .figures()
-                .store
-                .compaction_pause
-                .observe(stopwatch.lap());
-            self.after_piece().await;
+            let changes = some.to_vec();
+            self.give_piece(|| engine.write(Batch { changes })).await?;
         }
         Ok(())
     }
@@ -177,15 +179,7 @@ impl Core {
 
     async fn discard(&self, engine: &dyn Engine, dead: &[RevisionAt]) {
         for some in dead.chunks(limits::SWEEP_PIECE_ENTRIES) {
-            self.0.vitals.store.room().await;
-            let mut stopwatch = Stopwatch::start(self.env());
-            engine.discard(some.to_vec());
-            self.env()
-                .figures()
-                .store
-                .compaction_pause
-                .observe(stopwatch.lap());
-            self.after_piece().await;
+            self.give_piece(|| engine.discard(some.to_vec())).await;
         }
     }
 }

@@ -3,6 +3,12 @@ use crate::consensus::format::entry::BatchName;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::request_op::Request as Op;
 
+const NAME: BatchName = BatchName {
+    origin: 1,
+    incarnation: 1,
+    sequence: 1,
+};
+
 /// So many transactions in each other.
 fn nested(levels: usize) -> Request {
     let mut txn = pb::TxnRequest::default();
@@ -53,13 +59,8 @@ fn the_first_unreadable_command_of_a_batch_is_named() {
     let put = EncodedCommand::new(None, Request::Put(Default::default())).unwrap();
     let put = put.bytes().clone();
     let first_unreadable = |commands: &[Bytes]| {
-        let name = BatchName {
-            origin: 1,
-            incarnation: 1,
-            sequence: 1,
-        };
         let commands: Vec<_> = (1..).zip(commands.iter().cloned()).collect();
-        super::first_unreadable(&Batch::new(name, Level::FIRST, 1, &commands), Level::NEWEST)
+        super::first_unreadable(&Batch::new(NAME, Level::FIRST, 1, &commands), Level::NEWEST)
     };
     assert_eq!(first_unreadable(&[put.clone(), put.clone()]), None);
     // A field that this version does not know is no request.
@@ -78,12 +79,7 @@ fn the_first_unreadable_command_of_a_batch_is_named() {
 #[test]
 fn a_batch_above_a_members_level_is_not_taken() {
     let put = EncodedCommand::new(None, Request::Put(Default::default())).unwrap();
-    let name = BatchName {
-        origin: 1,
-        incarnation: 1,
-        sequence: 1,
-    };
-    let batch = Batch::new(name, Level(9), 1, &[(1, put.bytes().clone())]);
+    let batch = Batch::new(NAME, Level(9), 1, &[(1, put.bytes().clone())]);
     assert_eq!(
         super::first_unreadable(&batch, Level(8)),
         Some((0, Unreadable::Level(Level(9))))

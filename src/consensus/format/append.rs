@@ -18,6 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::entry::{decode_payload, encode_payload};
 use super::record::{LogIdRecord, VoteRecord};
+use super::{u32_at, u64_at};
 use crate::consensus::types::{AppendRequest, Entry, LogId};
 
 const VERSION: u8 = 1;
@@ -112,14 +113,6 @@ fn put_log_id(bytes: &mut BytesMut, id: Option<LogId>) {
 fn log_id_at(bytes: &[u8], at: usize) -> LogId {
     let (term, index) = (u64_at(bytes, at), u64_at(bytes, at + 8));
     LogIdRecord { term, index }.into()
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]

@@ -24,11 +24,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
 
 use super::record::MembershipRecord;
+use super::{u32_at, u64_at};
 use crate::base::broken::Unknown;
 use crate::base::{Broken, Level, MemberId};
 use crate::consensus::types::Peer;
@@ -126,9 +128,9 @@ impl Batch {
 
     pub fn name(&self) -> BatchName {
         BatchName {
-            origin: self.number(8),
-            incarnation: self.number(16),
-            sequence: self.number(24),
+            origin: u64_at(&self.0, 8),
+            incarnation: u64_at(&self.0, 16),
+            sequence: u64_at(&self.0, 24),
         }
     }
 
@@ -139,7 +141,7 @@ impl Batch {
 
     /// Its member waits for no command with a lower number.
     pub fn floor(&self) -> u64 {
-        self.number(32)
+        u64_at(&self.0, 32)
     }
 
     /// How many commands.
@@ -149,6 +151,16 @@ impl Batch {
 
     /// The commands in order with their numbers, as slices of the batch: whoever keeps one keeps all of it in memory.
     pub fn commands(&self) -> impl Iterator<Item = (u64, Bytes)> + '_ {
+        self.places().map(|(number, place)| (number, self.0.slice(place)))
+    }
+
+    /// The numbers of the commands, in order.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.places().map(|(number, _)| number)
+    }
+
+    /// The number of each command, and where it lies.
+    fn places(&self) -> impl Iterator<Item = (u64, Range<usize>)> + '_ {
         let mut at = BATCH_HEAD_BYTES;
         std::iter::from_fn(move || {
             if at == self.0.len() {
@@ -157,12 +169,8 @@ impl Batch {
             let number = self.floor().saturating_add(u32_at(&self.0, at).into());
             let begin = at + COMMAND_HEAD_BYTES;
             at = begin + u32_at(&self.0, at + 4) as usize;
-            Some((number, self.0.slice(begin..at)))
+            Some((number, begin..at))
         })
-    }
-
-    fn number(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
     }
 
     fn is_whole(&self) -> bool {
@@ -252,10 +260,6 @@ fn put_head(encoded: &mut BytesMut, kind: u8, level: Level) {
 
 fn level_of(encoded: &[u8]) -> Level {
     Level(u16::from_le_bytes([encoded[2], encoded[3]]))
-}
-
-fn u32_at(encoded: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(encoded[at..at + 4].try_into().expect("four bytes"))
 }
 
 #[cfg(test)]

@@ -3,42 +3,15 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::kv::Batch;
+use crate::state::tests::Maps;
 
 const ONE: Proposer = (7, 1);
-
-/// A store in memory, of what batches wrote.
-#[derive(Default)]
-struct Rows(BTreeMap<Bytes, Bytes>);
-
-impl Read for Rows {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        Ok(self.0.get(key).filter(|_| space == Space::Meta).cloned())
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
-    ) -> Result<(), Broken> {
-        if space != Space::Meta {
-            return Ok(());
-        }
-        let ahead = |end: &&[u8], key: &Bytes| &key[..] < *end;
-        for (key, row) in self.0.range(Bytes::copy_from_slice(from)..) {
-            if to.as_ref().is_some_and(|end| !ahead(end, key)) || visit(key, row.clone()) == Visit::Stop {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A state and its store, which may be opened again at any time.
 struct Machine {
     state: State,
-    rows: Rows,
+    store: Maps,
     index: u64,
 }
 
@@ -46,30 +19,25 @@ impl Machine {
     fn new() -> Machine {
         Machine {
             state: State::empty(0),
-            rows: Rows::default(),
+            store: Maps::default(),
             index: 0,
         }
     }
 
     fn take(&mut self, proposer: Proposer, floor: u64, numbers: &[u64]) -> Vec<Turn> {
         self.index += 1;
-        let mut pending = Pending::new(&self.rows);
+        let mut pending = Pending::new(&self.store);
         let numbers = numbers.iter().copied();
         let turns = self
             .state
             .take_turns(self.index, proposer, floor, numbers, &mut pending);
-        for change in pending.into_batch().changes {
-            match change.value {
-                Some(value) => self.rows.0.insert(change.key, value),
-                None => self.rows.0.remove(&change.key),
-            };
-        }
+        self.store.write(pending.into_batch());
         turns
     }
 
     fn reopened(&self) -> BTreeMap<Proposer, Session> {
         let mut state = State::empty(0);
-        state.load_sessions(&self.rows).expect("just written");
+        state.load_sessions(&self.store).expect("just written");
         state.sessions
     }
 }
@@ -100,7 +68,8 @@ fn a_command_has_one_turn_until_it_is_given_up() {
 fn a_row_is_as_drawn() {
     let mut machine = Machine::new();
     machine.take(ONE, 2, &[2, 3, 9]);
-    let row = &machine.rows.0[&row_key(ONE)];
+    let row = machine.store.get(Space::Meta, &row_key(ONE));
+    let row = row.expect("readable").expect("just written");
     let numbers: Vec<u64> = row[1..]
         .chunks(8)
         .map(|number| u64::from_le_bytes(number.try_into().expect("eight bytes")))
@@ -126,18 +95,12 @@ fn the_oldest_incarnations_are_forgotten() {
 fn a_reopened_state_knows_whose_turn_was_taken() {
     let mut machine = Machine::new();
     machine.take(ONE, 1, &[1, 2]);
-    let mut pending = Pending::new(&machine.rows);
+    let mut pending = Pending::new(&machine.store);
     machine.state.seal(&mut pending);
-    let sealed = pending.into_batch();
-    for change in sealed.changes {
-        machine
-            .rows
-            .0
-            .insert(change.key, change.value.expect("nothing is deleted"));
-    }
-    let mut reopened = State::open(&machine.rows).expect("just written");
+    machine.store.write(pending.into_batch());
+    let mut reopened = State::open(&machine.store).expect("just written");
     assert_eq!(reopened.sessions, machine.state.sessions);
-    let (mut ours, mut theirs) = (Pending::new(&machine.rows), Pending::new(&machine.rows));
+    let (mut ours, mut theirs) = (Pending::new(&machine.store), Pending::new(&machine.store));
     let again = [2, 3].into_iter();
     let turns = reopened.take_turns(2, ONE, 1, again.clone(), &mut ours);
     assert_eq!(turns, [Turn::Again, Turn::First]);
@@ -151,8 +114,10 @@ fn a_malformed_row_is_damage() {
     let mut machine = Machine::new();
     machine.take(ONE, 1, &[1]);
     for bad in [&b""[..], b"\x02", b"\x01\0\0", &[1; 20]] {
-        machine.rows.0.insert(row_key(ONE), Bytes::copy_from_slice(bad));
-        let loaded = State::empty(0).load_sessions(&machine.rows);
+        let mut row = Batch::default();
+        row.put(Space::Meta, row_key(ONE), Bytes::copy_from_slice(bad));
+        machine.store.write(row);
+        let loaded = State::empty(0).load_sessions(&machine.store);
         assert!(loaded.is_err(), "{bad:?}");
     }
 }
