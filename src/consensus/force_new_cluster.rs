@@ -7,11 +7,11 @@ use bytes::Bytes;
 use openraft::Membership;
 
 use super::applied_state::AppliedState;
+use super::apply_batch::check_level;
 use super::command::{self, EncodedCommand};
 use super::format::entry::{Batch, BatchName, Payload, decode_payload, encode_payload};
 use super::format::record::{decode_vote, encode_vote};
 use super::log::NO_NODE;
-use super::machine::check_level;
 use super::types::{LogId, Peer, Vote};
 use crate::base::{Broken, Level, MemberId};
 use crate::proto::command::command::Request;

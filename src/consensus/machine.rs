@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -23,10 +22,9 @@ use openraft::{Membership, Snapshot};
 
 use super::SharedObserver;
 use super::applied_state::AppliedState;
+use super::apply_batch::{Effect, apply_batch, check_level, is_about_members, keep_store};
 use super::apply_metrics::{self, Stopwatch};
-use super::command;
-use super::force_new_cluster::NOBODY;
-use super::format::entry::{Batch, BatchName, Payload};
+use super::format::entry::Payload;
 use super::hash::Compactions;
 use super::lessor::{Lessor, Ttl};
 use super::peers::addresses;
@@ -36,15 +34,13 @@ use super::state_cell::StateCell;
 use super::sweep::Compacting;
 use super::tokens::{Tokens, simple_token};
 use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, position};
-use crate::base::broken::Unknown;
 use crate::base::figures::Figures;
 use crate::base::kv::Read;
 use crate::base::{Broken, LeaseId, Level, MemberId, Revision, limits};
 use crate::proto::command::command::Request;
 use crate::runtime::buggify::{self, Site, pause};
 use crate::runtime::{Env, Instant, signal};
-use crate::state::once::Turn;
-use crate::state::{Answer, Lease, Outcome, Pending, Position, Replaced, SharedStore, State};
+use crate::state::{Answer, Lease, Pending, Replaced, SharedStore, State};
 use crate::storage::{Engine, Install, Store, View};
 use crate::transport::AddressBook;
 
@@ -144,12 +140,6 @@ pub struct ApplyListeners {
     pub slow_apply: Duration,
     pub quota: Option<u64>,
     pub level: Level,
-}
-
-/// An outcome with the request that led to it, for those who follow what is applied.
-struct Effect {
-    request: Request,
-    outcome: Outcome,
 }
 
 impl StateMachine {
@@ -531,88 +521,8 @@ fn term(applied: &Option<LogId>) -> u64 {
     applied.map_or(0, |applied| applied.leader_id.term)
 }
 
-/// # Errors
-/// A release of `level` would apply it in part, or differently.
-pub(super) fn check_level(what: impl FnOnce() -> String, needed: Level, known: Level) -> Result<(), Broken> {
-    if needed <= known {
-        return Ok(());
-    }
-    Err(Broken::OtherRelease {
-        what: what(),
-        found: Unknown::Level { needed, known },
-    })
-}
-
 fn stored(log_id: LogId, membership: Membership<u64, super::types::Peer>) -> StoredMembership {
     StoredMembership::new(Some(log_id), membership)
-}
-
-fn apply_batch(
-    env: &Env,
-    state: &mut State,
-    at: Position,
-    batch: &Batch,
-    pending: &mut Pending<'_>,
-    asked: bool,
-) -> Result<Vec<Effect>, Broken> {
-    let turns = take_turns(state, at, batch, pending);
-    let mut stopwatch = Stopwatch::start(env);
-    let apply = |(turn, (number, encoded)): (Turn, (u64, Bytes))| {
-        // A copy: whoever keeps a key of it, a watcher say, would else keep the whole batch in memory.
-        let (header, request) = command::decode(&Bytes::copy_from_slice(&encoded))
-            .map_err(|unreadable| Broken::contradiction(format!("entry {} holds {unreadable}", at.index)))?;
-        if turn != Turn::First {
-            state.advance(at, pending);
-            apply_metrics::left_out(env.figures(), turn, batch.name(), number);
-            let outcome = Outcome::unknown(state.revision());
-            return Ok(Effect { request, outcome });
-        }
-        let outcome = state.apply(at, header.as_ref(), &request, pending, asked)?;
-        apply_metrics::applied(env.figures(), &request, &outcome, stopwatch.lap());
-        Ok(Effect { request, outcome })
-    };
-    turns.into_iter().zip(batch.commands()).map(apply).collect()
-}
-
-/// Which commands of a batch are to be applied. Members below the level are gone when the cluster has it.
-fn take_turns(state: &mut State, at: Position, batch: &Batch, pending: &mut Pending<'_>) -> Vec<Turn> {
-    let BatchName {
-        origin, incarnation, ..
-    } = batch.name();
-    // Nobody proposes what makes a new cluster of one member: each such batch has the same numbers.
-    if state.level() < Level::APPLIED_ONCE || origin == NOBODY.origin {
-        return vec![Turn::First; batch.len()];
-    }
-    state.take_turns(
-        at.index,
-        (origin, incarnation),
-        batch.floor(),
-        batch.numbers(),
-        pending,
-    )
-}
-
-/// What answers still lack is read from the store as it is now: before a sweep gives up what died.
-fn keep_store(batches: &mut [(BatchName, Vec<Effect>)], engine: &dyn Engine) {
-    let mut view = None;
-    for effect in batches.iter_mut().flat_map(|(_, effects)| effects) {
-        let unread = &mut effect.outcome.unread;
-        if unread.needs_store() {
-            let view = view.get_or_insert_with(|| Arc::new(engine.view()) as SharedStore);
-            unread.store = Some(view.clone());
-        }
-    }
-}
-
-fn is_about_members(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::MemberAdd(_)
-            | Request::MemberRemove(_)
-            | Request::MemberPromote(_)
-            | Request::MemberUpdate(_)
-            | Request::ClusterMemberAttrSet(_)
-    )
 }
 
 /// What raft passes around as a snapshot: a view to send, or a received one to install.

@@ -11,6 +11,7 @@
 //! leases that live on the leader's clock, membership and status.
 
 mod applied_state;
+mod apply_batch;
 mod apply_metrics;
 mod cause;
 mod command;
