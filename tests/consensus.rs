@@ -247,7 +247,7 @@ fn nested_command(levels: usize, key: &str) -> Bytes {
     .into()
 }
 
-/// An entry as `consensus::format::entry` draws it: version, kind, level, one command of member 3's fourth incarnation.
+/// An entry as `consensus::raft::format::entry` draws it: version, kind, level, one command of member 3's fourth incarnation.
 fn batch_of(command: &[u8]) -> Vec<u8> {
     let length = u32::try_from(command.len()).unwrap();
     let mut batch = vec![1, 1, 1, 0];

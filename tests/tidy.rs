@@ -55,14 +55,14 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     // Whoever encodes a command has it decoded, too, as apply will: there is one place for both.
     (
         "crate::proto::command::Command",
-        &["src/consensus/command.rs", "src/proto/nesting/tests.rs"],
+        &["src/consensus/propose/command.rs", "src/proto/nesting/tests.rs"],
     ),
     ("prometheus", &["src/server/"]),
     ("hyper", &["src/server/", "src/client.rs", "src/runtime/timer.rs"]),
     ("hyper_util", &["src/server/", "src/client.rs"]),
     ("rustix", &["src/runtime/tokio.rs", "src/runtime/tokio/"]),
     // openraft's runtime trait names a type of rand's; the numbers come from `Env`.
-    ("rand", &["src/runtime/tokio.rs", "src/consensus/runtime.rs"]),
+    ("rand", &["src/runtime/tokio.rs", "src/consensus/raft/runtime.rs"]),
     ("signal_hook", &["src/cli/serve.rs"]),
     ("madsim", &[]),
     ("tokio::fs", &["src/runtime/tokio.rs"]),
@@ -125,10 +125,10 @@ const BETWEEN_THREADS: &[&str] = &[
 /// Files there that are run by other threads, each with its reason.
 const OTHER_THREADS: &[&str] = &[
     // Connections are served elsewhere.
-    "src/consensus/exchange.rs",
-    "src/consensus/peers.rs",
+    "src/consensus/peers/appends.rs",
+    "src/consensus/peers/mod.rs",
     // openraft's trait names a lock.
-    "src/consensus/runtime.rs",
+    "src/consensus/raft/runtime.rs",
 ];
 
 const LINES_MAX: usize = 700;
@@ -320,8 +320,6 @@ fn named_layers(source: &Source, paths: &BTreeSet<String>) -> BTreeSet<String> {
     } else {
         folders
     };
-    // An inline module (tests) is one level deeper.
-    let depth = depth + usize::from(code(&source.text).contains("mod tests {"));
     let mut named = BTreeSet::new();
     for path in paths {
         let parts: Vec<&str> = path.split("::").collect();
@@ -455,6 +453,9 @@ fn files_are_short_and_begin_with_what_they_are() {
         if !text.starts_with("//! ") && !is_test(&path) {
             wrong.push(format!("{path}: no module header"));
         }
+        if path.starts_with("src/") && text.lines().any(|line| line == "mod tests {") {
+            wrong.push(format!("{path}: unit tests are in a file of their own"));
+        }
         let found = FORBIDDEN.iter().filter(|(forbidden, _)| text.contains(forbidden));
         wrong.extend(found.map(|(forbidden, why)| format!("{path}: {forbidden} ({why})")));
     }
@@ -492,7 +493,6 @@ fn forged_violations_are_found() {
     );
     check("src/state/range.rs", "use super::super::storage::Store;", 1, 0);
     check("src/state/range.rs", "use super::storage_of_ours::Store;", 0, 0);
-    check("src/state/mod.rs", "mod tests { use super::*; }", 0, 0);
     check(
         "src/state/mod.rs",
         "// crate::server\nconst TEXT: &str = \"crate::server::x\";",
@@ -500,30 +500,40 @@ fn forged_violations_are_found() {
         0,
     );
     check("src/unheard/of.rs", "", 1, 0);
-    check("src/server/kv.rs", "use openraft::Raft;", 0, 1);
+    check("src/server/services/kv.rs", "use openraft::Raft;", 0, 1);
     check(
-        "src/server/kv.rs",
+        "src/server/services/kv.rs",
         "use crate::proto::command::{Command, command::Request};",
         0,
         1,
     );
     check(
-        "src/server/kv.rs",
+        "src/server/services/kv.rs",
         "use crate::proto::command::command::Request;",
         0,
         0,
     );
-    check("src/consensus/log.rs", "use openraft::Raft;", 0, 0);
-    check("src/server/kv.rs", "fn f() { tokio::time::sleep(d) }", 0, 1);
+    check("src/consensus/raft/log.rs", "use openraft::Raft;", 0, 0);
     check(
-        "src/server/kv.rs",
+        "src/server/services/kv.rs",
+        "fn f() { tokio::time::sleep(d) }",
+        0,
+        1,
+    );
+    check(
+        "src/server/services/kv.rs",
         "use tokio::{sync::mpsc, time::{self, Duration}};",
         0,
         2,
     );
-    check("src/server/kv.rs", "use tokio::sync::{mpsc, watch};", 0, 1);
     check(
-        "src/server/kv.rs",
+        "src/server/services/kv.rs",
+        "use tokio::sync::{mpsc, watch};",
+        0,
+        1,
+    );
+    check(
+        "src/server/services/kv.rs",
         "use std::time::Duration;\nuse tokio::sync::mpsc;",
         0,
         0,
@@ -535,4 +545,84 @@ fn forged_violations_are_found() {
         0,
     );
     check("src/storage/wal.rs", "use ::fjall::Database;", 0, 1);
+}
+
+/// What stands between backticks in a text.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines();
+    lines.flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// Whether a place that a text names is there: a path below the root, or a module of the product and what is in it.
+/// `None`: it is no such name. `page`: the folder of the text, from which paths may lead, too.
+fn exists(name: &str, page: &str) -> Option<bool> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_plain = |name: &str, extra: &str| {
+        let plain = |c: char| c.is_alphanumeric() || c == '_' || extra.contains(c);
+        !name.is_empty() && name.chars().all(plain)
+    };
+    if is_plain(name, "/.-") && name.contains('/') {
+        let top = name.split('/').next().unwrap_or_default();
+        let is_ours = ["src", "sim", "tests", "jepsen", "benches", "docs"].contains(&top);
+        return is_ours.then(|| root.join(name).exists() || root.join(page).join(name).exists());
+    }
+    let parts: Vec<&str> = name.split("::").collect();
+    if parts.len() < 2 || !parts.iter().all(|part| is_plain(part, "")) || !MAY_KNOW.contains_key(parts[0]) {
+        return None;
+    }
+    let mut folder = root.join("src");
+    let mut module = None;
+    for part in parts {
+        let file = folder.join(format!("{part}.rs"));
+        let file = if file.exists() {
+            file
+        } else {
+            folder.join(part).join("mod.rs")
+        };
+        if file.exists() {
+            module = Some(file);
+            folder = folder.join(part);
+            continue;
+        }
+        // Not a module: something that the last one has.
+        let text = fs::read_to_string(module?).expect("a source can be read");
+        let mut words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        return Some(words.any(|word| word == part));
+    }
+    Some(true)
+}
+
+#[test]
+fn places_that_texts_name_are_there() {
+    let pages = [
+        "README.md",
+        "src/ARCHITECTURE.md",
+        "sim/README.md",
+        "docs/write-errors.md",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = pages.map(|path| Source {
+        path: path.to_owned(),
+        text: fs::read_to_string(root.join(path)).expect("a page can be read"),
+    });
+    let mut comments = sources(&["src", "sim/src"]);
+    for source in &mut comments {
+        let lines = source
+            .text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("//"));
+        source.text = lines.collect::<Vec<_>>().join("\n");
+    }
+    let mut missing = Vec::new();
+    for source in pages.iter().chain(&comments) {
+        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let gone = quoted(&source.text).filter(|name| exists(name, folder) == Some(false));
+        missing.extend(gone.map(|name| format!("{}: {name}", source.path)));
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert_eq!(exists("src/nowhere.rs", ""), Some(false));
+    assert_eq!(exists("consensus::nowhere", ""), Some(false));
+    assert_eq!(exists("state::apply_nothing::at_all", ""), Some(false));
+    assert_eq!(exists("consensus::propose", ""), Some(true));
+    assert_eq!(exists("a text", ""), None);
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything here is `!Send`: what happens to it happens in the order in which this thread does it. Others ask by
-//! messages, and look at what is published ([`Vitals`], [`Applied`](super::machine::Applied)).
+//! messages, and look at what is published ([`Vitals`], [`Applied`](super::apply::machine::Applied)).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,17 +16,20 @@ use std::time::Duration;
 use openraft::errors::{InitializeError, RaftError};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::cause;
-use super::log::LogStore;
-use super::machine::{ApplyListeners, Machine, StateMachine};
-use super::network::Network;
+use super::apply::hash;
+use super::apply::machine::{ApplyListeners, StateMachine};
+use super::lease::lessor;
+use super::lease::renewals::RenewalQueue;
 use super::peers::Peers;
-use super::proposal_queue::{Proposal, Proposals};
+use super::propose::queue::{Proposal, Proposals};
+use super::raft::cause;
+use super::raft::log::LogStore;
+use super::raft::machine::Machine;
+use super::raft::network::Network;
+use super::raft::types::Raft;
 use super::read::{ReadQueue, Waiting};
-use super::renewals::RenewalQueue;
 use super::status::{Status, Vitals};
-use super::types::Raft;
-use super::{Options, SharedObserver, contact, hash, lessor, members, raft_config, tokens};
+use super::{Options, SharedObserver, contact, membership, raft_config, tokens};
 use crate::base::{Broken, MemberId, effort, limits};
 use crate::runtime::channel::{Answer, Receiver};
 use crate::runtime::{Crossing, Env, Task, let_others_run, signal};
@@ -71,7 +74,7 @@ pub(super) struct Inner {
     /// For the hot path, as of the last look of [`Core::run_status`].
     pub term_seen: Cell<u64>,
     pub lagging: Cell<bool>,
-    pub health: RefCell<members::Health>,
+    pub health: RefCell<membership::Health>,
     tasks: RefCell<Vec<Task<()>>>,
 }
 

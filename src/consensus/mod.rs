@@ -10,41 +10,19 @@
 //! What the server may ask of it: [`Consensus::propose`], [`Consensus::read_barrier`], [`Consensus::read`],
 //! leases that live on the leader's clock, membership and status.
 
-mod applied_state;
-mod apply_batch;
-mod apply_metrics;
-mod cause;
-mod command;
+mod apply;
 mod contact;
 mod core;
-mod exchange;
-mod force_new_cluster;
-mod format;
-mod hash;
-mod join;
 mod lease;
-mod lessor;
-mod log;
-mod machine;
-mod members;
-mod message;
-mod network;
-mod peer;
+mod membership;
 mod peers;
-mod probe;
-mod proposal_queue;
-mod proposer;
-mod purge;
-mod quota_gate;
+mod propose;
+mod raft;
 mod read;
-mod renewals;
-mod restore;
-mod runtime;
-mod state_cell;
+mod recovery;
+mod snapshot;
 mod status;
-mod sweep;
 mod tokens;
-mod types;
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -54,21 +32,21 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-pub use force_new_cluster::force_new_cluster;
-pub use format::entry::voters_in;
-pub use format::record::term_in;
-pub use join::{ClusterInfo, MemberInfo, ask};
+pub use apply::machine::Reached;
 pub use lease::LeaseTtl;
-pub use machine::Reached;
-pub use members::Change;
-pub use message::PeerHash;
-pub use peer::PeerListener;
+pub use lease::renewals::Renewal;
+pub use membership::Change;
+pub use membership::join::{ClusterInfo, MemberInfo, ask};
+pub use peers::listener::PeerListener;
+pub use peers::message::{Description, PeerHash};
 pub use peers::url_address;
-pub use renewals::Renewal;
-pub use restore::{begin_log, fill};
+pub use raft::format::entry::voters_in;
+pub use raft::format::record::term_in;
+pub use raft::types::Peer;
+pub use recovery::force_new_cluster::force_new_cluster;
+pub use recovery::restore::{begin_log, fill};
 pub use status::{Status, StopReason};
 pub use tokens::simple_token;
-pub use types::Peer;
 
 use crate::base::{Broken, ClusterId, Denied, Level, MemberId, Revision, limits};
 use crate::bbolt::Encoder;
@@ -82,9 +60,8 @@ use crate::storage::wal::Wal;
 use crate::storage::{Store, View};
 use crate::transport::{AddressBook, DialOptions, Identity};
 use core::{Ask, Core, Parts};
-pub use message::Description;
-use message::{PeerRequest, PeerResponse};
 use peers::Peers;
+use peers::message::{PeerRequest, PeerResponse};
 use status::Vitals;
 
 /// Told of everything that is applied, in order, on the thread that applies: must be quick.
@@ -144,7 +121,7 @@ struct Shared {
     inbox: channel::Sender<Ask>,
     synced: signal::Receiver<u64>,
     quota_refusals: signal::Receiver<u64>,
-    compacting: signal::Receiver<sweep::Compacting>,
+    compacting: signal::Receiver<apply::sweep::Compacting>,
     /// Closed when nothing is left of the core.
     ended: signal::Receiver<()>,
     /// What serves the peers' door.
@@ -156,7 +133,7 @@ struct Published {
     vitals: Vitals,
     synced: signal::Receiver<u64>,
     quota_refusals: signal::Receiver<u64>,
-    compacting: signal::Receiver<sweep::Compacting>,
+    compacting: signal::Receiver<apply::sweep::Compacting>,
 }
 
 impl Consensus {

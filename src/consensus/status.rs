@@ -13,13 +13,13 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 
 use super::Consensus;
-use super::cause;
+use super::apply::machine::{Applied, MembersSeen};
 use super::contact::LeaderContact;
 use super::core::Core;
-use super::machine::{Applied, MembersSeen};
 use super::peers::Peers;
-use super::runtime::SignalReceiver;
-use super::types::{TypeConfig, position};
+use super::raft::cause;
+use super::raft::runtime::SignalReceiver;
+use super::raft::types::{TypeConfig, position};
 use crate::base::{Broken, Denied, MemberId, limits};
 use crate::runtime::buggify::{Site, buggify, pause};
 use crate::runtime::{Env, signal};

@@ -1,6 +1,6 @@
 //! Who the members are: ids, peer URLs, voter or learner, and what each has published about itself.
 //!
-//! This is the decision; raft's own membership follows it, one safe step at a time (`consensus::members`). Rules and
+//! This is the decision; raft's own membership follows it, one safe step at a time (`consensus::membership`). Rules and
 //! refusals are etcd's (`ValidateConfigurationChange`); an id that was removed never comes back.
 
 use prost::Message;

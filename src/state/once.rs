@@ -1,6 +1,6 @@
 //! No command is applied twice: which commands of each member were applied (Raft thesis, 6.3, where clients number theirs).
 //!
-//! A member offers a command again only if it knows that nobody has appended it (`consensus::proposal_queue`). Should it ever be
+//! A member offers a command again only if it knows that nobody has appended it (`consensus::propose::queue`). Should it ever be
 //! mistaken, all members see that here, and leave the command out. From [`Level::APPLIED_ONCE`] on.
 //!
 //! ```text

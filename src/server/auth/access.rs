@@ -15,10 +15,10 @@ use tonic::metadata::MetadataMap;
 
 use crate::base::Denied;
 use crate::proto::command::Header;
-use crate::server::Api;
-use crate::server::front::CommonName;
-use crate::server::rpc::Rights;
-use crate::server::unread::Answer;
+use crate::server::api::Api;
+use crate::server::wire::front::CommonName;
+use crate::server::wire::rpc::Rights;
+use crate::server::wire::unread::Answer;
 use crate::state::{Auth, State};
 
 /// On whose behalf something is done.

@@ -11,8 +11,8 @@ pub use access::Caller;
 pub use jwt::Jwt;
 pub use passwords::Passwords;
 
-use super::rpc::Rpc;
-use super::{Api, mismatch};
+use super::api::{Api, mismatch};
+use super::wire::rpc::Rpc;
 use crate::base::Denied;
 use crate::consensus::simple_token;
 use crate::proto::command::{AuthenticateCommand, command::Request as Command};

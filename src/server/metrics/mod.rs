@@ -22,8 +22,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::health_checks::Check;
-use super::rpc::{CODES, Rpc};
+use super::wire::health_checks::Check;
+use super::wire::rpc::{CODES, Rpc};
 use crate::base::figures::{Figures, Gauge, Histogram as Durations};
 use crate::base::{FeatureGate, MemberId};
 use families::{Families, labels};

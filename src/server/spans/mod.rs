@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tonic::Code;
 use tonic::metadata::MetadataMap;
 
-use super::rpc::Rpc;
+use super::wire::rpc::Rpc;
 use crate::client::Channel;
 use crate::config::TracingOptions;
 use crate::proto::otlp::any_value::Value;

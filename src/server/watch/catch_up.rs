@@ -22,7 +22,7 @@ use crate::base::{Broken, Revision, limits};
 use crate::proto::mvccpb::Event;
 use crate::runtime::BoxFuture;
 use crate::runtime::buggify::{self, Site};
-use crate::server::status::status;
+use crate::server::wire::status::status;
 use crate::state::{SharedStore, State, history};
 
 /// Bytes that rounds hold, of all streams.

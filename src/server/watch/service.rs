@@ -12,11 +12,11 @@ use crate::consensus::Consensus;
 use crate::proto::command::Header;
 use crate::proto::etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch};
 use crate::runtime::buggify::{self, Site, buggify};
-use crate::server::Api;
+use crate::server::api::Api;
 use crate::server::auth::Caller;
-use crate::server::kv::Answers;
-use crate::server::rpc::{CODES, Rpc};
-use crate::server::streams::Guarded;
+use crate::server::services::kv::Answers;
+use crate::server::wire::rpc::{CODES, Rpc};
+use crate::server::wire::streams::Guarded;
 use crate::state::State;
 
 #[async_trait]

@@ -27,7 +27,7 @@ use crate::proto::etcdserverpb::{
 };
 use crate::proto::mvccpb::{Event, KeyValue, event::EventType};
 use crate::runtime::{BoxFuture, Env, Instant};
-use crate::server::status::status;
+use crate::server::wire::status::status;
 use crate::state::validate::RangeEnd;
 use crate::state::{Picked, SharedStore, State};
 

@@ -1,0 +1,157 @@
+//! `--force-new-cluster`: what to do when a majority is lost for good. One member goes on alone, with what is committed as
+//! far as it knows; the others are removed, and may not come back with their data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use openraft::Membership;
+
+use crate::base::{Broken, Level, MemberId};
+use crate::consensus::apply::applied_state::AppliedState;
+use crate::consensus::apply::batch::check_level;
+use crate::consensus::propose::command::{self, EncodedCommand};
+use crate::consensus::raft::format::entry::{Batch, BatchName, Payload, decode_payload, encode_payload};
+use crate::consensus::raft::format::record::{decode_vote, encode_vote};
+use crate::consensus::raft::log::NO_NODE;
+use crate::consensus::raft::types::{LogId, Peer, Vote};
+use crate::proto::command::command::Request;
+use crate::proto::command::{MemberPromoteCommand, MemberRemoveCommand};
+use crate::state::State;
+use crate::storage::Store;
+use crate::storage::wal::{LogRecord, Wal};
+
+/// Bytes of the log that are read at once.
+const READ_BYTES_MAX: usize = 4 << 20;
+
+/// The batch that makes a new cluster has no member that waits for it.
+pub const NOBODY: BatchName = BatchName {
+    origin: 0,
+    incarnation: 0,
+    sequence: 0,
+};
+
+/// What the log and the store know of the members.
+struct Members {
+    all: BTreeSet<MemberId>,
+    learners: BTreeSet<MemberId>,
+}
+
+impl Members {
+    fn take(&mut self, payload: &Payload) -> Result<(), Broken> {
+        match payload {
+            Payload::Blank => {}
+            Payload::Membership(membership) => self.all.extend(membership.nodes().map(|(id, _)| *id)),
+            Payload::Normal(batch) => {
+                for (_, command) in batch.commands() {
+                    let (_, request) = command::decode(&command)
+                        .map_err(|unreadable| Broken::contradiction(format!("the log holds {unreadable}")))?;
+                    if let Request::MemberAdd(request) = request
+                        && let Some(member) = request.member
+                    {
+                        self.all.insert(member.id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes `member` the only one, in its log: whatever is not committed is dropped, the others' removal and a membership of
+/// one are appended and committed. Does nothing if it is the only one already.
+pub async fn force_new_cluster(
+    wal: &Wal,
+    store: &Store,
+    member: MemberId,
+    peer_urls: &[String],
+    level: Level,
+) -> Result<(), Broken> {
+    let engine = store.engine();
+    let applied_state = AppliedState::stored(&*engine)?;
+    let state = State::open(&*engine)?;
+    check_level(|| "the cluster".into(), state.level(), level)?;
+    let log = wal.state();
+    let mut members = Members {
+        all: state.members().iter().map(|member| member.id).collect(),
+        learners: state.member_ids(true).collect(),
+    };
+    members
+        .all
+        .extend(applied_state.membership().membership().nodes().map(|(id, _)| *id));
+    let applied = applied_state.applied.as_ref().map_or(0, |at: &LogId| at.index);
+    let committed = log.committed.map_or(0, |at| at.index).max(applied);
+    let mut next = applied + 1;
+    while next <= committed {
+        let records = wal.read(next, committed + 1, Some(READ_BYTES_MAX)).await?;
+        let Some(last) = records.last() else { break };
+        next = last.index + 1;
+        for record in &records {
+            let payload = decode_payload(record.payload.clone()).map_err(|bad| bad.in_log(record.index))?;
+            if let Payload::Normal(batch) = &payload {
+                check_level(|| format!("entry {}", record.index), batch.level(), level)?;
+            }
+            members.take(&payload)?;
+        }
+    }
+    members.all.remove(&member);
+    if members.all.is_empty() {
+        return Ok(());
+    }
+    let others: Vec<String> = members.all.iter().map(|id| format!("{id:x}")).collect();
+    tracing::warn!(
+        "local-member-id" = format!("{member:x}"),
+        removed = others.join(","),
+        "forcing a new cluster of this member alone"
+    );
+    let removals = members
+        .all
+        .iter()
+        .map(|&id| Request::MemberRemove(MemberRemoveCommand { id }));
+    let promotion = members
+        .learners
+        .contains(&member)
+        .then_some(Request::MemberPromote(MemberPromoteCommand { id: member }));
+    let encoded = |request| EncodedCommand::new(None, request).map(|command| command.bytes().clone());
+    let commands = removals.chain(promotion).map(encoded);
+    let commands: Vec<Bytes> = commands.collect::<Result<_, _>>().map_err(Broken::invariant)?;
+    let commands: Vec<(u64, Bytes)> = (0..).zip(commands).collect();
+    let removal = Payload::Normal(Batch::new(NOBODY, Level::FIRST, 0, &commands));
+    let node = Peer {
+        name: String::new(),
+        peer_urls: peer_urls.to_vec(),
+    };
+    let alone = Membership::new(vec![BTreeSet::from([member])], BTreeMap::from([(member, node)]))
+        .map_err(|error| Broken::invariant(format!("a membership of one: {error}")))?;
+
+    let vote = log.vote.as_deref().map(decode_vote).transpose()?;
+    let last_term = log.last.map_or(0, |last| last.term);
+    let applied_term = applied_state.applied.as_ref().map_or(0, |at| at.leader_id.term);
+    // A term of its own: nobody else can have written entries in it that are told apart only by it.
+    let term = vote
+        .map_or(0, |vote| vote.leader_id.term)
+        .max(last_term)
+        .max(applied_term)
+        + 1;
+    if log.last.is_some_and(|last| last.index > committed) {
+        let kept = wal.read(committed, committed + 1, None).await?;
+        let end = kept.first().map(LogRecord::id).or(log.purged);
+        wal.truncate_after(end).await?;
+    }
+    wal.save_vote(encode_vote(&Vote::new(term, member))).await?;
+    let entries = [removal, Payload::Membership(alone)];
+    let records: Vec<LogRecord> = (committed + 1..)
+        .zip(&entries)
+        .map(|(index, payload)| LogRecord {
+            term,
+            node: NO_NODE,
+            index,
+            payload: encode_payload(payload),
+        })
+        .collect();
+    let end = records.last().map(LogRecord::id);
+    wal.append(records).await?;
+    if let Some(end) = end {
+        wal.save_committed(end);
+    }
+    Ok(())
+}
