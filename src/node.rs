@@ -133,7 +133,7 @@ impl Node {
             cluster = format!("{:x}", identity.cluster),
             "recovered the data directory"
         );
-        let hub = WatchHub::new(env.figures().clone());
+        let (hub, begin_hub) = WatchHub::new(env.figures().clone());
         let options = consensus::Options {
             quota: crate::server::quota_bound(config.quota_bytes),
             identity,
@@ -153,7 +153,7 @@ impl Node {
             probe_interval: config.probe_interval,
         };
         let consensus =
-            Consensus::start(env.clone(), options, wal.clone(), store, door, way, hub.clone()).await?;
+            Consensus::start(env.clone(), options, wal.clone(), store, door, way, begin_hub).await?;
         if let Some(owner) = foreign_owner(&config, &consensus).await {
             consensus.stop().await;
             wal.close().await;

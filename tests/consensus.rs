@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 use quorate::base::{Denied, ids};
-use quorate::consensus::{Consensus, Options, Peer, PeerListener, Renewal, Status};
+use quorate::consensus::{Consensus, Observer, Options, Peer, PeerListener, Renewal, Status};
 use quorate::proto::command::{Command, command::Request};
 use quorate::proto::etcdserverpb::{self as pb, request_op};
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
@@ -114,7 +114,7 @@ impl Cluster {
             store,
             PeerListener::open(&self.env, identity, false, vec![(listener, Security::plain())]),
             DialOptions::default(),
-            Arc::new(()),
+            |_: &Env| Rc::new(()) as Rc<dyn Observer>,
         )
         .await;
         self.members[at] = Some(started.unwrap());

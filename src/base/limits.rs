@@ -166,6 +166,9 @@ pub const WATCH_BACKLOG_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const WATCHES_SERVED_AT_ONCE_MAX: usize = 16;
 /// Events that wait for a slow watch stream before its watches fall back to reading history.
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
+/// Requests of watch streams that wait for the core, and their bytes.
+pub const WATCH_ASKS_MAX: usize = 4096;
+pub const WATCH_ASKS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Revisions that one catching-up watch reads in a round.
 pub const WATCH_CATCH_UP_REVISIONS_MAX: i64 = 1_000;
 /// Passwords that are hashed or compared at the same time.

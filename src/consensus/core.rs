@@ -54,7 +54,6 @@ pub(super) struct Parts {
     pub wal: Wal,
     pub store: Store,
     pub peers: Peers,
-    pub observer: SharedObserver,
 }
 
 /// A handle within the thread.
@@ -96,8 +95,8 @@ impl Turn {
 }
 
 impl Core {
-    /// Recovers, and begins to take part.
-    pub async fn start(parts: Parts) -> Result<Core, Broken> {
+    /// Recovers, and begins to take part. `observer` begins who is told of what is applied, on this thread.
+    pub async fn start(parts: Parts, observer: impl FnOnce(&Env) -> SharedObserver) -> Result<Core, Broken> {
         let (env, options) = (parts.env.clone(), parts.options.clone());
         let member = options.identity.member;
         let (compactions, compacted) = hash::Compactions::new();
@@ -111,9 +110,8 @@ impl Core {
             quota: options.quota,
             level: options.level,
         };
-        let (store, observer) = (parts.store.clone(), parts.observer.clone());
-        let book = parts.peers.book().clone();
-        let machine = StateMachine::open(env.clone(), store, listeners, member, book, observer)?;
+        let (store, book) = (parts.store.clone(), parts.peers.book().clone());
+        let machine = StateMachine::open(env.clone(), store, listeners, member, book, observer(&env))?;
         let machine = Rc::new(machine);
         // What a killed process left in the page cache is made durable before raft counts on it.
         machine.sync().await?;

@@ -27,6 +27,7 @@ mod tokens;
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,18 +65,18 @@ use peers::Peers;
 use peers::message::{PeerRequest, PeerResponse};
 use status::Vitals;
 
-/// Told of everything that is applied, in order, on the thread that applies: must be quick.
-pub trait Observer: Send + Sync {
+/// Told of everything that is applied, in order, on the core's thread, where it lives: must be quick.
+pub trait Observer {
     /// One revision was applied; its events in order, without `prev_kv`.
     fn applied(&self, revision: Revision, events: &[mvccpb::Event]);
-    /// The state was replaced by a snapshot: history up to here has to be read again.
+    /// The state was recovered, or replaced by a snapshot: history up to here has to be read again.
     fn installed(&self, revision: Revision);
     /// Revisions up to this one are compacted.
     fn compacted(&self, revision: Revision);
 }
 
 /// The observer of a member.
-pub type SharedObserver = Arc<dyn Observer>;
+pub type SharedObserver = Rc<dyn Observer>;
 
 /// How a member takes part.
 #[derive(Clone, Debug)]
@@ -145,7 +146,7 @@ impl Consensus {
         store: Store,
         door: PeerListener,
         way: DialOptions,
-        observer: SharedObserver,
+        observer: impl FnOnce(&Env) -> SharedObserver + Send + 'static,
     ) -> Result<Consensus, Broken> {
         let book = AddressBook::default();
         let initial = options.initial_members.iter();
@@ -169,7 +170,6 @@ impl Consensus {
                 book,
                 2 * options.election_timeout,
             ),
-            observer,
         };
         let (inbox, asked) = channel::channel(Limits {
             count: limits::CORE_INBOX_MAX,
@@ -177,7 +177,7 @@ impl Consensus {
         });
         let (started, outcome) = answer();
         let core = move || async move {
-            match Core::start(parts).await {
+            match Core::start(parts, observer).await {
                 Ok(core) => {
                     let machine = core.machine();
                     started.send(Ok(Published {

@@ -178,7 +178,8 @@ impl Api {
             feature_gates: self.options.feature_gates.clone(),
             ..Sample::default()
         };
-        (sample.slow_watchers, sample.pending_events) = self.hub.backlog();
+        let backlog = self.hub.backlog().await;
+        (sample.slow_watchers, sample.pending_events) = (backlog.behind, backlog.pending);
         let look = move |state: &State| {
             sample.keys = i64::try_from(state.count_keys()).unwrap_or(i64::MAX);
             let (all, in_use) = state.logical_bytes();

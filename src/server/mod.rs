@@ -89,10 +89,6 @@ impl Server {
         ports: Vec<Port>,
         clients_max: usize,
     ) -> Server {
-        // Nothing is applied during a look: the hub misses no revision.
-        let attached = hub.clone();
-        let attach = move |state: &State| attached.attach(state.revision());
-        consensus.read(attach).await;
         let (spans, sending) = config
             .tracing
             .clone()
@@ -122,7 +118,6 @@ impl Server {
         let (ready_sender, ready) = signal::channel(false);
         let mut background = vec![
             env.spawn(raft_status_cache::follow(api.clone())),
-            env.spawn(api.hub.clone().run()),
             env.spawn(become_ready(api.clone(), ready_sender)),
             env.spawn(versions::run(api.clone())),
             env.spawn(quota::watch(api.clone())),

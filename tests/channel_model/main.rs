@@ -23,6 +23,7 @@ use faithful::scenarios;
 #[test]
 fn every_message_arrives_once_and_in_the_order_of_its_sender() {
     explore_most("two senders", scenarios::two_senders);
+    explore_most("one goes beyond", scenarios::one_goes_beyond);
 }
 
 #[test]
@@ -74,6 +75,7 @@ fn a_receiver_that_is_not_woken_is_found() {
     use deaf_receiver::scenarios;
     let with_a_receiver_that_waits: Mutant = &[
         ("two senders", scenarios::two_senders),
+        ("one goes beyond", scenarios::one_goes_beyond),
         ("the senders go", scenarios::the_senders_go),
         ("the last sender sends", scenarios::the_last_sender_sends),
         ("the receiver comes back", scenarios::the_receiver_comes_back),

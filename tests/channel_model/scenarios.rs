@@ -50,6 +50,22 @@ pub fn two_senders() {
     second.join().unwrap();
 }
 
+/// One message goes beyond what the queue may hold, past whoever waits for room.
+pub fn one_goes_beyond() {
+    let (sender, receiver) = of_count(1);
+    let other = sender.clone();
+    let first = thread::spawn(move || {
+        send(&sender, 10);
+        send(&sender, 11);
+    });
+    let second = thread::spawn(move || assert!(other.send_beyond(20, 1).is_ok()));
+    let received = rest(receiver);
+    let of_the_first: Vec<u32> = received.iter().copied().filter(|message| *message < 20).collect();
+    assert_eq!((received.len(), of_the_first), (3, vec![10, 11]));
+    first.join().unwrap();
+    second.join().unwrap();
+}
+
 /// A sender finds the queue full, unless the receiver was faster.
 pub fn room_is_made() {
     let (sender, receiver) = of_count(1);

@@ -153,6 +153,7 @@ impl StateMachine {
         } = listeners;
         let inner = Inner::open(store.engine(), level)?;
         lessor.replaced(inner.leases());
+        observer.installed(inner.state.revision());
         let machine = StateMachine {
             synced: signal::channel(0).0,
             applied: signal::channel(Applied::of(&inner)).0,

@@ -196,6 +196,30 @@ impl<T> Sender<T> {
         Ok(())
     }
 
+    /// Sends even if there is no room, past those that wait for it: for what is few by itself, and must not be lost.
+    ///
+    /// # Errors
+    /// The message: the receiver is gone.
+    pub fn send_beyond(&self, message: T, bytes: usize) -> Result<(), Closed<T>> {
+        let mut state = self.shared.lock();
+        if state.is_closed {
+            return Err(Closed(message));
+        }
+        state.take_in(Message {
+            content: message,
+            bytes,
+        });
+        let receiver = state.receiver.take();
+        drop(state);
+        receiver.into_iter().for_each(wake_receiver);
+        Ok(())
+    }
+
+    /// Messages in the queue.
+    pub fn len(&self) -> usize {
+        self.shared.lock().queue.len()
+    }
+
     /// Sends as soon as there is room. If the future is dropped before, the message goes with it, and whoever waits behind
     /// moves up.
     ///
@@ -302,6 +326,16 @@ impl<T> Receiver<T> {
     /// Nothing is lost if the future is dropped.
     pub async fn recv_many(&mut self, into: &mut Vec<T>, max: usize) -> usize {
         self.wait_for(max, |message| into.push(message)).await
+    }
+
+    /// Appends all messages that are there. Pending: there is none, and `cx` is woken when there is. None is appended: all
+    /// senders are gone.
+    pub fn poll_recv_many(&mut self, cx: &mut Context<'_>, into: &mut Vec<T>) -> Poll<usize> {
+        match self.take(Some(cx.waker()), usize::MAX, |message| into.push(message)) {
+            Ok(count) => Poll::Ready(count),
+            Err(TryRecvError::Closed) => Poll::Ready(0),
+            Err(TryRecvError::Empty) => Poll::Pending,
+        }
     }
 
     /// The next message, if there is one now.

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use tonic::Status;
 
 use super::Source;
-use super::feed::{Watcher, event_bytes};
+use super::feed::{Ask, Filter, event_bytes};
 use super::session::Session;
 use crate::base::{Broken, Revision, limits};
 use crate::proto::mvccpb::Event;
@@ -75,7 +75,8 @@ pub(super) struct Round {
     current: Revision,
     compacted: Revision,
     store: SharedStore,
-    watchers: Vec<Arc<Watcher>>,
+    /// By their numbers.
+    watches: Vec<u64>,
     revisions: Vec<(Revision, Vec<Event>)>,
     reserved: Reserved,
 }
@@ -99,9 +100,11 @@ impl<R, S: Source> Session<R, S> {
                 let watches_max =
                     buggify::limit(Site::WatchOneCatchesUp, limits::WATCH_CATCH_UP_WATCHES_MAX, 1);
                 let count = self.behind.len().min(watches_max);
-                let watchers = self.behind.drain(..count).collect();
+                let watches: Vec<u64> = self.behind.drain(..count).collect();
+                let next = |number: &u64| Some((*number, self.watch(*number)?.next));
+                let watches = watches.iter().filter_map(next).collect();
                 let reserved = Budget::reserve(&self.setup.hub.catching_up);
-                let begins = Round::begin(self.setup.source.clone(), watchers, reserved);
+                let begins = Round::begin(self.setup.source.clone(), watches, reserved);
                 ready!(self.begin(Box::pin(begins), cx))
             }
         };
@@ -125,47 +128,40 @@ impl<R, S: Source> Session<R, S> {
     /// Makes the responses of a round.
     fn end_round(&mut self, mut round: Round) {
         let mut batches = Vec::new();
-        let mut still_behind = Vec::new();
-        for watcher in std::mem::take(&mut round.watchers) {
+        for number in std::mem::take(&mut round.watches) {
             // It may have been canceled while history was read.
-            if !self.is_current(&watcher) {
+            let Some(watch) = self.watch(number) else { continue };
+            if watch.next < round.compacted {
+                self.compacted(number, round.compacted);
                 continue;
             }
-            let next = watcher.next();
-            if next < round.compacted {
-                self.compacted(&watcher, round.compacted);
-                continue;
-            }
-            if (round.from..=round.to).contains(&next) {
-                let events = round.events_for(&watcher);
+            if (round.from..=round.to).contains(&watch.next) {
+                let events = round.events_for(&watch.filter, watch.next);
                 if !events.is_empty() {
-                    batches.push((watcher.clone(), round.current, events));
+                    batches.push((watch.target, round.current, events));
                 }
-                watcher.set_next(round.to);
+                watch.next = round.to;
             }
-            still_behind.push(watcher);
+            let next = watch.next;
+            match next <= round.current {
+                true => self.behind.push_back(number),
+                false => self.asks.push_back(Ask::Sync { number, next }),
+            }
         }
         self.send(batches);
         self.reserved = Some(round.reserved);
-        for watcher in still_behind {
-            if watcher.next() <= round.current || !self.setup.hub.try_sync(&watcher) {
-                self.behind.push_back(watcher);
-            }
-        }
     }
 }
 
 impl Round {
     /// Looks where the first watch stands that is not compacted.
-    async fn begin<S: Source>(source: S, watchers: Vec<Arc<Watcher>>, reserved: Reserved) -> Round {
+    async fn begin<S: Source>(source: S, watches: Vec<(u64, Revision)>, reserved: Reserved) -> Round {
         let look = |state: &State, store: &dyn Fn() -> SharedStore| {
             (state.revision(), state.compact_revision(), store())
         };
         let (current, compacted, store) = source.look(look).await;
-        let alive = watchers
-            .iter()
-            .map(|watcher| watcher.next())
-            .find(|&next| next >= compacted);
+        let mut wanted = watches.iter().map(|(_, next)| *next);
+        let alive = wanted.find(|&next| next >= compacted);
         let from = alive.unwrap_or(current + 1);
         Round {
             from,
@@ -175,7 +171,7 @@ impl Round {
             current,
             compacted,
             store,
-            watchers,
+            watches: watches.into_iter().map(|(number, _)| number).collect(),
             revisions: Vec::new(),
             reserved,
         }
@@ -199,14 +195,11 @@ impl Round {
     }
 
     /// The events that a watch has not seen and wants.
-    fn events_for(&self, watcher: &Watcher) -> Vec<Event> {
-        let unseen = self
-            .revisions
-            .iter()
-            .filter(|(revision, _)| *revision >= watcher.next());
+    fn events_for(&self, filter: &Filter, next: Revision) -> Vec<Event> {
+        let unseen = self.revisions.iter().filter(|(revision, _)| *revision >= next);
         unseen
             .flat_map(|(_, events)| events)
-            .filter(|event| watcher.wants(event))
+            .filter(|event| filter.wants(event))
             .cloned()
             .collect()
     }

@@ -1,92 +1,26 @@
-//! One watch, and the queue through which applied events reach the stream it belongs to.
+//! What streams ask of the [hand-out](super::handout), which runs on the core's thread, and what they are told.
 //!
-//! A queue is bounded in responses and bytes. A watch whose event does not fit falls *behind*: it gets
-//! nothing more from the queue, and its stream reads history for it, from just that revision on.
+//! Each stream is told in one queue, so what it hears is in the order in which it happened: a watch begins, gets its events, falls
+//! behind, is in sync again. The queue is bounded in messages and bytes. A watch whose events do not fit falls *behind*: it
+//! gets none any more, and its stream reads history for it, from just that revision on.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Waker;
+use std::sync::Arc;
 
 use super::registry::Keys;
 use crate::base::{Revision, limits};
 use crate::proto::mvccpb::{Event, event::EventType};
-use crate::runtime::buggify::{Site, buggify};
-use crate::runtime::panics::poisoned;
+use crate::runtime::channel::{Answer, Limits, Sender};
 
-/// What a client asked to watch, and how far its stream was served.
-pub struct Watcher {
-    pub id: i64,
-    /// Unique in the process: the same id on one stream can belong to one watch after another.
-    pub number: u64,
+/// Which events a watch is for.
+#[derive(Clone)]
+pub struct Filter {
     pub keys: Keys,
     pub no_put: bool,
     pub no_delete: bool,
-    pub prev_kv: bool,
-    pub fragment: bool,
-    /// As asked for; 0: from now on.
-    pub start: Revision,
-    pub feed: Arc<Feed>,
-    /// The next revision this watch wants. Changed by the hub while it is in sync, else by its stream.
-    next: AtomicI64,
-    /// Whether events are pushed. Changed under the hub's lock and the feed's.
-    synced: AtomicBool,
 }
 
-/// The wishes of a new watch.
-pub struct WatchOptions {
-    pub id: i64,
-    pub keys: Keys,
-    pub no_put: bool,
-    pub no_delete: bool,
-    pub prev_kv: bool,
-    pub fragment: bool,
-    pub start: Revision,
-}
-
-impl Watcher {
-    pub fn new(wishes: WatchOptions, number: u64, feed: Arc<Feed>, next: Revision, synced: bool) -> Self {
-        let WatchOptions {
-            id,
-            keys,
-            no_put,
-            no_delete,
-            prev_kv,
-            fragment,
-            start,
-        } = wishes;
-        Watcher {
-            id,
-            number,
-            keys,
-            no_put,
-            no_delete,
-            prev_kv,
-            fragment,
-            start,
-            feed,
-            next: AtomicI64::new(next),
-            synced: AtomicBool::new(synced),
-        }
-    }
-
-    pub fn next(&self) -> Revision {
-        self.next.load(Relaxed)
-    }
-
-    pub fn set_next(&self, next: Revision) {
-        self.next.store(next, Relaxed);
-    }
-
-    pub fn is_synced(&self) -> bool {
-        self.synced.load(Relaxed)
-    }
-
-    pub fn set_synced(&self, synced: bool) {
-        self.synced.store(synced, Relaxed);
-    }
-
-    /// Whether the filters let an event of the watched keys pass.
+impl Filter {
+    /// Whether an event of the watched keys passes.
     pub fn passes(&self, event: &Event) -> bool {
         match event.r#type() {
             EventType::Put => !self.no_put,
@@ -99,38 +33,110 @@ impl Watcher {
     }
 }
 
+/// What is asked.
+pub enum Ask {
+    /// A stream begins, under a number that no other has, and is told here.
+    Open {
+        stream: u64,
+        told: Sender<Told>,
+    },
+    /// A new watch from a revision on (0: from now on), to be answered with [`Told::Watched`].
+    Watch {
+        stream: u64,
+        filter: Filter,
+        start: Revision,
+    },
+    Unwatch {
+        number: u64,
+    },
+    /// A watch that was behind wants what comes from `next` on, to be answered with [`Told::Synced`].
+    Sync {
+        number: u64,
+        next: Revision,
+    },
+    /// Everything that was applied is to be told, and then [`Told::Reached`].
+    Settle {
+        stream: u64,
+    },
+    /// A stream ends, with its watches.
+    Close {
+        stream: u64,
+    },
+    Backlog(Answer<Backlog>),
+}
+
+impl Ask {
+    /// What it takes in memory, nearly.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Ask::Watch { filter, .. } => filter.keys.bytes(),
+            _ => 0,
+        }
+    }
+}
+
+/// How far streams are behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backlog {
+    /// Watches that are behind.
+    pub behind: usize,
+    /// What waits to be handed out, or to be taken by a stream.
+    pub pending: usize,
+}
+
+/// What a stream is told.
+pub enum Told {
+    /// The watch that it asked for last has begun at `revision`, under a number that is its own: the same id on one stream can
+    /// belong to one watch after another. `is_synced`: it wants nothing that was handed out already.
+    Watched {
+        number: u64,
+        next: Revision,
+        is_synced: bool,
+        revision: Revision,
+    },
+    Events(Delivery),
+    /// The watch gets no events from `next` on.
+    Behind {
+        number: u64,
+        next: Revision,
+    },
+    /// Whether the watch gets events from where it wanted them.
+    Synced {
+        number: u64,
+        is_synced: bool,
+    },
+    /// Everything up to this revision was told.
+    Reached(Revision),
+}
+
 /// Events of one revision for one watch.
 pub struct Delivery {
-    pub watcher: Arc<Watcher>,
+    pub number: u64,
     pub revision: Revision,
     events: Arc<[Event]>,
     /// Which of them; `None`: all.
     picked: Option<Vec<u32>>,
-    bytes: usize,
 }
 
 impl Delivery {
-    pub fn new(
-        watcher: Arc<Watcher>,
-        revision: Revision,
-        events: Arc<[Event]>,
-        picked: Option<Vec<u32>>,
-    ) -> Self {
-        let mut delivery = Delivery {
-            watcher,
+    pub fn new(number: u64, revision: Revision, events: Arc<[Event]>, picked: Option<Vec<u32>>) -> Self {
+        Delivery {
+            number,
             revision,
             events,
             picked,
-            bytes: 0,
-        };
-        delivery.bytes = match &delivery.picked {
-            None => delivery.events.iter().map(event_bytes).sum(),
+        }
+    }
+
+    /// What it takes in memory, nearly.
+    pub fn bytes(&self) -> usize {
+        match &self.picked {
+            None => self.events.iter().map(event_bytes).sum(),
             Some(picked) => picked
                 .iter()
-                .map(|&at| event_bytes(&delivery.events[at as usize]))
+                .map(|&at| event_bytes(&self.events[at as usize]))
                 .sum(),
-        };
-        delivery
+        }
     }
 
     pub fn events(&self) -> Vec<Event> {
@@ -150,75 +156,14 @@ pub fn event_bytes(event: &Event) -> usize {
     FIXED_BYTES + event.kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len())
 }
 
-/// The queue between the hub and one stream.
-#[derive(Default)]
-pub struct Feed(Mutex<Inner>);
+/// How much may wait for one stream, apart from what is not events: of that there is little for each watch.
+pub const FEED: Limits = Limits {
+    count: limits::WATCH_BUFFERED_RESPONSES_MAX,
+    bytes: limits::WATCH_BUFFERED_BYTES_MAX,
+};
 
-#[derive(Default)]
-struct Inner {
-    queue: VecDeque<Delivery>,
-    bytes: usize,
-    /// Watches that fell behind since the stream looked last.
-    behind: Vec<Arc<Watcher>>,
-    waker: Option<Waker>,
-}
-
-impl Inner {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl Feed {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(poisoned)
-    }
-
-    /// Queues a delivery, or lets its watch fall behind. Called under the hub's lock.
-    pub fn offer(&self, delivery: Delivery) {
-        let mut inner = self.lock();
-        let full = inner.queue.len() >= limits::WATCH_BUFFERED_RESPONSES_MAX
-            || (inner.bytes + delivery.bytes > limits::WATCH_BUFFERED_BYTES_MAX && !inner.queue.is_empty())
-            || buggify(Site::WatchQueueFull);
-        if full {
-            delivery.watcher.set_next(delivery.revision);
-            delivery.watcher.set_synced(false);
-            inner.behind.push(delivery.watcher);
-        } else {
-            delivery.watcher.set_next(delivery.revision + 1);
-            inner.bytes += delivery.bytes;
-            inner.queue.push_back(delivery);
-        }
-        inner.wake();
-    }
-
-    /// Lets a watch that is in sync fall behind. Called under the hub's lock.
-    pub fn fall_behind(&self, watcher: &Arc<Watcher>, next: Revision) {
-        let mut inner = self.lock();
-        watcher.set_next(next);
-        watcher.set_synced(false);
-        inner.behind.push(watcher.clone());
-        inner.wake();
-    }
-
-    /// Takes all that is queued and, of the same moment, the watches that fell behind it. `waker` is woken when
-    /// there is more.
-    pub fn take(&self, waker: &Waker) -> (VecDeque<Delivery>, Vec<Arc<Watcher>>) {
-        let mut inner = self.lock();
-        if !inner.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            inner.waker = Some(waker.clone());
-        }
-        inner.bytes = 0;
-        (
-            std::mem::take(&mut inner.queue),
-            std::mem::take(&mut inner.behind),
-        )
-    }
-
-    /// Deliveries that wait.
-    pub fn len(&self) -> usize {
-        self.lock().queue.len()
-    }
-}
+/// How much may be asked at a time, by all streams.
+pub const ASKS: Limits = Limits {
+    count: limits::WATCH_ASKS_MAX,
+    bytes: limits::WATCH_ASKS_BYTES_MAX,
+};

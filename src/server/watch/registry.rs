@@ -18,6 +18,14 @@ pub enum Keys {
 }
 
 impl Keys {
+    /// What they take in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Keys::One(key) => key.len(),
+            Keys::Range(start, end) => start.len() + end.as_ref().map_or(0, Bytes::len),
+        }
+    }
+
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {
             Keys::One(one) => one == key,

@@ -8,28 +8,27 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use prost::Message;
 use tonic::Status;
 
 use super::catch_up::{Catching, Reserved};
-use super::feed::{Delivery, Feed, WatchOptions, Watcher};
+use super::events::{complete, fragment, replaces};
+use super::feed::{Ask, FEED, Filter, Told};
 use super::registry::Keys;
 use super::{Source, WatchHub};
-use crate::base::kv::Read;
-use crate::base::{Broken, Denied, Revision, limits};
+use crate::base::{Broken, Denied, Revision};
 use crate::proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
     watch_request::RequestUnion,
 };
-use crate::proto::mvccpb::{Event, KeyValue, event::EventType};
-use crate::runtime::{BoxFuture, Env, Instant};
+use crate::proto::mvccpb::Event;
+use crate::runtime::channel::{Receiver, channel};
+use crate::runtime::{BoxFuture, Crossing, Env, Instant};
 use crate::server::wire::status::status;
 use crate::state::validate::RangeEnd;
-use crate::state::{Picked, SharedStore, State};
 
 /// Requests that are taken in one turn.
 const REQUESTS_PER_TURN: usize = 16;
@@ -69,15 +68,48 @@ impl From<WatchRequest> for Asked {
 
 /// A watch as its stream knows it.
 pub(super) struct Watch {
-    pub watcher: Arc<Watcher>,
+    /// Under which the hand-out knows it.
+    number: u64,
+    pub filter: Filter,
+    /// How its events are sent.
+    pub target: Target,
+    /// As asked for; 0: from now on.
+    start: Revision,
+    /// The next revision it wants.
+    pub next: Revision,
+    /// Whether it is told of events.
+    is_synced: bool,
     /// Whether the client wants progress, and had no response since the last tick.
     progress_due: Option<bool>,
     /// Compacted away under the watch; its id stays taken until the client cancels it.
-    pub dead: bool,
+    dead: bool,
+}
+
+/// Whose events they are, and how they are sent.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    id: i64,
+    pub prev_kv: bool,
+    fragment: bool,
 }
 
 /// A watch, the header's revision, and events for it.
-type Batch = (Arc<Watcher>, Revision, Vec<Event>);
+pub(super) type Batch = (Target, Revision, Vec<Event>);
+
+/// What the hand-out was asked: the stream takes no request meanwhile, so that it answers them in their order.
+enum Asking {
+    /// For a watch.
+    Watch {
+        filter: Filter,
+        target: Target,
+        start: Revision,
+        progress_due: Option<bool>,
+    },
+    /// To tell all, as the client has asked for progress.
+    Progress,
+    /// The same, for the ticker.
+    Tick,
+}
 
 /// What is to be sent.
 enum Ready {
@@ -96,12 +128,23 @@ struct Completing {
 pub struct Session<R, S> {
     pub(super) setup: Setup<S>,
     requests: R,
+    /// Under which the hand-out knows this stream.
     number: u64,
-    feed: Arc<Feed>,
-    pub(super) watches: BTreeMap<i64, Watch>,
+    told: Receiver<Told>,
+    /// What was told, and is under way still.
+    arriving: Vec<Told>,
+    late: Option<BoxFuture<'static, ()>>,
+    asking: Option<Asking>,
+    /// Progress is to be told when something else has been answered.
+    is_tick_due: bool,
+    /// To be asked, and what to wait for before that.
+    pub(super) asks: VecDeque<Ask>,
+    sending: Option<BoxFuture<'static, ()>>,
+    watches: BTreeMap<i64, Watch>,
+    ids: BTreeMap<u64, i64>,
     next_id: i64,
     /// Watches that read history, in turn.
-    pub(super) behind: VecDeque<Arc<Watcher>>,
+    pub(super) behind: VecDeque<u64>,
     /// History that is being read for some of them, who are not in line meanwhile.
     pub(super) catching: Option<Catching>,
     /// In the order in which it is sent.
@@ -119,12 +162,24 @@ pub struct Session<R, S> {
 
 impl<R, S: Source> Session<R, S> {
     pub fn new(setup: Setup<S>, requests: R) -> Self {
-        let (number, feed) = setup.hub.open();
+        let number = setup.hub.next_stream();
+        let (sender, told) = channel(FEED);
+        let open = Ask::Open {
+            stream: number,
+            told: sender,
+        };
         Session {
             requests,
             number,
-            feed,
+            told,
+            arriving: Vec::new(),
+            late: None,
+            asking: None,
+            is_tick_due: false,
+            asks: VecDeque::from([open]),
+            sending: None,
             watches: BTreeMap::new(),
+            ids: BTreeMap::new(),
             next_id: 0,
             behind: VecDeque::new(),
             catching: None,
@@ -146,12 +201,12 @@ impl<R, S: Source> Session<R, S> {
         self.ready.push_back(Ready::Response(response));
     }
 
-    fn request(&mut self, Asked { request, refused }: Asked, waker: &Waker) {
+    fn request(&mut self, Asked { request, refused }: Asked) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(_)) if let Some(why) = refused => self.refuse(&why),
             Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
-            Some(RequestUnion::ProgressRequest(_)) => self.progress_of_all(waker),
+            Some(RequestUnion::ProgressRequest(_)) => self.settle(Asking::Progress),
             None => {}
         }
     }
@@ -169,32 +224,59 @@ impl<R, S: Source> Session<R, S> {
             id => id,
         };
         let filtered = |kind: FilterType| request.filters.contains(&i32::from(kind));
-        let wishes = WatchOptions {
-            id,
+        let filter = Filter {
             keys,
             no_put: filtered(FilterType::Noput),
             no_delete: filtered(FilterType::Nodelete),
-            prev_kv: request.prev_kv,
-            fragment: request.fragment,
-            start: request.start_revision,
         };
-        let (watcher, synced, revision) = self.setup.hub.watch(wishes, &self.feed);
-        if !synced {
-            self.behind.push_back(watcher.clone());
-        }
-        let progress_due = request.progress_notify.then_some(true);
-        self.watches.insert(
-            id,
-            Watch {
-                watcher,
-                progress_due,
-                dead: false,
+        let start = request.start_revision;
+        self.asks.push_back(Ask::Watch {
+            stream: self.number,
+            filter: filter.clone(),
+            start,
+        });
+        self.asking = Some(Asking::Watch {
+            filter,
+            target: Target {
+                id,
+                prev_kv: request.prev_kv,
+                fragment: request.fragment,
             },
-        );
+            start,
+            progress_due: request.progress_notify.then_some(true),
+        });
+    }
+
+    /// A watch has begun.
+    fn watched(&mut self, number: u64, next: Revision, is_synced: bool, revision: Revision) {
+        let Some(Asking::Watch {
+            filter,
+            target,
+            start,
+            progress_due,
+        }) = self.asking.take()
+        else {
+            unreachable!("a stream asks for one watch at a time")
+        };
+        if !is_synced {
+            self.behind.push_back(number);
+        }
+        let watch = Watch {
+            number,
+            filter,
+            target,
+            start,
+            next,
+            is_synced,
+            progress_due,
+            dead: false,
+        };
+        self.ids.insert(number, target.id);
+        self.watches.insert(target.id, watch);
         let header = self.header(revision);
         self.respond(WatchResponse {
             header,
-            watch_id: id,
+            watch_id: target.id,
             created: true,
             ..WatchResponse::default()
         });
@@ -225,9 +307,10 @@ impl<R, S: Source> Session<R, S> {
         let Some(watch) = self.watches.remove(&id) else {
             return;
         };
-        self.setup.hub.unwatch(&watch.watcher);
-        self.behind
-            .retain(|watcher| !Arc::ptr_eq(watcher, &watch.watcher));
+        let number = watch.number;
+        self.ids.remove(&number);
+        self.asks.push_back(Ask::Unwatch { number });
+        self.behind.retain(|behind| *behind != number);
         let header = self.header(self.setup.hub.revision());
         self.respond(WatchResponse {
             header,
@@ -237,22 +320,27 @@ impl<R, S: Source> Session<R, S> {
         });
     }
 
-    /// Makes responses of all that was applied, and says which revision that reaches.
-    fn settle(&mut self, waker: &Waker) -> Revision {
-        let feed = self.feed.clone();
-        let (revision, taken) = self.setup.hub.settle(|revision| (revision, feed.take(waker)));
-        self.deliver(taken);
-        revision
+    /// Has all that was applied told, before anything else is asked.
+    fn settle(&mut self, why: Asking) {
+        self.asking = Some(why);
+        self.asks.push_back(Ask::Settle { stream: self.number });
     }
 
     /// Whether progress at `revision` may be told for a watch: all its events up to there were sent.
     fn has_reached(watch: &Watch, revision: Revision) -> bool {
-        !watch.dead && watch.watcher.is_synced() && watch.watcher.start <= revision
+        !watch.dead && watch.is_synced && watch.start <= revision
+    }
+
+    /// All that was applied up to `revision` was told.
+    fn reached(&mut self, revision: Revision) {
+        match self.asking.take() {
+            Some(Asking::Tick) => self.progress_of_idle(revision),
+            _ => self.progress_of_all(revision),
+        }
     }
 
     /// Manual progress: for all watches or, if one is not there yet, not at all.
-    fn progress_of_all(&mut self, waker: &Waker) {
-        let revision = self.settle(waker);
+    fn progress_of_all(&mut self, revision: Revision) {
         let mut watches = self.watches.values();
         if !self.watches.is_empty() && watches.all(|watch| Self::has_reached(watch, revision)) {
             self.progress(NO_WATCH, revision);
@@ -269,59 +357,110 @@ impl<R, S: Source> Session<R, S> {
     }
 
     /// The ticker: progress for each watch that wants it and had nothing since the last tick.
-    fn tick(&mut self, waker: &Waker) {
-        if self.watches.values().all(|watch| watch.progress_due.is_none()) {
-            return;
-        }
-        let revision = self.settle(waker);
+    fn progress_of_idle(&mut self, revision: Revision) {
         let mut idle = Vec::new();
         for (&id, watch) in &mut self.watches {
+            let has_reached = Self::has_reached(watch, revision);
             let Some(due) = &mut watch.progress_due else {
                 continue;
             };
-            if std::mem::replace(due, true) && Self::has_reached(watch, revision) {
+            if std::mem::replace(due, true) && has_reached {
                 idle.push(id);
             }
         }
         idle.into_iter().for_each(|id| self.progress(id, revision));
     }
 
-    /// Makes responses of what a feed held.
-    fn deliver(&mut self, (queue, behind): (VecDeque<Delivery>, Vec<Arc<Watcher>>)) {
-        let mut batches = Vec::with_capacity(queue.len());
-        for delivery in queue {
-            if self.is_current(&delivery.watcher) {
-                let events = delivery.events();
-                batches.push((delivery.watcher, delivery.revision, events));
+    /// Takes in what was told; whether there was something.
+    fn take_told(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.arriving.is_empty() {
+            if self.told.poll_recv_many(cx, &mut self.arriving).is_pending() {
+                return false;
+            }
+            self.late = self.setup.env.cross(Crossing::FromCore);
+        }
+        if let Some(late) = &mut self.late {
+            if late.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.late = None;
+        }
+        let told = std::mem::take(&mut self.arriving);
+        // Nothing: the core has ended, and the server with it.
+        let was_told = !told.is_empty();
+        let mut batches = Vec::new();
+        for told in told {
+            if let Told::Events(delivery) = told {
+                if let Some(watch) = self.watch(delivery.number) {
+                    watch.next = delivery.revision + 1;
+                    batches.push((watch.target, delivery.revision, delivery.events()));
+                }
+                continue;
+            }
+            self.send(std::mem::take(&mut batches));
+            match told {
+                Told::Events(_) => {}
+                Told::Watched {
+                    number,
+                    next,
+                    is_synced,
+                    revision,
+                } => self.watched(number, next, is_synced, revision),
+                Told::Behind { number, next } => {
+                    if let Some(watch) = self.watch(number) {
+                        (watch.next, watch.is_synced) = (next, false);
+                        self.behind.push_back(number);
+                    }
+                }
+                Told::Synced { number, is_synced } => {
+                    if let Some(watch) = self.watch(number) {
+                        watch.is_synced = is_synced;
+                        if !is_synced {
+                            self.behind.push_back(number);
+                        }
+                    }
+                }
+                Told::Reached(revision) => self.reached(revision),
             }
         }
         self.send(batches);
-        for watcher in behind {
-            if self.is_current(&watcher) {
-                self.behind.push_back(watcher);
-            }
-        }
+        was_told
     }
 
-    /// Whether a watch is still the one that its id names.
-    pub(super) fn is_current(&self, watcher: &Arc<Watcher>) -> bool {
-        self.watches
-            .get(&watcher.id)
-            .is_some_and(|watch| Arc::ptr_eq(&watch.watcher, watcher))
+    /// The watch of a number, if it is still the one that its id names.
+    pub(super) fn watch(&mut self, number: u64) -> Option<&mut Watch> {
+        self.watches.get_mut(self.ids.get(&number)?)
+    }
+
+    /// Asks what is to be asked.
+    fn send_asks(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(sending) = &mut self.sending {
+                if sending.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                self.sending = None;
+            }
+            let Some(ask) = self.asks.pop_front() else { return };
+            self.sending = self.setup.hub.ask(ask);
+        }
     }
 
     /// Makes a response of each batch, at once if its events lack nothing.
     pub(super) fn send(&mut self, batches: Vec<Batch>) {
-        for (watcher, ..) in &batches {
+        if batches.is_empty() {
+            return;
+        }
+        for (target, ..) in &batches {
             if let Some(Watch {
                 progress_due: Some(due),
                 ..
-            }) = self.watches.get_mut(&watcher.id)
+            }) = self.watches.get_mut(&target.id)
             {
                 *due = false;
             }
         }
-        let lacks = |(watcher, _, events): &Batch| watcher.prev_kv && events.iter().any(replaces);
+        let lacks = |(target, _, events): &Batch| target.prev_kv && events.iter().any(replaces);
         if batches.iter().any(lacks) {
             self.ready.push_back(Ready::Incomplete(batches));
         } else {
@@ -334,15 +473,15 @@ impl<R, S: Source> Session<R, S> {
     fn responses(&self, batches: Vec<Batch>, begun: Instant) -> VecDeque<WatchResponse> {
         let events: usize = batches.iter().map(|(.., events)| events.len()).sum();
         let mut responses = VecDeque::with_capacity(batches.len());
-        for (watcher, revision, events) in batches {
+        for (target, revision, events) in batches {
             let header = self.header(revision);
             let response = WatchResponse {
                 header,
-                watch_id: watcher.id,
+                watch_id: target.id,
                 events,
                 ..WatchResponse::default()
             };
-            if watcher.fragment {
+            if target.fragment {
                 fragment(response, self.setup.fragment_bytes, &mut responses);
             } else {
                 responses.push_back(response);
@@ -392,15 +531,15 @@ impl<R, S: Source> Session<R, S> {
     }
 
     /// A compaction has passed where a watch stands: tells its client.
-    pub(super) fn compacted(&mut self, watcher: &Arc<Watcher>, compact_revision: Revision) {
-        if let Some(watch) = self.watches.get_mut(&watcher.id) {
-            watch.dead = true;
-        }
-        self.setup.hub.unwatch(watcher);
+    pub(super) fn compacted(&mut self, number: u64, compact_revision: Revision) {
+        let Some(watch) = self.watch(number) else { return };
+        watch.dead = true;
+        let watch_id = watch.target.id;
+        self.asks.push_back(Ask::Unwatch { number });
         let response = WatchResponse {
             // etcd leaves the revision out of this header.
             header: self.header(0),
-            watch_id: watcher.id,
+            watch_id,
             canceled: true,
             compact_revision,
             ..WatchResponse::default()
@@ -414,7 +553,8 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Ses
     fn take_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
         let mut worked = false;
         for _ in 0..REQUESTS_PER_TURN {
-            if self.ended {
+            let is_free = self.asking.is_none() && self.asks.is_empty() && self.sending.is_none();
+            if self.ended || !is_free {
                 break;
             }
             match Pin::new(&mut self.requests).poll_next(cx) {
@@ -423,7 +563,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Ses
                 Poll::Ready(Some(Err(status))) => return Err(status),
                 Poll::Ready(Some(Ok(asked))) => {
                     let begun = self.setup.env.now();
-                    self.request(asked.into(), cx.waker());
+                    self.request(asked.into());
                     let took = self.setup.env.now() - begun;
                     self.setup.hub.metrics.watch.control.observe(took);
                 }
@@ -451,8 +591,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
                 Ok(asked) => asked,
                 Err(status) => return Poll::Ready(Some(Err(status))),
             };
-            let taken = this.feed.take(cx.waker());
-            this.deliver(taken);
+            let told = this.take_told(cx);
             let caught_up = match this.catch_up(cx) {
                 Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
                 caught_up => caught_up.is_ready(),
@@ -460,12 +599,14 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
             let ticked = this.tick.as_mut().poll(cx).is_ready();
             if ticked {
                 this.tick = (this.setup.tick)();
-                let begun = this.setup.env.now();
-                this.tick(cx.waker());
-                let took = this.setup.env.now() - begun;
-                this.setup.hub.metrics.watch.progress.observe(took);
+                this.is_tick_due = this.watches.values().any(|watch| watch.progress_due.is_some());
             }
-            if !this.ready.is_empty() || asked || ticked {
+            if this.is_tick_due && this.asking.is_none() {
+                this.is_tick_due = false;
+                this.settle(Asking::Tick);
+            }
+            this.send_asks(cx);
+            if !this.ready.is_empty() || asked || told || ticked {
                 continue;
             }
             if caught_up {
@@ -479,40 +620,10 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
 
 impl<R, S> Drop for Session<R, S> {
     fn drop(&mut self) {
-        self.setup
-            .hub
-            .close(self.number, self.watches.values().map(|watch| &watch.watcher));
-    }
-}
-
-/// Whether an event may have replaced a pair; a key that is created replaces none.
-fn replaces(event: &Event) -> bool {
-    let is_put = event.r#type == i32::from(EventType::Put);
-    let replaces = |kv: &KeyValue| !is_put || kv.create_revision != kv.mod_revision;
-    event.kv.as_ref().is_some_and(replaces)
-}
-
-/// Picks the pairs that events replaced in bounded looks, and reads what is not in memory without the state.
-async fn complete<S: Source>(source: S, mut batches: Vec<Batch>) -> Result<Vec<Batch>, Broken> {
-    let wanting = batches.iter_mut().filter(|(watcher, ..)| watcher.prev_kv);
-    let events = wanting.flat_map(|(.., events)| events);
-    let mut lacking: Vec<&mut Event> = events.filter(|event| replaces(event)).collect();
-    for events in lacking.chunks_mut(limits::LOOK_ENTRIES_MAX) {
-        let pairs = events.iter().filter_map(|event| event.kv.as_ref());
-        let changes: Vec<(Bytes, Revision)> = pairs.map(|kv| (kv.key.clone(), kv.mod_revision)).collect();
-        let look = move |state: &State, store: &dyn Fn() -> SharedStore| {
-            let pick = |(key, revision): &(Bytes, Revision)| state.pick_prev(key, *revision);
-            let picked: Vec<Option<Picked>> = changes.iter().map(pick).collect();
-            let kept = picked.iter().flatten().any(Picked::is_stored).then(store);
-            (picked, kept)
-        };
-        let (picked, kept) = source.look(look).await;
-        let store = kept.as_deref().map(|store| store as &dyn Read);
-        for (event, picked) in events.iter_mut().zip(picked) {
-            event.prev_kv = picked.map(|picked| picked.into_pair(store)).transpose()?;
+        if let Some(asking) = self.setup.hub.ask(Ask::Close { stream: self.number }) {
+            self.setup.env.spawn_detached(asking);
         }
     }
-    Ok(batches)
 }
 
 /// The keys that a request means; `None` if it means none.
@@ -528,32 +639,4 @@ fn keys(key: Bytes, range_end: &Bytes) -> Option<Keys> {
         RangeEnd::Before(end) if key < end => Some(Keys::Range(key, Some(range_end.clone()))),
         RangeEnd::Before(_) => None,
     }
-}
-
-/// Cuts a response so that each part with more than one event stays below `bytes_max`.
-fn fragment(response: WatchResponse, bytes_max: usize, out: &mut VecDeque<WatchResponse>) {
-    if response.events.len() < 2 || response.encoded_len() < bytes_max {
-        out.push_back(response);
-        return;
-    }
-    let empty = WatchResponse {
-        events: Vec::new(),
-        fragment: true,
-        ..response.clone()
-    };
-    let mut part = empty.clone();
-    let mut bytes = part.encoded_len();
-    for event in response.events {
-        // Tag and length of a field come on top of the event itself.
-        let length = event.encoded_len();
-        let event_bytes = 1 + prost::length_delimiter_len(length) + length;
-        if !part.events.is_empty() && bytes + event_bytes >= bytes_max {
-            out.push_back(std::mem::replace(&mut part, empty.clone()));
-            bytes = empty.encoded_len();
-        }
-        bytes += event_bytes;
-        part.events.push(event);
-    }
-    part.fragment = false;
-    out.push_back(part);
 }

@@ -2,11 +2,12 @@
 
 mod slow;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
-use std::task::{Context, Wake};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
@@ -16,7 +17,8 @@ use tonic::Status;
 use super::session::{Session, Setup};
 use super::*;
 use crate::base::kv::{Read, Space, Visit};
-use crate::base::{Broken, RevisionAt};
+use crate::base::{Broken, RevisionAt, limits};
+use crate::consensus::Observer;
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{
     self as pb, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
@@ -56,21 +58,26 @@ impl Read for Memory {
     }
 }
 
-/// A member without raft: what is written is applied at once, and the hub is told.
+/// What a member without raft keeps.
+struct Kept(RwLock<(State, Memory)>);
+
+/// The member: what is written is applied at once, and the hand-out is told.
 struct Member {
     hub: Arc<WatchHub>,
-    state: RwLock<(State, Memory)>,
+    handout: Handout,
+    asks: RefCell<Receiver<Ask>>,
+    kept: Arc<Kept>,
     index: AtomicU64,
 }
 
-impl Source for Arc<Member> {
+impl Source for Arc<Kept> {
     async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
     ) -> T {
         // In production it is made on another thread.
         let_others_run().await;
-        let inner = self.state.read().unwrap();
+        let inner = self.0.read().unwrap();
         look(&inner.0, &|| Arc::new(inner.1.clone()))
     }
 
@@ -94,16 +101,38 @@ fn swept(state: &mut State, store: &mut Memory) -> Vec<RevisionAt> {
 }
 
 impl Member {
-    fn new() -> Arc<Member> {
+    fn new() -> Rc<Member> {
         let store = Memory::default();
         let state = State::open(&store).unwrap();
-        let hub = WatchHub::new(Arc::default());
-        hub.attach(state.revision());
-        Arc::new(Member {
+        let (hub, asks) = WatchHub::open(Arc::default());
+        let handout = Handout::new(&hub);
+        handout.installed(state.revision());
+        Rc::new(Member {
             hub,
-            state: RwLock::new((state, store)),
+            handout,
+            asks: RefCell::new(asks),
+            kept: Arc::new(Kept(RwLock::new((state, store)))),
             index: AtomicU64::new(0),
         })
+    }
+
+    /// What streams have asked is answered, as on the core's thread; whether there was something.
+    fn answer(&self) -> bool {
+        let mut was_asked = false;
+        while let Ok(ask) = self.asks.borrow_mut().try_recv() {
+            self.handout.answer(ask);
+            was_asked = true;
+        }
+        was_asked
+    }
+
+    /// Watches that are behind, and what waits.
+    fn backlog(&self) -> (usize, usize) {
+        self.answer();
+        let (answer, mut answered) = answer();
+        self.handout.answer(Ask::Backlog(answer));
+        let Backlog { behind, pending } = (&mut answered).now_or_never().unwrap().unwrap();
+        (behind, pending)
     }
 
     /// Applies a command; the hub hears of it in the same turn, as in production.
@@ -112,7 +141,7 @@ impl Member {
     }
 
     fn apply_to(&self, request: &Request, tell: bool) {
-        let mut inner = self.state.write().unwrap();
+        let mut inner = self.kept.0.write().unwrap();
         let (state, store) = &mut *inner;
         let index = self.index.fetch_add(1, Ordering::Relaxed) + 1;
         let mut pending = Pending::new(store);
@@ -133,10 +162,10 @@ impl Member {
                 .remove(&(Space::Records, Bytes::copy_from_slice(&dead.to_bytes())));
         }
         if tell && !outcome.events.is_empty() {
-            self.hub.applied(outcome.revision, &outcome.events);
+            self.handout.applied(outcome.revision, &outcome.events);
         }
         if tell && matches!(request, Request::Compaction(_)) {
-            self.hub.compacted(state.compact_revision());
+            self.handout.compacted(state.compact_revision());
         }
     }
 
@@ -173,8 +202,8 @@ impl Member {
     /// What a snapshot brings: changes nobody told the hub of, and then the news that they are there.
     fn install(&self, requests: &[Request]) {
         requests.iter().for_each(|request| self.apply_to(request, false));
-        let revision = self.state.read().unwrap().0.revision();
-        self.hub.installed(revision);
+        let revision = self.kept.0.read().unwrap().0.revision();
+        self.handout.installed(revision);
     }
 }
 
@@ -205,12 +234,13 @@ impl Wake for Woken {
 /// A client's side of one stream.
 struct Client {
     requests: mpsc::UnboundedSender<Result<WatchRequest, Status>>,
-    session: Session<Requests, Arc<Member>>,
+    session: Session<Requests, Arc<Kept>>,
+    member: Rc<Member>,
     tick: Arc<Mutex<Vec<tokio::sync::oneshot::Sender<()>>>>,
 }
 
 impl Client {
-    fn new(member: &Arc<Member>) -> Client {
+    fn new(member: &Rc<Member>) -> Client {
         let (requests, receiver) = mpsc::unbounded_channel();
         let receiver = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
         let tick: Arc<Mutex<Vec<tokio::sync::oneshot::Sender<()>>>> = Arc::default();
@@ -218,7 +248,7 @@ impl Client {
         let setup = Setup {
             env: crate::runtime::tokio::env(),
             hub: member.hub.clone(),
-            source: member.clone(),
+            source: member.kept.clone(),
             header: Box::new(|revision| pb::ResponseHeader {
                 revision,
                 ..Default::default()
@@ -233,6 +263,7 @@ impl Client {
         Client {
             requests,
             session: Session::new(setup, Box::pin(receiver)),
+            member: member.clone(),
             tick,
         }
     }
@@ -274,7 +305,8 @@ impl Client {
         let waker = Waker::from(woken.clone());
         for _ in 0..1000 {
             let polled = self.session.poll_next_unpin(&mut Context::from_waker(&waker));
-            if polled.is_ready() || !woken.0.swap(false, Ordering::Relaxed) {
+            let was_asked = self.member.answer();
+            if polled.is_ready() || !(woken.0.swap(false, Ordering::Relaxed) || was_asked) {
                 return polled;
             }
         }

@@ -12,12 +12,13 @@ fn a_stream_that_is_not_read_costs_its_buffer_and_misses_nothing() {
     for value in 0..5000 {
         member.put(if value % 2 == 0 { "a" } else { "b" }, "x");
     }
-    let (behind, pending) = member.hub.backlog();
-    assert_eq!((behind, pending), (2, limits::WATCH_BUFFERED_RESPONSES_MAX));
+    let (behind, pending) = member.backlog();
+    // And for each that it is behind.
+    assert_eq!((behind, pending), (2, limits::WATCH_BUFFERED_RESPONSES_MAX + 2));
     let texts = client.all();
     assert_eq!(revisions(&texts, 0), (2..5002).step_by(2).collect::<Vec<_>>());
     assert_eq!(revisions(&texts, 1), (3..5002).step_by(2).collect::<Vec<_>>());
-    assert_eq!(member.hub.backlog(), (0, 0));
+    assert_eq!(member.backlog(), (0, 0));
     member.put("a", "y");
     client.check(&["0@5002 a=y/5002"]);
 }
@@ -32,7 +33,7 @@ fn bytes_bound_the_buffer_too() {
     for _ in 0..10 {
         member.put("a", &big);
     }
-    let (behind, pending) = member.hub.backlog();
+    let (behind, pending) = member.backlog();
     assert_eq!(behind, 1);
     assert!(
         pending <= limits::WATCH_BUFFERED_BYTES_MAX >> 20,
@@ -139,10 +140,11 @@ fn a_half_closed_stream_goes_on_until_its_client_leaves() {
     assert_eq!(client.next().as_deref(), Some("0@2 a=0/2"));
     assert_eq!(client.next(), None);
     drop(client);
+    member.answer();
     assert_eq!(member.hub.metrics().watchers.get(), 0);
     assert_eq!(member.hub.metrics().watch_streams.get(), 0);
     member.put("a", "1");
-    assert_eq!(member.hub.backlog(), (0, 0));
+    assert_eq!(member.backlog(), (0, 0));
 }
 
 #[test]
@@ -161,7 +163,7 @@ fn with_many_watches_a_task_hands_out_and_progress_does_not_wait_for_it() {
     assert_eq!(texts.len() as i64, count + 1);
     assert_eq!(texts.last().map(String::as_str), Some("-1@2"));
     member.put("a", "2");
-    let mut run = Box::pin(member.hub.clone().run());
+    let mut run = Box::pin(member.handout.hand_out());
     assert!((&mut run).now_or_never().is_none());
     assert_eq!(client.all().len() as i64, count);
     // A watch that begins while an event waits to be handed out does not get it, unless it asks for it.
@@ -191,14 +193,12 @@ fn damage_ends_the_stream_and_is_not_passed_over() {
     });
     // The record of revision 2 is gone, though no compaction removed it.
     let lost = crate::base::RevisionAt::new(2, 0).to_bytes();
-    member
-        .state
-        .write()
-        .unwrap()
-        .1
+    let mut kept = member.kept.0.write().unwrap();
+    kept.1
         .0
         .remove(&(Space::Records, Bytes::copy_from_slice(&lost)))
         .expect("it was there");
+    drop(kept);
     assert_eq!(client.next().as_deref(), Some("0@3 created"));
     let Poll::Ready(Some(Err(ended))) = client.poll() else {
         panic!("the stream goes on");
