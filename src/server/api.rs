@@ -179,7 +179,7 @@ impl Api {
             ..Sample::default()
         };
         let backlog = self.hub.backlog().await;
-        (sample.slow_watchers, sample.pending_events) = (backlog.behind, backlog.pending);
+        (sample.slow_watchers, sample.pending_events) = (backlog.unsynced, backlog.pending);
         let look = move |state: &State| {
             sample.keys = i64::try_from(state.count_keys()).unwrap_or(i64::MAX);
             let (all, in_use) = state.logical_bytes();

@@ -1,4 +1,4 @@
-//! Watches that are behind: history in bounded rounds, shared by the watches of a stream, fair among them.
+//! Unsynced watches: history in bounded rounds, shared by the watches of a stream, fair among them.
 //!
 //! In each round the watch whose turn it is leads: history is read from where it stands, and every other watch
 //! that stands within what is read takes its part of it. So watches that catch up over the same revisions
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use tonic::Status;
 
 use super::Source;
-use super::feed::{Ask, Filter, event_bytes};
+use super::feed::{Command, Filter, event_bytes};
 use super::session::Session;
 use crate::base::{Broken, Revision, limits};
 use crate::proto::mvccpb::Event;
@@ -83,14 +83,14 @@ pub(super) struct Round {
 
 impl<R, S: Source> Session<R, S> {
     /// Whether a watch reads history.
-    pub(super) fn is_behind(&self) -> bool {
-        self.catching.is_some() || !self.behind.is_empty()
+    pub(super) fn has_unsynced(&self) -> bool {
+        self.catching.is_some() || !self.unsynced.is_empty()
     }
 
     /// Reads a piece of history, for up to [`limits::WATCH_CATCH_UP_WATCHES_MAX`] watches. Pending if nothing is to be read, or
     /// not yet.
     pub(super) fn catch_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        if !self.is_behind() {
+        if !self.has_unsynced() {
             return Poll::Pending;
         }
         let mut round = match self.catching.take() {
@@ -99,8 +99,8 @@ impl<R, S: Source> Session<R, S> {
             None => {
                 let watches_max =
                     buggify::limit(Site::WatchOneCatchesUp, limits::WATCH_CATCH_UP_WATCHES_MAX, 1);
-                let count = self.behind.len().min(watches_max);
-                let watches: Vec<u64> = self.behind.drain(..count).collect();
+                let count = self.unsynced.len().min(watches_max);
+                let watches: Vec<u64> = self.unsynced.drain(..count).collect();
                 let next = |number: &u64| Some((*number, self.watch(*number)?.next));
                 let watches = watches.iter().filter_map(next).collect();
                 let reserved = Budget::reserve(&self.setup.hub.catching_up);
@@ -144,8 +144,8 @@ impl<R, S: Source> Session<R, S> {
             }
             let next = watch.next;
             match next <= round.current {
-                true => self.behind.push_back(number),
-                false => self.asks.push_back(Ask::Sync { number, next }),
+                true => self.unsynced.push_back(number),
+                false => self.commands.push_back(Command::Sync { number, next }),
             }
         }
         self.send(batches);

@@ -1,8 +1,8 @@
-//! What streams ask of the [hand-out](super::handout), which runs on the core's thread, and what they are told.
+//! Between streams and the [dispatcher](super::dispatcher), which runs on the core's thread: commands there, updates back.
 //!
-//! Each stream is told in one queue, so what it hears is in the order in which it happened: a watch begins, gets its events, falls
-//! behind, is in sync again. The queue is bounded in messages and bytes. A watch whose events do not fit falls *behind*: it
-//! gets none any more, and its stream reads history for it, from just that revision on.
+//! A stream has one queue of updates, so they come in the order in which things happened: a watch begins, gets its events, loses
+//! sync, is synced again. The queue is bounded in messages and bytes. A watch whose events do not fit becomes *unsynced* (etcd's
+//! word): it gets none any more, and its stream reads history for it, from just that revision on.
 
 use std::sync::Arc;
 
@@ -33,14 +33,14 @@ impl Filter {
     }
 }
 
-/// What is asked.
-pub enum Ask {
-    /// A stream begins, under a number that no other has, and is told here.
+/// From a stream, or for metrics.
+pub enum Command {
+    /// A stream begins, under a number that no other has, with its queue.
     Open {
         stream: u64,
-        told: Sender<Told>,
+        updates: Sender<Update>,
     },
-    /// A new watch from a revision on (0: from now on), to be answered with [`Told::Watched`].
+    /// A new watch from a revision on (0: from now on), to be answered with [`Update::Created`].
     Watch {
         stream: u64,
         filter: Filter,
@@ -49,12 +49,12 @@ pub enum Ask {
     Unwatch {
         number: u64,
     },
-    /// A watch that was behind wants what comes from `next` on, to be answered with [`Told::Synced`].
+    /// An unsynced watch has read what comes before `next`, to be answered with [`Update::Synced`].
     Sync {
         number: u64,
         next: Revision,
     },
-    /// Everything that was applied is to be told, and then [`Told::Reached`].
+    /// Everything that was applied is to be dispatched, and then reported as [`Update::Reached`].
     Settle {
         stream: u64,
     },
@@ -65,30 +65,30 @@ pub enum Ask {
     Backlog(Answer<Backlog>),
 }
 
-impl Ask {
+impl Command {
     /// What it takes in memory, nearly.
     pub fn bytes(&self) -> usize {
         match self {
-            Ask::Watch { filter, .. } => filter.keys.bytes(),
+            Command::Watch { filter, .. } => filter.keys.bytes(),
             _ => 0,
         }
     }
 }
 
-/// How far streams are behind.
+/// What streams still have to get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Backlog {
-    /// Watches that are behind.
-    pub behind: usize,
-    /// What waits to be handed out, or to be taken by a stream.
+    /// Unsynced watches.
+    pub unsynced: usize,
+    /// What waits to be dispatched, or to be taken by a stream.
     pub pending: usize,
 }
 
-/// What a stream is told.
-pub enum Told {
+/// To a stream.
+pub enum Update {
     /// The watch that it asked for last has begun at `revision`, under a number that is its own: the same id on one stream can
-    /// belong to one watch after another. `is_synced`: it wants nothing that was handed out already.
-    Watched {
+    /// belong to one watch after another. `is_synced`: it wants nothing that was dispatched already.
+    Created {
         number: u64,
         next: Revision,
         is_synced: bool,
@@ -96,7 +96,7 @@ pub enum Told {
     },
     Events(Delivery),
     /// The watch gets no events from `next` on.
-    Behind {
+    Unsynced {
         number: u64,
         next: Revision,
     },
@@ -105,7 +105,7 @@ pub enum Told {
         number: u64,
         is_synced: bool,
     },
-    /// Everything up to this revision was told.
+    /// Everything up to this revision was dispatched.
     Reached(Revision),
 }
 
@@ -162,8 +162,8 @@ pub const FEED: Limits = Limits {
     bytes: limits::WATCH_BUFFERED_BYTES_MAX,
 };
 
-/// How much may be asked at a time, by all streams.
-pub const ASKS: Limits = Limits {
+/// How many commands may wait, of all streams.
+pub const COMMANDS: Limits = Limits {
     count: limits::WATCH_ASKS_MAX,
     bytes: limits::WATCH_ASKS_BYTES_MAX,
 };

@@ -1,26 +1,26 @@
 //! Watches: from applied revisions to the streams that want them.
 //!
 //! ```text
-//!   core:  apply ─► Handout: backlog ─► registry finds the watches ─► Told ═══► Session of each stream   (io threads)
+//!   core:  apply ─► Dispatcher: backlog ─► registry finds the watches ─► Update ═══► Session of each stream   (io threads)
 //!                      ▲                                              bounded      │      │
-//!                      └═══════════════════════════ Ask ◄══════════════════════════┘      │
-//!                                                                 history, bounded rounds ◄┘ watches behind
+//!                      └═══════════════════════ Command ◄══════════════════════════┘      │
+//!                                                                 history, bounded rounds ◄┘ unsynced watches
 //! ```
 //!
 //! What a client may rely on: events of a watch come in order, each once, all of one revision in one response; and
 //! progress at revision r comes after every event up to r. Why it holds:
 //!
-//! * Who watches what is known on the core's thread alone ([`handout`]), and a stream hears of it in one queue.
+//! * Who watches what is known on the core's thread alone ([`dispatcher`]), and a stream hears of it in one queue.
 //! * A stream's responses are made in one place ([`session::Session`]), in the order in which they are sent. What a watch
-//!   gets from its queue is sent before what its stream reads for it from history, since it hears that it is behind only after
+//!   gets from its queue is sent before what its stream reads for it from history, since it loses sync only after
 //!   its last event.
-//! * Applying waits for no client: it appends to the backlog, and a task hands out, unless watches are
-//!   few. Only a backlog beyond its limit is handed out by who applies.
+//! * Applying waits for no client: it appends to the backlog, and a task dispatches, unless watches are
+//!   few. Only a backlog beyond its limit is dispatched by who applies.
 
 mod catch_up;
+mod dispatcher;
 mod events;
 mod feed;
-mod handout;
 mod registry;
 mod service;
 mod session;
@@ -38,8 +38,8 @@ use crate::runtime::channel::{Receiver, Sender, TrySendError, answer, channel};
 use crate::runtime::{BoxFuture, Env};
 use crate::state::{SharedStore, State};
 use catch_up::Budget;
-use feed::{Ask, Backlog};
-use handout::Handout;
+use dispatcher::Dispatcher;
+use feed::{Backlog, Command};
 
 /// Where history and replaced pairs are read.
 pub trait Source: Clone + Send + Sync + Unpin + 'static {
@@ -69,10 +69,10 @@ impl Source for Consensus {
 /// How streams reach the watches of this member, on every thread. Created before consensus, which tells the other end what is
 /// applied.
 pub struct WatchHub {
-    asks: Sender<Ask>,
+    commands: Sender<Command>,
     /// Numbers the streams.
     streams: AtomicU64,
-    /// The revision of the state, which is set before its events are told.
+    /// The revision of the state, which is set before its events are dispatched.
     revision: Arc<AtomicI64>,
     metrics: Arc<Metrics>,
     /// What the rounds of all streams may hold in memory.
@@ -82,27 +82,27 @@ pub struct WatchHub {
 impl WatchHub {
     /// A hub, and how its other end begins on the core's thread.
     pub fn new(figures: Arc<Figures>) -> (Arc<WatchHub>, impl FnOnce(&Env) -> SharedObserver + Send) {
-        let (hub, asks) = WatchHub::open(figures);
+        let (hub, commands) = WatchHub::open(figures);
         let watched = hub.clone();
         let begin = move |env: &Env| {
-            let handout = Rc::new(Handout::new(&watched));
+            let dispatcher = Rc::new(Dispatcher::new(&watched));
             drop(watched);
-            env.spawn_local(handout.clone().run(env.clone(), asks));
-            handout as SharedObserver
+            env.spawn_local(dispatcher.clone().run(env.clone(), commands));
+            dispatcher as SharedObserver
         };
         (hub, begin)
     }
 
-    fn open(figures: Arc<Figures>) -> (Arc<WatchHub>, Receiver<Ask>) {
-        let (asks, asked) = channel(feed::ASKS);
+    fn open(figures: Arc<Figures>) -> (Arc<WatchHub>, Receiver<Command>) {
+        let (commands, incoming) = channel(feed::COMMANDS);
         let hub = Arc::new(WatchHub {
-            asks,
+            commands,
             streams: AtomicU64::new(0),
             revision: Arc::default(),
             metrics: Metrics::new(figures),
             catching_up: Arc::default(),
         });
-        (hub, asked)
+        (hub, incoming)
     }
 
     /// Where everything is counted; the hub is the first of the server to exist.
@@ -115,11 +115,11 @@ impl WatchHub {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// How far streams are behind.
+    /// What streams still have to get.
     pub async fn backlog(&self) -> Backlog {
         let (answer, answered) = answer();
-        let _ = self.asks.send(Ask::Backlog(answer), 0).await;
-        // Nobody is behind a core that has ended.
+        let _ = self.commands.send(Command::Backlog(answer), 0).await;
+        // A core that has ended dispatches nothing.
         answered.await.unwrap_or_default()
     }
 
@@ -127,15 +127,15 @@ impl WatchHub {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Asks, or says what to wait for until it is asked. A core that has ended is asked nothing: its server stops.
-    fn ask(&self, ask: Ask) -> Option<BoxFuture<'static, ()>> {
-        let bytes = ask.bytes();
-        let Err(TrySendError::Full(ask)) = self.asks.try_send(ask, bytes) else {
+    /// Sends, or returns what to wait for until it is sent. A core that has ended is sent nothing: its server stops.
+    fn send(&self, command: Command) -> Option<BoxFuture<'static, ()>> {
+        let bytes = command.bytes();
+        let Err(TrySendError::Full(command)) = self.commands.try_send(command, bytes) else {
             return None;
         };
-        let asks = self.asks.clone();
+        let commands = self.commands.clone();
         Some(Box::pin(async move {
-            let _ = asks.send(ask, bytes).await;
+            let _ = commands.send(command, bytes).await;
         }))
     }
 }

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::catch_up::{Catching, Reserved};
 use super::events::{complete, fragment, replaces};
-use super::feed::{Ask, FEED, Filter, Told};
+use super::feed::{Command, FEED, Filter, Update};
 use super::registry::Keys;
 use super::{Source, WatchHub};
 use crate::base::{Broken, Denied, Revision};
@@ -68,7 +68,7 @@ impl From<WatchRequest> for Asked {
 
 /// A watch as its stream knows it.
 pub(super) struct Watch {
-    /// Under which the hand-out knows it.
+    /// Under which the dispatcher knows it.
     number: u64,
     pub filter: Filter,
     /// How its events are sent.
@@ -77,7 +77,7 @@ pub(super) struct Watch {
     start: Revision,
     /// The next revision it wants.
     pub next: Revision,
-    /// Whether it is told of events.
+    /// Whether the dispatcher sends it events.
     is_synced: bool,
     /// Whether the client wants progress, and had no response since the last tick.
     progress_due: Option<bool>,
@@ -96,8 +96,8 @@ pub(super) struct Target {
 /// A watch, the header's revision, and events for it.
 pub(super) type Batch = (Target, Revision, Vec<Event>);
 
-/// What the hand-out was asked: the stream takes no request meanwhile, so that it answers them in their order.
-enum Asking {
+/// Which answer of the dispatcher is awaited: the stream takes no request meanwhile, so that it answers them in their order.
+enum Pending {
     /// For a watch.
     Watch {
         filter: Filter,
@@ -105,7 +105,7 @@ enum Asking {
         start: Revision,
         progress_due: Option<bool>,
     },
-    /// To tell all, as the client has asked for progress.
+    /// That all is dispatched, as the client has asked for progress.
     Progress,
     /// The same, for the ticker.
     Tick,
@@ -128,23 +128,23 @@ struct Completing {
 pub struct Session<R, S> {
     pub(super) setup: Setup<S>,
     requests: R,
-    /// Under which the hand-out knows this stream.
+    /// Under which the dispatcher knows this stream.
     number: u64,
-    told: Receiver<Told>,
-    /// What was told, and is under way still.
-    arriving: Vec<Told>,
+    updates: Receiver<Update>,
+    /// Updates that are under way still.
+    arriving: Vec<Update>,
     late: Option<BoxFuture<'static, ()>>,
-    asking: Option<Asking>,
-    /// Progress is to be told when something else has been answered.
+    pending: Option<Pending>,
+    /// Progress is to be looked for when nothing else is pending.
     is_tick_due: bool,
-    /// To be asked, and what to wait for before that.
-    pub(super) asks: VecDeque<Ask>,
+    /// To be sent, and what to wait for before that.
+    pub(super) commands: VecDeque<Command>,
     sending: Option<BoxFuture<'static, ()>>,
     watches: BTreeMap<i64, Watch>,
     ids: BTreeMap<u64, i64>,
     next_id: i64,
     /// Watches that read history, in turn.
-    pub(super) behind: VecDeque<u64>,
+    pub(super) unsynced: VecDeque<u64>,
     /// History that is being read for some of them, who are not in line meanwhile.
     pub(super) catching: Option<Catching>,
     /// In the order in which it is sent.
@@ -163,25 +163,25 @@ pub struct Session<R, S> {
 impl<R, S: Source> Session<R, S> {
     pub fn new(setup: Setup<S>, requests: R) -> Self {
         let number = setup.hub.next_stream();
-        let (sender, told) = channel(FEED);
-        let open = Ask::Open {
+        let (sender, updates) = channel(FEED);
+        let open = Command::Open {
             stream: number,
-            told: sender,
+            updates: sender,
         };
         Session {
             requests,
             number,
-            told,
+            updates,
             arriving: Vec::new(),
             late: None,
-            asking: None,
+            pending: None,
             is_tick_due: false,
-            asks: VecDeque::from([open]),
+            commands: VecDeque::from([open]),
             sending: None,
             watches: BTreeMap::new(),
             ids: BTreeMap::new(),
             next_id: 0,
-            behind: VecDeque::new(),
+            unsynced: VecDeque::new(),
             catching: None,
             ready: VecDeque::new(),
             completing: None,
@@ -206,7 +206,7 @@ impl<R, S: Source> Session<R, S> {
             Some(RequestUnion::CreateRequest(_)) if let Some(why) = refused => self.refuse(&why),
             Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
-            Some(RequestUnion::ProgressRequest(_)) => self.settle(Asking::Progress),
+            Some(RequestUnion::ProgressRequest(_)) => self.settle(Pending::Progress),
             None => {}
         }
     }
@@ -230,12 +230,12 @@ impl<R, S: Source> Session<R, S> {
             no_delete: filtered(FilterType::Nodelete),
         };
         let start = request.start_revision;
-        self.asks.push_back(Ask::Watch {
+        self.commands.push_back(Command::Watch {
             stream: self.number,
             filter: filter.clone(),
             start,
         });
-        self.asking = Some(Asking::Watch {
+        self.pending = Some(Pending::Watch {
             filter,
             target: Target {
                 id,
@@ -248,18 +248,18 @@ impl<R, S: Source> Session<R, S> {
     }
 
     /// A watch has begun.
-    fn watched(&mut self, number: u64, next: Revision, is_synced: bool, revision: Revision) {
-        let Some(Asking::Watch {
+    fn created(&mut self, number: u64, next: Revision, is_synced: bool, revision: Revision) {
+        let Some(Pending::Watch {
             filter,
             target,
             start,
             progress_due,
-        }) = self.asking.take()
+        }) = self.pending.take()
         else {
-            unreachable!("a stream asks for one watch at a time")
+            unreachable!("a stream creates one watch at a time")
         };
         if !is_synced {
-            self.behind.push_back(number);
+            self.unsynced.push_back(number);
         }
         let watch = Watch {
             number,
@@ -309,8 +309,8 @@ impl<R, S: Source> Session<R, S> {
         };
         let number = watch.number;
         self.ids.remove(&number);
-        self.asks.push_back(Ask::Unwatch { number });
-        self.behind.retain(|behind| *behind != number);
+        self.commands.push_back(Command::Unwatch { number });
+        self.unsynced.retain(|unsynced| *unsynced != number);
         let header = self.header(self.setup.hub.revision());
         self.respond(WatchResponse {
             header,
@@ -320,21 +320,21 @@ impl<R, S: Source> Session<R, S> {
         });
     }
 
-    /// Has all that was applied told, before anything else is asked.
-    fn settle(&mut self, why: Asking) {
-        self.asking = Some(why);
-        self.asks.push_back(Ask::Settle { stream: self.number });
+    /// Has all that was applied dispatched, before any other request is taken.
+    fn settle(&mut self, why: Pending) {
+        self.pending = Some(why);
+        self.commands.push_back(Command::Settle { stream: self.number });
     }
 
-    /// Whether progress at `revision` may be told for a watch: all its events up to there were sent.
+    /// Whether progress at `revision` may be reported for a watch: all its events up to there were sent.
     fn has_reached(watch: &Watch, revision: Revision) -> bool {
         !watch.dead && watch.is_synced && watch.start <= revision
     }
 
-    /// All that was applied up to `revision` was told.
+    /// All that was applied up to `revision` was dispatched.
     fn reached(&mut self, revision: Revision) {
-        match self.asking.take() {
-            Some(Asking::Tick) => self.progress_of_idle(revision),
+        match self.pending.take() {
+            Some(Pending::Tick) => self.progress_of_idle(revision),
             _ => self.progress_of_all(revision),
         }
     }
@@ -371,10 +371,10 @@ impl<R, S: Source> Session<R, S> {
         idle.into_iter().for_each(|id| self.progress(id, revision));
     }
 
-    /// Takes in what was told; whether there was something.
-    fn take_told(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Takes in updates; whether there were some.
+    fn take_updates(&mut self, cx: &mut Context<'_>) -> bool {
         if self.arriving.is_empty() {
-            if self.told.poll_recv_many(cx, &mut self.arriving).is_pending() {
+            if self.updates.poll_recv_many(cx, &mut self.arriving).is_pending() {
                 return false;
             }
             self.late = self.setup.env.cross(Crossing::FromCore);
@@ -385,12 +385,12 @@ impl<R, S: Source> Session<R, S> {
             }
             self.late = None;
         }
-        let told = std::mem::take(&mut self.arriving);
+        let arrived = std::mem::take(&mut self.arriving);
         // Nothing: the core has ended, and the server with it.
-        let was_told = !told.is_empty();
+        let has_some = !arrived.is_empty();
         let mut batches = Vec::new();
-        for told in told {
-            if let Told::Events(delivery) = told {
+        for update in arrived {
+            if let Update::Events(delivery) = update {
                 if let Some(watch) = self.watch(delivery.number) {
                     watch.next = delivery.revision + 1;
                     batches.push((watch.target, delivery.revision, delivery.events()));
@@ -398,33 +398,33 @@ impl<R, S: Source> Session<R, S> {
                 continue;
             }
             self.send(std::mem::take(&mut batches));
-            match told {
-                Told::Events(_) => {}
-                Told::Watched {
+            match update {
+                Update::Events(_) => {}
+                Update::Created {
                     number,
                     next,
                     is_synced,
                     revision,
-                } => self.watched(number, next, is_synced, revision),
-                Told::Behind { number, next } => {
+                } => self.created(number, next, is_synced, revision),
+                Update::Unsynced { number, next } => {
                     if let Some(watch) = self.watch(number) {
                         (watch.next, watch.is_synced) = (next, false);
-                        self.behind.push_back(number);
+                        self.unsynced.push_back(number);
                     }
                 }
-                Told::Synced { number, is_synced } => {
+                Update::Synced { number, is_synced } => {
                     if let Some(watch) = self.watch(number) {
                         watch.is_synced = is_synced;
                         if !is_synced {
-                            self.behind.push_back(number);
+                            self.unsynced.push_back(number);
                         }
                     }
                 }
-                Told::Reached(revision) => self.reached(revision),
+                Update::Reached(revision) => self.reached(revision),
             }
         }
         self.send(batches);
-        was_told
+        has_some
     }
 
     /// The watch of a number, if it is still the one that its id names.
@@ -432,8 +432,8 @@ impl<R, S: Source> Session<R, S> {
         self.watches.get_mut(self.ids.get(&number)?)
     }
 
-    /// Asks what is to be asked.
-    fn send_asks(&mut self, cx: &mut Context<'_>) {
+    /// Sends commands.
+    fn send_commands(&mut self, cx: &mut Context<'_>) {
         loop {
             if let Some(sending) = &mut self.sending {
                 if sending.as_mut().poll(cx).is_pending() {
@@ -441,8 +441,10 @@ impl<R, S: Source> Session<R, S> {
                 }
                 self.sending = None;
             }
-            let Some(ask) = self.asks.pop_front() else { return };
-            self.sending = self.setup.hub.ask(ask);
+            let Some(command) = self.commands.pop_front() else {
+                return;
+            };
+            self.sending = self.setup.hub.send(command);
         }
     }
 
@@ -535,7 +537,7 @@ impl<R, S: Source> Session<R, S> {
         let Some(watch) = self.watch(number) else { return };
         watch.dead = true;
         let watch_id = watch.target.id;
-        self.asks.push_back(Ask::Unwatch { number });
+        self.commands.push_back(Command::Unwatch { number });
         let response = WatchResponse {
             // etcd leaves the revision out of this header.
             header: self.header(0),
@@ -553,7 +555,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Ses
     fn take_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
         let mut worked = false;
         for _ in 0..REQUESTS_PER_TURN {
-            let is_free = self.asking.is_none() && self.asks.is_empty() && self.sending.is_none();
+            let is_free = self.pending.is_none() && self.commands.is_empty() && self.sending.is_none();
             if self.ended || !is_free {
                 break;
             }
@@ -591,7 +593,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
                 Ok(asked) => asked,
                 Err(status) => return Poll::Ready(Some(Err(status))),
             };
-            let told = this.take_told(cx);
+            let updated = this.take_updates(cx);
             let caught_up = match this.catch_up(cx) {
                 Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
                 caught_up => caught_up.is_ready(),
@@ -601,12 +603,12 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
                 this.tick = (this.setup.tick)();
                 this.is_tick_due = this.watches.values().any(|watch| watch.progress_due.is_some());
             }
-            if this.is_tick_due && this.asking.is_none() {
+            if this.is_tick_due && this.pending.is_none() {
                 this.is_tick_due = false;
-                this.settle(Asking::Tick);
+                this.settle(Pending::Tick);
             }
-            this.send_asks(cx);
-            if !this.ready.is_empty() || asked || told || ticked {
+            this.send_commands(cx);
+            if !this.ready.is_empty() || asked || updated || ticked {
                 continue;
             }
             if caught_up {
@@ -620,8 +622,8 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
 
 impl<R, S> Drop for Session<R, S> {
     fn drop(&mut self) {
-        if let Some(asking) = self.setup.hub.ask(Ask::Close { stream: self.number }) {
-            self.setup.env.spawn_detached(asking);
+        if let Some(sending) = self.setup.hub.send(Command::Close { stream: self.number }) {
+            self.setup.env.spawn_detached(sending);
         }
     }
 }

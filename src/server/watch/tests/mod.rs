@@ -61,11 +61,11 @@ impl Read for Memory {
 /// What a member without raft keeps.
 struct Kept(RwLock<(State, Memory)>);
 
-/// The member: what is written is applied at once, and the hand-out is told.
+/// The member: what is written is applied at once, and the dispatcher hears of it.
 struct Member {
     hub: Arc<WatchHub>,
-    handout: Handout,
-    asks: RefCell<Receiver<Ask>>,
+    dispatcher: Dispatcher,
+    commands: RefCell<Receiver<Command>>,
     kept: Arc<Kept>,
     index: AtomicU64,
 }
@@ -104,13 +104,13 @@ impl Member {
     fn new() -> Rc<Member> {
         let store = Memory::default();
         let state = State::open(&store).unwrap();
-        let (hub, asks) = WatchHub::open(Arc::default());
-        let handout = Handout::new(&hub);
-        handout.installed(state.revision());
+        let (hub, commands) = WatchHub::open(Arc::default());
+        let dispatcher = Dispatcher::new(&hub);
+        dispatcher.installed(state.revision());
         Rc::new(Member {
             hub,
-            handout,
-            asks: RefCell::new(asks),
+            dispatcher,
+            commands: RefCell::new(commands),
             kept: Arc::new(Kept(RwLock::new((state, store)))),
             index: AtomicU64::new(0),
         })
@@ -118,21 +118,21 @@ impl Member {
 
     /// What streams have asked is answered, as on the core's thread; whether there was something.
     fn answer(&self) -> bool {
-        let mut was_asked = false;
-        while let Ok(ask) = self.asks.borrow_mut().try_recv() {
-            self.handout.answer(ask);
-            was_asked = true;
+        let mut had_commands = false;
+        while let Ok(command) = self.commands.borrow_mut().try_recv() {
+            self.dispatcher.execute(command);
+            had_commands = true;
         }
-        was_asked
+        had_commands
     }
 
-    /// Watches that are behind, and what waits.
+    /// Unsynced watches, and what waits.
     fn backlog(&self) -> (usize, usize) {
         self.answer();
         let (answer, mut answered) = answer();
-        self.handout.answer(Ask::Backlog(answer));
-        let Backlog { behind, pending } = (&mut answered).now_or_never().unwrap().unwrap();
-        (behind, pending)
+        self.dispatcher.execute(Command::Backlog(answer));
+        let Backlog { unsynced, pending } = (&mut answered).now_or_never().unwrap().unwrap();
+        (unsynced, pending)
     }
 
     /// Applies a command; the hub hears of it in the same turn, as in production.
@@ -162,10 +162,10 @@ impl Member {
                 .remove(&(Space::Records, Bytes::copy_from_slice(&dead.to_bytes())));
         }
         if tell && !outcome.events.is_empty() {
-            self.handout.applied(outcome.revision, &outcome.events);
+            self.dispatcher.applied(outcome.revision, &outcome.events);
         }
         if tell && matches!(request, Request::Compaction(_)) {
-            self.handout.compacted(state.compact_revision());
+            self.dispatcher.compacted(state.compact_revision());
         }
     }
 
@@ -203,7 +203,7 @@ impl Member {
     fn install(&self, requests: &[Request]) {
         requests.iter().for_each(|request| self.apply_to(request, false));
         let revision = self.kept.0.read().unwrap().0.revision();
-        self.handout.installed(revision);
+        self.dispatcher.installed(revision);
     }
 }
 
@@ -268,7 +268,7 @@ impl Client {
         }
     }
 
-    fn ask(&self, request: RequestUnion) {
+    fn command(&self, request: RequestUnion) {
         self.requests
             .send(Ok(WatchRequest {
                 request_union: Some(request),
@@ -277,15 +277,15 @@ impl Client {
     }
 
     fn create(&self, create: WatchCreateRequest) {
-        self.ask(RequestUnion::CreateRequest(create));
+        self.command(RequestUnion::CreateRequest(create));
     }
 
     fn cancel(&self, watch_id: i64) {
-        self.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id }));
+        self.command(RequestUnion::CancelRequest(WatchCancelRequest { watch_id }));
     }
 
     fn progress(&self) {
-        self.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+        self.command(RequestUnion::ProgressRequest(WatchProgressRequest {}));
     }
 
     fn tick(&self) {
@@ -305,8 +305,8 @@ impl Client {
         let waker = Waker::from(woken.clone());
         for _ in 0..1000 {
             let polled = self.session.poll_next_unpin(&mut Context::from_waker(&waker));
-            let was_asked = self.member.answer();
-            if polled.is_ready() || !(woken.0.swap(false, Ordering::Relaxed) || was_asked) {
+            let had_commands = self.member.answer();
+            if polled.is_ready() || !(woken.0.swap(false, Ordering::Relaxed) || had_commands) {
                 return polled;
             }
         }
@@ -478,7 +478,7 @@ fn refusals_say_why_and_take_no_id() {
         ..create("b", "")
     });
     client.create(create("a", ""));
-    client.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 99 }));
+    client.command(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 99 }));
     client
         .requests
         .send(Ok(WatchRequest { request_union: None }))

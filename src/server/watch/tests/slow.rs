@@ -12,9 +12,9 @@ fn a_stream_that_is_not_read_costs_its_buffer_and_misses_nothing() {
     for value in 0..5000 {
         member.put(if value % 2 == 0 { "a" } else { "b" }, "x");
     }
-    let (behind, pending) = member.backlog();
-    // And for each that it is behind.
-    assert_eq!((behind, pending), (2, limits::WATCH_BUFFERED_RESPONSES_MAX + 2));
+    let (unsynced, pending) = member.backlog();
+    // And for each that it is unsynced.
+    assert_eq!((unsynced, pending), (2, limits::WATCH_BUFFERED_RESPONSES_MAX + 2));
     let texts = client.all();
     assert_eq!(revisions(&texts, 0), (2..5002).step_by(2).collect::<Vec<_>>());
     assert_eq!(revisions(&texts, 1), (3..5002).step_by(2).collect::<Vec<_>>());
@@ -33,8 +33,8 @@ fn bytes_bound_the_buffer_too() {
     for _ in 0..10 {
         member.put("a", &big);
     }
-    let (behind, pending) = member.backlog();
-    assert_eq!(behind, 1);
+    let (unsynced, pending) = member.backlog();
+    assert_eq!(unsynced, 1);
     assert!(
         pending <= limits::WATCH_BUFFERED_BYTES_MAX >> 20,
         "{pending} MiB wait"
@@ -157,16 +157,16 @@ fn with_many_watches_a_task_hands_out_and_progress_does_not_wait_for_it() {
     }
     client.all();
     member.put("a", "1");
-    assert_eq!(client.all(), [""; 0], "nobody has handed out yet");
+    assert_eq!(client.all(), [""; 0], "nobody has dispatched yet");
     client.progress();
     let texts = client.all();
     assert_eq!(texts.len() as i64, count + 1);
     assert_eq!(texts.last().map(String::as_str), Some("-1@2"));
     member.put("a", "2");
-    let mut run = Box::pin(member.handout.hand_out());
+    let mut run = Box::pin(member.dispatcher.dispatch());
     assert!((&mut run).now_or_never().is_none());
     assert_eq!(client.all().len() as i64, count);
-    // A watch that begins while an event waits to be handed out does not get it, unless it asks for it.
+    // A watch that begins while an event waits to be dispatched does not get it, unless it asks for it.
     member.put("a", "3");
     client.create(create("a", ""));
     client.create(from("a", "", 4));

@@ -1,8 +1,8 @@
-//! Handing out what is applied, on the core's thread: it owns who watches what, and looks up the watches of each event.
+//! Dispatches what is applied to watch streams, on the core's thread: it owns the registry, and finds the watches of each event.
 //!
-//! A revision is handed out once, in order. `handed_out` says how far that went. A watch is *in sync* if it wants nothing up to
-//! `handed_out` any more; only then does handing out serve it. One thread does all this, so no revision falls between
-//! history and what is told, or comes twice.
+//! A revision is dispatched once, in order. `dispatched` says how far that went. A watch is *synced* if it wants nothing up to
+//! `dispatched` any more; only then is it served from here. One thread does all this, so no revision falls between
+//! history and the stream's updates, or comes twice.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,7 +16,7 @@ use std::task::{Poll, Waker};
 use futures_util::future::select;
 
 use super::WatchHub;
-use super::feed::{Ask, Backlog, Delivery, Filter, Told, event_bytes};
+use super::feed::{Backlog, Command, Delivery, Filter, Update, event_bytes};
 use super::registry::Registry;
 use crate::base::{Revision, limits};
 use crate::consensus::Observer;
@@ -26,18 +26,18 @@ use crate::runtime::channel::{Receiver, Sender, TrySendError};
 use crate::runtime::{Crossing, Env, let_others_run};
 use crate::server::metrics::Metrics;
 
-/// Revisions that the task hands out before it lets others run.
+/// Revisions that are dispatched before others have their turn.
 const REVISIONS_PER_TURN: usize = 64;
-/// Asks that are answered before others have their turn.
-const ASKS_PER_TURN: usize = 64;
+/// Commands that are executed before others have their turn.
+const COMMANDS_PER_TURN: usize = 64;
 
 /// See the module.
-pub struct Handout {
+pub struct Dispatcher {
     metrics: Arc<Metrics>,
     /// The revision of the state, for those who look at it from other threads.
     revision: Arc<AtomicI64>,
     inner: RefCell<Inner>,
-    /// Wakes the task that hands out.
+    /// Wakes the task that dispatches.
     waker: Cell<Option<Waker>>,
 }
 
@@ -45,14 +45,14 @@ pub struct Handout {
 struct Inner {
     /// The last revision that was applied.
     applied: Revision,
-    /// The last revision whose events were handed out.
-    handed_out: Revision,
-    /// Applied and not handed out.
+    /// The last revision whose events were dispatched.
+    dispatched: Revision,
+    /// Applied and not dispatched.
     backlog: VecDeque<(Revision, Arc<[Event]>)>,
     backlog_bytes: usize,
-    registry: Registry<Rc<Watched>>,
+    registry: Registry<Rc<WatchEntry>>,
     /// The same watches by number, and the streams.
-    watches: BTreeMap<u64, Rc<Watched>>,
+    watches: BTreeMap<u64, Rc<WatchEntry>>,
     streams: BTreeMap<u64, Stream>,
     /// Of the last watch.
     number: u64,
@@ -60,33 +60,33 @@ struct Inner {
 
 /// A stream, and the numbers of its watches.
 struct Stream {
-    told: Rc<Sender<Told>>,
+    updates: Rc<Sender<Update>>,
     watches: BTreeSet<u64>,
 }
 
 /// A watch.
-struct Watched {
+struct WatchEntry {
     number: u64,
     stream: u64,
-    told: Rc<Sender<Told>>,
+    updates: Rc<Sender<Update>>,
     filter: Filter,
-    /// The next revision it wants, while it is in sync.
+    /// The next revision it wants, while it is synced.
     next: Cell<Revision>,
     is_synced: Cell<bool>,
 }
 
-impl Watched {
-    fn tell(&self, told: Told) {
-        tell(&self.told, told);
+impl WatchEntry {
+    fn report(&self, update: Update) {
+        report(&self.updates, update);
     }
 
-    /// Passes events on, or lets the watch fall behind if they do not fit.
+    /// Passes events on, or leaves the watch unsynced if they do not fit.
     fn offer(&self, delivery: Delivery) {
         let (revision, bytes) = (delivery.revision, delivery.bytes());
         let sent = match buggify(Site::WatchQueueFull) {
             true => Err(TrySendError::Full(())),
             false => {
-                let sent = self.told.try_send(Told::Events(delivery), bytes);
+                let sent = self.updates.try_send(Update::Events(delivery), bytes);
                 sent.map_err(|error| match error {
                     TrySendError::Full(_) => TrySendError::Full(()),
                     TrySendError::Closed(_) => TrySendError::Closed(()),
@@ -94,35 +94,35 @@ impl Watched {
             }
         };
         match sent {
-            Err(TrySendError::Full(())) => self.fall_behind(revision),
+            Err(TrySendError::Full(())) => self.unsync(revision),
             // If the stream is gone, it says so, too.
             Ok(()) | Err(TrySendError::Closed(())) => self.next.set(revision + 1),
         }
     }
 
-    fn fall_behind(&self, next: Revision) {
+    fn unsync(&self, next: Revision) {
         self.is_synced.set(false);
         let number = self.number;
-        self.tell(Told::Behind { number, next });
+        self.report(Update::Unsynced { number, next });
     }
 }
 
-/// Tells a stream what it has to hear, beyond the bounds of its queue: of such messages there are few for each watch.
-fn tell(stream: &Sender<Told>, told: Told) {
+/// Reports to a stream what it must not miss, beyond the bounds of its queue: there are few such updates for each watch.
+fn report(stream: &Sender<Update>, update: Update) {
     // A stream that is gone says so, too.
-    let _ = stream.send_beyond(told, 0);
+    let _ = stream.send_beyond(update, 0);
 }
 
 impl Inner {
-    /// Hands out up to `max` revisions; true if there are more.
-    fn hand_out(&mut self, max: usize) -> bool {
+    /// Dispatches up to `max` revisions; true if there are more.
+    fn dispatch(&mut self, max: usize) -> bool {
         for _ in 0..max {
             let Some((revision, events)) = self.backlog.pop_front() else {
                 return false;
             };
             self.backlog_bytes -= events.iter().map(event_bytes).sum::<usize>();
             self.offer(revision, &events);
-            self.handed_out = revision;
+            self.dispatched = revision;
         }
         !self.backlog.is_empty()
     }
@@ -135,7 +135,7 @@ impl Inner {
             return;
         }
         // One response per watch, with all that the revision holds for it.
-        let mut picked: BTreeMap<u64, (&Rc<Watched>, Vec<u32>)> = BTreeMap::new();
+        let mut picked: BTreeMap<u64, (&Rc<WatchEntry>, Vec<u32>)> = BTreeMap::new();
         for (at, event) in (0u32..).zip(events.iter()) {
             self.visit(revision, event, |watch| {
                 picked
@@ -151,8 +151,8 @@ impl Inner {
         }
     }
 
-    /// Visits the watches in sync that want an event.
-    fn visit<'a>(&'a self, revision: Revision, event: &Event, mut visit: impl FnMut(&'a Rc<Watched>)) {
+    /// Visits the synced watches that want an event.
+    fn visit<'a>(&'a self, revision: Revision, event: &Event, mut visit: impl FnMut(&'a Rc<WatchEntry>)) {
         let Some(kv) = &event.kv else { return };
         self.registry.visit(&kv.key, &mut |_, watch| {
             if watch.is_synced.get() && watch.next.get() <= revision && watch.filter.passes(event) {
@@ -162,23 +162,23 @@ impl Inner {
     }
 
     fn watch(&mut self, stream: u64, filter: Filter, start: Revision) -> bool {
-        let Some(Stream { told, watches }) = self.streams.get_mut(&stream) else {
+        let Some(Stream { updates, watches }) = self.streams.get_mut(&stream) else {
             return false;
         };
         let next = if start == 0 { self.applied + 1 } else { start };
-        let is_synced = next > self.handed_out && !buggify(Site::WatchStartsBehind);
+        let is_synced = next > self.dispatched && !buggify(Site::WatchStartsBehind);
         self.number += 1;
         let number = self.number;
-        let watch = Rc::new(Watched {
+        let watch = Rc::new(WatchEntry {
             number,
             stream,
-            told: told.clone(),
+            updates: updates.clone(),
             filter,
             next: Cell::new(next),
             is_synced: Cell::new(is_synced),
         });
         watches.insert(number);
-        watch.tell(Told::Watched {
+        watch.report(Update::Created {
             number,
             next,
             is_synced,
@@ -201,30 +201,30 @@ impl Inner {
         true
     }
 
-    /// Brings a watch in sync, if it wants nothing that was handed out already.
+    /// Makes a watch synced, if it wants nothing that was dispatched already.
     fn sync(&self, number: u64, next: Revision) {
         if let Some(watch) = self.watches.get(&number) {
-            let is_synced = next > self.handed_out;
+            let is_synced = next > self.dispatched;
             watch.next.set(next);
             watch.is_synced.set(is_synced);
-            watch.tell(Told::Synced { number, is_synced });
+            watch.report(Update::Synced { number, is_synced });
         }
     }
 
     fn backlog(&self) -> Backlog {
-        let behind = self.watches.values().filter(|watch| !watch.is_synced.get());
-        let queued: usize = self.streams.values().map(|stream| stream.told.len()).sum();
+        let unsynced = self.watches.values().filter(|watch| !watch.is_synced.get());
+        let queued: usize = self.streams.values().map(|stream| stream.updates.len()).sum();
         Backlog {
-            behind: behind.count(),
+            unsynced: unsynced.count(),
             pending: queued + self.backlog.len(),
         }
     }
 }
 
-impl Handout {
-    /// It holds nothing through which it is asked: when nobody is left who could ask, it ends.
-    pub fn new(hub: &WatchHub) -> Handout {
-        Handout {
+impl Dispatcher {
+    /// It holds no sender of commands: when no other is left, it ends.
+    pub fn new(hub: &WatchHub) -> Dispatcher {
+        Dispatcher {
             metrics: hub.metrics.clone(),
             revision: hub.revision.clone(),
             inner: RefCell::default(),
@@ -232,32 +232,32 @@ impl Handout {
         }
     }
 
-    /// Does what is asked, and hands out what is applied, for as long as somebody may ask.
-    pub async fn run(self: Rc<Self>, env: Env, asks: Receiver<Ask>) {
-        select(pin!(self.serve(env, asks)), pin!(self.hand_out())).await;
+    /// Executes commands and dispatches what is applied, for as long as commands may come.
+    pub async fn run(self: Rc<Self>, env: Env, commands: Receiver<Command>) {
+        select(pin!(self.serve(env, commands)), pin!(self.dispatch())).await;
     }
 
-    async fn serve(&self, env: Env, mut asks: Receiver<Ask>) {
-        let mut asked = Vec::new();
-        while asks.recv_many(&mut asked, ASKS_PER_TURN).await > 0 {
+    async fn serve(&self, env: Env, mut commands: Receiver<Command>) {
+        let mut received = Vec::new();
+        while commands.recv_many(&mut received, COMMANDS_PER_TURN).await > 0 {
             if let Some(late) = env.cross(Crossing::ToCore) {
                 late.await;
             }
-            asked.drain(..).for_each(|ask| self.answer(ask));
+            received.drain(..).for_each(|command| self.execute(command));
             let_others_run().await;
         }
     }
 
-    pub(super) fn answer(&self, ask: Ask) {
+    pub(super) fn execute(&self, command: Command) {
         let mut inner = self.inner.borrow_mut();
         let metrics = &self.metrics;
-        match ask {
-            Ask::Open { stream, told } => {
-                let (told, watches) = (Rc::new(told), BTreeSet::new());
-                inner.streams.insert(stream, Stream { told, watches });
+        match command {
+            Command::Open { stream, updates } => {
+                let (updates, watches) = (Rc::new(updates), BTreeSet::new());
+                inner.streams.insert(stream, Stream { updates, watches });
                 metrics.watch_streams.inc();
             }
-            Ask::Watch {
+            Command::Watch {
                 stream,
                 filter,
                 start,
@@ -266,19 +266,19 @@ impl Handout {
                     metrics.watchers.inc();
                 }
             }
-            Ask::Unwatch { number } => {
+            Command::Unwatch { number } => {
                 if inner.unwatch(number) {
                     metrics.watchers.dec();
                 }
             }
-            Ask::Sync { number, next } => inner.sync(number, next),
-            Ask::Settle { stream } => {
-                inner.hand_out(usize::MAX);
-                if let Some(Stream { told, .. }) = inner.streams.get(&stream) {
-                    tell(told, Told::Reached(inner.applied));
+            Command::Sync { number, next } => inner.sync(number, next),
+            Command::Settle { stream } => {
+                inner.dispatch(usize::MAX);
+                if let Some(Stream { updates, .. }) = inner.streams.get(&stream) {
+                    report(updates, Update::Reached(inner.applied));
                 }
             }
-            Ask::Close { stream } => {
+            Command::Close { stream } => {
                 let watches = inner.streams.get(&stream).map(|stream| stream.watches.clone());
                 for number in watches.into_iter().flatten() {
                     inner.unwatch(number);
@@ -288,14 +288,14 @@ impl Handout {
                     metrics.watch_streams.dec();
                 }
             }
-            Ask::Backlog(answer) => answer.send(inner.backlog()),
+            Command::Backlog(answer) => answer.send(inner.backlog()),
         }
     }
 
-    /// Hands out what is applied; never ends.
-    pub(super) async fn hand_out(&self) {
+    /// Dispatches what is applied; never ends.
+    pub(super) async fn dispatch(&self) {
         poll_fn(|cx| {
-            if self.inner.borrow_mut().hand_out(REVISIONS_PER_TURN) {
+            if self.inner.borrow_mut().dispatch(REVISIONS_PER_TURN) {
                 cx.waker().wake_by_ref();
             } else {
                 self.waker.set(Some(cx.waker().clone()));
@@ -306,14 +306,14 @@ impl Handout {
     }
 }
 
-impl Observer for Handout {
+impl Observer for Dispatcher {
     fn applied(&self, revision: Revision, events: &[Event]) {
         let mut inner = self.inner.borrow_mut();
         inner.applied = revision;
         self.revision.store(revision, Ordering::Release);
         if inner.registry.len() == 0 {
             inner.backlog.clear();
-            (inner.backlog_bytes, inner.handed_out) = (0, revision);
+            (inner.backlog_bytes, inner.dispatched) = (0, revision);
             return;
         }
         inner.backlog_bytes += events.iter().map(event_bytes).sum::<usize>();
@@ -321,7 +321,7 @@ impl Observer for Handout {
         let few =
             inner.registry.len() <= limits::WATCHES_SERVED_AT_ONCE_MAX && !buggify(Site::WatchHandedOutLate);
         if few || inner.backlog_bytes > limits::WATCH_BACKLOG_BYTES_MAX {
-            inner.hand_out(usize::MAX);
+            inner.dispatch(usize::MAX);
         } else if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -330,16 +330,16 @@ impl Observer for Handout {
     fn installed(&self, revision: Revision) {
         let mut inner = self.inner.borrow_mut();
         for watch in inner.watches.values().filter(|watch| watch.is_synced.get()) {
-            // It got all that was handed out, whether or not it wanted any of it.
-            let next = watch.next.get().max(inner.handed_out + 1);
-            watch.fall_behind(next);
+            // It got all that was dispatched, whether or not it wanted any of it.
+            let next = watch.next.get().max(inner.dispatched + 1);
+            watch.unsync(next);
         }
         inner.backlog.clear();
         inner.backlog_bytes = 0;
-        (inner.applied, inner.handed_out) = (revision, revision);
+        (inner.applied, inner.dispatched) = (revision, revision);
         self.revision.store(revision, Ordering::Release);
     }
 
-    /// Nothing: a watch in sync does not care, and one behind finds out when it reads.
+    /// Nothing: a synced watch does not care, and an unsynced one finds out when it reads.
     fn compacted(&self, _revision: Revision) {}
 }
