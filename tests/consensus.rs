@@ -306,7 +306,7 @@ async fn every_member_writes_and_reads() {
         .member(0)
         .propose(Request::LeaseRevoke(pb::LeaseRevokeRequest { id: 1 }))
         .await;
-    assert_eq!(refused.unwrap().answer, Err(Denied::LEASE_NOT_FOUND));
+    assert_eq!(refused.unwrap().answer, Err(Denied::LeaseNotFound));
     cluster.digests_agree().await;
 }
 
@@ -384,11 +384,11 @@ async fn leadership_moves_on_request() {
     let target = cluster.member((leader + 1) % 3).member_id();
     assert_eq!(
         cluster.member((leader + 1) % 3).move_leader(target).await,
-        Err(Denied::NOT_LEADER)
+        Err(Denied::NotLeader)
     );
     assert_eq!(
         cluster.member(leader).move_leader(4711).await,
-        Err(Denied::BAD_LEADER_TRANSFEREE)
+        Err(Denied::BadLeaderTransferee)
     );
     cluster.member(leader).move_leader(target).await.unwrap();
     cluster.member(leader).propose(put("k", "v")).await.unwrap();
@@ -435,8 +435,8 @@ async fn fill(member: &Consensus, writer: &str) -> usize {
     for number in 0.. {
         match member.propose(put(&format!("{writer}-{number}"), &value)).await {
             Ok(outcome) => outcome.answer.map(drop).unwrap(),
-            Err(Denied::NO_SPACE) => return number * VALUE_BYTES,
-            Err(Denied::TOO_MANY_REQUESTS) => {}
+            Err(Denied::NoSpace) => return number * VALUE_BYTES,
+            Err(Denied::TooManyRequests) => {}
             Err(denied) => panic!("{denied}"),
         }
     }

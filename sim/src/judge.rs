@@ -87,14 +87,14 @@ mod tests {
     #[test]
     fn the_judge_holds_members_to_what_they_say_of_a_write() {
         // Said before anything is proposed, with codes of which the judge does not know that.
-        let also_refused = [Denied::NO_LEADER, Denied::UNHEALTHY];
+        let also_refused = [Denied::NoLeader, Denied::Unhealthy];
         for denied in Denied::ALL {
-            let code = tonic::Code::from_i32(denied.code as i32);
-            let definite = is_definite_refusal(code, denied.text);
+            let code = tonic::Code::from_i32(denied.code() as i32);
+            let definite = is_definite_refusal(code, denied.text());
             let promised = !denied.may_have_happened();
             assert!(promised || !definite, "the judge is too strict: {denied}");
-            let coded = code != tonic::Code::Unknown && denied.text.starts_with("etcdserver: ");
-            let known = coded || *denied == Denied::CONTEXT_DEADLINE_EXCEEDED;
+            let coded = code != tonic::Code::Unknown && denied.text().starts_with("etcdserver: ");
+            let known = coded || *denied == Denied::ContextDeadlineExceeded;
             if promised && known && !also_refused.contains(denied) {
                 assert!(definite, "the judge is too lax: {denied}");
             }

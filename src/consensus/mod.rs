@@ -294,9 +294,9 @@ impl Consensus {
         answered: Answered<Result<T, Denied>>,
     ) -> Result<T, Denied> {
         match self.0.inbox.try_send(ask, bytes) {
-            Ok(()) => self.receive(answered).await.unwrap_or(Err(Denied::STOPPED)),
-            Err(TrySendError::Full(_)) => Err(Denied::TOO_MANY_REQUESTS),
-            Err(TrySendError::Closed(_)) => Err(Denied::STOPPED),
+            Ok(()) => self.receive(answered).await.unwrap_or(Err(Denied::Stopped)),
+            Err(TrySendError::Full(_)) => Err(Denied::TooManyRequests),
+            Err(TrySendError::Closed(_)) => Err(Denied::Stopped),
         }
     }
 

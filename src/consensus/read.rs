@@ -167,7 +167,7 @@ impl Core {
     /// Puts a read in line.
     pub(super) fn take_read(&self, read: Waiting) {
         if let Err(refused) = self.0.reads.push(read) {
-            refused.reader.finish(self, Err(Denied::TOO_MANY_REQUESTS));
+            refused.reader.finish(self, Err(Denied::TooManyRequests));
         }
     }
 
@@ -180,7 +180,7 @@ impl Core {
         applied
             .wait_until(|applied| applied.log_id >= index)
             .await
-            .map_err(|_| Denied::STOPPED)
+            .map_err(|_| Denied::Stopped)
     }
 
     /// The log id that a read on any member must wait for, if this member surely leads.
@@ -267,7 +267,7 @@ impl Core {
         *round = rest;
         let any = !late.is_empty();
         for read in late {
-            read.reader.finish(self, Err(Denied::TIMEOUT));
+            read.reader.finish(self, Err(Denied::Timeout));
         }
         any
     }

@@ -137,7 +137,7 @@ impl Vitals {
             status.fatal.get_or_insert(reason);
             true
         });
-        Denied::CORRUPT
+        Denied::Corrupt
     }
 }
 
@@ -260,7 +260,7 @@ impl Core {
     pub(super) async fn move_leader(&self, target: MemberId) -> Result<(), Denied> {
         let status = self.status();
         if status.leader != Some(self.member_id()) {
-            return Err(Denied::NOT_LEADER);
+            return Err(Denied::NotLeader);
         }
         if target == self.member_id() {
             return Ok(());
@@ -271,19 +271,19 @@ impl Core {
             .voter_ids()
             .any(|voter| voter == target)
         {
-            return Err(Denied::BAD_LEADER_TRANSFEREE);
+            return Err(Denied::BadLeaderTransferee);
         }
         let mut signal = self.status_signal();
         self.raft()
             .trigger()
             .transfer_leader(target)
             .await
-            .map_err(|_| Denied::STOPPED)?;
+            .map_err(|_| Denied::Stopped)?;
         let moved = signal.wait_until(|status| status.leader == Some(target));
         match self.env().timeout(self.options().request_timeout, moved).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Denied::STOPPED),
-            Err(_) => Err(Denied::TRANSFER_TIMEOUT),
+            Ok(Err(_)) => Err(Denied::Stopped),
+            Err(_) => Err(Denied::TransferTimeout),
         }
     }
 

@@ -56,7 +56,7 @@ impl<U: Message + Default + 'static> Decoder for Checked<U> {
         let message = buffer.copy_to_bytes(buffer.remaining());
         if TypeId::of::<U>() == TypeId::of::<TxnRequest>() && !nesting::txn_fits(&message) {
             // etcd counts levels as operations.
-            let Denied { code, text } = Denied::TOO_MANY_OPS;
+            let (code, text) = (Denied::TooManyOps.code(), Denied::TooManyOps.text());
             return Err(Status::new(tonic::Code::from_i32(code as i32), text));
         }
         let decoded = U::decode(message).map_err(|error| {

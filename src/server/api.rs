@@ -99,7 +99,7 @@ impl Api {
         who.answer().room().await;
         let header = self.identify(who).await?;
         if request.encoded_len() > self.options.max_request_bytes {
-            return Err(Denied::REQUEST_TOO_LARGE);
+            return Err(Denied::RequestTooLarge);
         }
         validate::names(&request)?;
         let mut proposal = Proposal::begin(self, &request);
@@ -114,7 +114,7 @@ impl Api {
                 outcome.answer.map(|answer| (answer, outcome.revision))
             }
             Err(denied) => {
-                if denied == Denied::TOO_MANY_REQUESTS || denied == Denied::STOPPED {
+                if denied == Denied::TooManyRequests || denied == Denied::Stopped {
                     proposal.end = End::NotMade;
                 }
                 Err(denied)

@@ -191,7 +191,7 @@ impl Server {
     pub async fn stop(&self) {
         self.api.stopping.store(true, Ordering::Relaxed);
         self.accepting.iter().for_each(Task::abort);
-        self.api.streams.end_all(Denied::STOPPED);
+        self.api.streams.end_all(Denied::Stopped);
         self.connections.stop(DRAIN).await;
         self.background.iter().for_each(Task::abort);
         if let Some(spans) = &self.api.spans {

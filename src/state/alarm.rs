@@ -66,9 +66,9 @@ impl State {
                 | Request::LeaseRevoke(_)
         );
         if touches_data && raised(AlarmType::Corrupt) {
-            Some(Denied::CORRUPT)
+            Some(Denied::Corrupt)
         } else if adds(request) && raised(AlarmType::Nospace) {
-            Some(Denied::NO_SPACE)
+            Some(Denied::NoSpace)
         } else {
             None
         }

@@ -8,10 +8,10 @@ impl State {
     /// From now on nothing below `revision` can be read, and what only such reads would see is dead.
     pub(super) fn compact(&mut self, revision: Revision) -> Result<(), Denied> {
         if revision <= self.compact_revision {
-            return Err(Denied::COMPACTED);
+            return Err(Denied::Compacted);
         }
         if revision > self.revision {
-            return Err(Denied::FUTURE_REVISION);
+            return Err(Denied::FutureRevision);
         }
         self.compact_revision = revision;
         self.digest.add(Kind::Compact, &revision.to_le_bytes());

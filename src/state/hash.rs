@@ -147,11 +147,11 @@ impl State {
     pub fn plan_hash(&self, revision: Revision) -> Result<HashPlanner, Denied> {
         let revision = if revision == 0 { self.revision } else { revision };
         if revision > self.revision {
-            return Err(Denied::FUTURE_REVISION);
+            return Err(Denied::FutureRevision);
         }
         // As etcd: a negative revision is not refused, and hashes nothing.
         if revision > 0 && revision < self.compact_revision {
-            return Err(Denied::COMPACTED);
+            return Err(Denied::Compacted);
         }
         Ok(HashPlanner {
             revision,

@@ -30,14 +30,14 @@ impl State {
         store: &mut Pending<'_>,
     ) -> Result<Answer, Denied> {
         if request.ttl > limits::LEASE_TTL_SECONDS_MAX {
-            return Err(Denied::LEASE_TTL_TOO_LARGE);
+            return Err(Denied::LeaseTtlTooLarge);
         }
         if request.id == 0 {
             // No lease has this id; the proposer chooses another.
-            return Err(Denied::LEASE_NOT_FOUND);
+            return Err(Denied::LeaseNotFound);
         }
         if self.leases.contains_key(&request.id) {
-            return Err(Denied::LEASE_EXISTS);
+            return Err(Denied::LeaseExists);
         }
         let lease = Lease {
             ttl: request.ttl,
@@ -59,7 +59,7 @@ impl State {
         store: &mut Pending<'_>,
     ) -> Result<Result<Answer, Denied>, Broken> {
         let Some(lease) = self.leases.remove(&id) else {
-            return Ok(Err(Denied::LEASE_NOT_FOUND));
+            return Ok(Err(Denied::LeaseNotFound));
         };
         for key in lease.keys {
             self.delete(key, changes, store)?;

@@ -80,7 +80,7 @@ impl State {
         let member = self
             .members
             .get(&request.member_id)
-            .ok_or(Denied::MEMBER_NOT_FOUND)?;
+            .ok_or(Denied::MemberNotFound)?;
         self.keep(Member {
             member_attributes: Some(request.member_attributes.clone().unwrap_or_default()),
             ..member.clone()
@@ -91,31 +91,31 @@ impl State {
     pub(super) fn add_member(&mut self, request: &MemberAddCommand) -> Result<Answer, Denied> {
         let member = request.member.clone().unwrap_or_default();
         if self.is_removed(member.id) {
-            return Err(Denied::MEMBER_NOT_FOUND);
+            return Err(Denied::MemberNotFound);
         }
         if self.is_member(member.id) {
-            return Err(Denied::MEMBER_EXISTS);
+            return Err(Denied::MemberExists);
         }
         self.check_urls(member.id, peer_urls(&member))?;
         let learners = self.members.values().filter(|member| is_learner(member)).count();
         if is_learner(&member) && learners >= request.max_learners as usize {
-            return Err(Denied::TOO_MANY_LEARNERS);
+            return Err(Denied::TooManyLearners);
         }
         self.keep(member);
         Ok(Answer::Members(self.members()))
     }
 
     pub(super) fn remove_member(&mut self, id: MemberId) -> Result<Answer, Denied> {
-        self.members.remove(&id).ok_or(Denied::MEMBER_NOT_FOUND)?;
+        self.members.remove(&id).ok_or(Denied::MemberNotFound)?;
         self.removed_members.insert(id);
         self.digest.add(Kind::Member, &id.to_be_bytes());
         Ok(Answer::Members(self.members()))
     }
 
     pub(super) fn promote_member(&mut self, id: MemberId) -> Result<Answer, Denied> {
-        let member = self.members.get(&id).ok_or(Denied::MEMBER_NOT_FOUND)?;
+        let member = self.members.get(&id).ok_or(Denied::MemberNotFound)?;
         if !is_learner(member) {
-            return Err(Denied::MEMBER_NOT_LEARNER);
+            return Err(Denied::MemberNotLearner);
         }
         let raft_attributes = RaftAttributes {
             peer_urls: peer_urls(member).to_vec(),
@@ -129,7 +129,7 @@ impl State {
     }
 
     pub(super) fn update_member(&mut self, request: &MemberUpdateCommand) -> Result<Answer, Denied> {
-        let member = self.members.get(&request.id).ok_or(Denied::MEMBER_NOT_FOUND)?;
+        let member = self.members.get(&request.id).ok_or(Denied::MemberNotFound)?;
         self.check_urls(request.id, &request.peer_urls)?;
         let raft_attributes = RaftAttributes {
             peer_urls: request.peer_urls.clone(),
@@ -146,7 +146,7 @@ impl State {
     fn check_urls(&self, id: MemberId, urls: &[String]) -> Result<(), Denied> {
         let mut others = self.members.values().filter(|member| member.id != id);
         match others.any(|other| peer_urls(other).iter().any(|url| urls.contains(url))) {
-            true => Err(Denied::PEER_URL_EXISTS),
+            true => Err(Denied::PeerUrlExists),
             false => Ok(()),
         }
     }

@@ -83,7 +83,7 @@ impl Outcome {
     /// Of a command that was left out: whether it was applied before, and how it ended, is not known any more.
     pub fn unknown(revision: Revision) -> Outcome {
         Outcome {
-            answer: Err(Denied::TIMEOUT_LEADER_FAILURE),
+            answer: Err(Denied::TimeoutLeaderFailure),
             revision,
             events: Vec::new(),
             unread: Unread::default(),

@@ -470,10 +470,10 @@ impl State {
     /// Future, compacted, or fine.
     pub(super) fn check_revision(&self, revision: Revision, now: Revision) -> Result<(), Denied> {
         if revision > now {
-            return Err(Denied::FUTURE_REVISION);
+            return Err(Denied::FutureRevision);
         }
         if revision > 0 && revision < self.compact_revision {
-            return Err(Denied::COMPACTED);
+            return Err(Denied::Compacted);
         }
         Ok(())
     }

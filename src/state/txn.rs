@@ -201,7 +201,7 @@ impl State {
     /// be compacted.
     fn check_txn_revision(&self, revision: Revision) -> Result<(), Denied> {
         if revision < 0 && revision < self.compact_revision {
-            return Err(Denied::COMPACTED);
+            return Err(Denied::Compacted);
         }
         self.check_revision(revision, self.revision)
     }

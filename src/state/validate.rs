@@ -36,14 +36,14 @@ impl<'a> RangeEnd<'a> {
 
 pub fn range(request: &RangeRequest) -> Result<(), Denied> {
     if request.key.is_empty() {
-        return Err(Denied::EMPTY_KEY);
+        return Err(Denied::EmptyKey);
     }
     let known =
         SortOrder::try_from(request.sort_order).is_ok() && SortTarget::try_from(request.sort_target).is_ok();
     if known {
         Ok(())
     } else {
-        Err(Denied::INVALID_SORT_OPTION)
+        Err(Denied::InvalidSortOption)
     }
 }
 
@@ -56,10 +56,10 @@ pub fn range_stream(request: &RangeRequest) -> Result<(), Denied> {
         SortOrder::Descend => false,
     };
     if !natural {
-        return Err(Denied::RANGE_STREAM_SORT);
+        return Err(Denied::RangeStreamSort);
     }
     if has_revision_filter(request) {
-        return Err(Denied::RANGE_STREAM_FILTER);
+        return Err(Denied::RangeStreamFilter);
     }
     Ok(())
 }
@@ -76,20 +76,20 @@ pub fn has_revision_filter(request: &RangeRequest) -> bool {
 
 pub fn put(request: &PutRequest) -> Result<(), Denied> {
     if request.key.is_empty() {
-        return Err(Denied::EMPTY_KEY);
+        return Err(Denied::EmptyKey);
     }
     if request.ignore_value && !request.value.is_empty() {
-        return Err(Denied::VALUE_PROVIDED);
+        return Err(Denied::ValueProvided);
     }
     if request.ignore_lease && request.lease != 0 {
-        return Err(Denied::LEASE_PROVIDED);
+        return Err(Denied::LeaseProvided);
     }
     Ok(())
 }
 
 pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), Denied> {
     if request.key.is_empty() {
-        Err(Denied::EMPTY_KEY)
+        Err(Denied::EmptyKey)
     } else {
         Ok(())
     }
@@ -110,10 +110,10 @@ fn txn_shape(request: &TxnRequest, ops_max: usize) -> Result<(), Denied> {
         .max(request.success.len())
         .max(request.failure.len());
     if ops > ops_max {
-        return Err(Denied::TOO_MANY_OPS);
+        return Err(Denied::TooManyOps);
     }
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
-        return Err(Denied::EMPTY_KEY);
+        return Err(Denied::EmptyKey);
     }
     for op in request.success.iter().chain(&request.failure) {
         match &op.request {
@@ -121,7 +121,7 @@ fn txn_shape(request: &TxnRequest, ops_max: usize) -> Result<(), Denied> {
             Some(Request::RequestPut(request)) => put(request)?,
             Some(Request::RequestDeleteRange(request)) => delete_range(request)?,
             Some(Request::RequestTxn(request)) => txn_shape(request, ops_max - ops)?,
-            None => return Err(Denied::KEY_NOT_FOUND),
+            None => return Err(Denied::KeyNotFound),
         }
     }
     Ok(())
@@ -196,7 +196,7 @@ fn path(ops: &[RequestOp]) -> Result<Writes, Denied> {
         puts.append(&mut otherwise.puts);
         for key in puts {
             if writes.deletes_key(&key) || !writes.puts.insert(key) {
-                return Err(Denied::DUPLICATE_KEY);
+                return Err(Denied::DuplicateKey);
             }
         }
         writes.delete_all(then);
@@ -207,7 +207,7 @@ fn path(ops: &[RequestOp]) -> Result<Writes, Denied> {
             continue;
         };
         if writes.deletes_key(&put.key) || !writes.puts.insert(put.key.clone()) {
-            return Err(Denied::DUPLICATE_KEY);
+            return Err(Denied::DuplicateKey);
         }
     }
     Ok(writes)
@@ -221,7 +221,7 @@ pub fn names(request: &Command) -> Result<(), Denied> {
         _ => return Ok(()),
     };
     if name.len() > limits::AUTH_NAME_BYTES_MAX {
-        return Err(Denied::NAME_TOO_LONG);
+        return Err(Denied::NameTooLong);
     }
     Ok(())
 }

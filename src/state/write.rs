@@ -21,7 +21,7 @@ impl State {
     /// Whether a put can run: its lease exists, and its key if it keeps value or lease.
     pub(super) fn check_put(&self, request: &PutRequest) -> Result<(), Denied> {
         if request.lease != 0 && !self.leases.contains_key(&request.lease) {
-            return Err(Denied::LEASE_NOT_FOUND);
+            return Err(Denied::LeaseNotFound);
         }
         let keeps = request.ignore_value || request.ignore_lease;
         let exists = || {
@@ -30,7 +30,7 @@ impl State {
                 .is_some_and(|entry| entry.is_living())
         };
         if keeps && !exists() {
-            Err(Denied::KEY_NOT_FOUND)
+            Err(Denied::KeyNotFound)
         } else {
             Ok(())
         }

@@ -13,7 +13,7 @@ pub fn hashkv(arguments: Arguments) -> Result<(), String> {
     let path = Path::new(arguments.only("file or data directory")?);
     let revision = arguments.number("rev")?;
     let found = look(path, revision)?;
-    let hash = found.hash.map_err(|denied| denied.text.to_owned())?;
+    let hash = found.hash.map_err(|denied| denied.text().to_owned())?;
     print(&format!(
         "{}, {}, {}",
         hash.hash, hash.hash_revision, hash.compact_revision
@@ -52,7 +52,7 @@ pub fn verify(arguments: Arguments) -> Result<(), String> {
         return Err(format!("{} is no directory", path.display()));
     }
     let found = look(path, 0)?;
-    let hash = found.hash.map_err(|denied| denied.text.to_owned())?;
+    let hash = found.hash.map_err(|denied| denied.text().to_owned())?;
     print(&format!(
         "member {:x} of cluster {:x}\nlog: entries up to {}, purged up to {}\nstore: index {}, term {}, revision {}, \
          compacted at {}, {} keys, digest {:016x}, hash {}\nno damage found",

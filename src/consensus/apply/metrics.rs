@@ -37,7 +37,7 @@ pub fn applied(figures: &Figures, request: &Request, outcome: &Outcome, took: Du
             .answer
             .as_ref()
             .err()
-            .is_none_or(|why| *why == Denied::COMPACTED);
+            .is_none_or(|why| *why == Denied::Compacted);
         figures.requests.apply.observe(kind, success, took);
     }
     OpCounts::of_command(request, outcome).count(&figures.store);
@@ -88,9 +88,9 @@ pub fn promoted(figures: &Figures, lessor: &Lessor, outcome: &Outcome) {
 /// A promotion was refused. The reasons are etcd's inner words, which are not always those that clients hear.
 pub fn refused(figures: &Figures, why: Denied) {
     let reason = match why {
-        Denied::MEMBER_NOT_FOUND => "membership: ID not found",
-        Denied::MEMBER_NOT_LEARNER => "membership: can only promote a learner member",
-        other => other.text,
+        Denied::MemberNotFound => "membership: ID not found",
+        Denied::MemberNotLearner => "membership: can only promote a learner member",
+        other => other.text(),
     };
     figures.agreement.refused_promotions.count(reason);
 }

@@ -55,7 +55,7 @@ impl Consensus {
         let mut compacting = self.0.compacting.clone();
         let is_swept = |compacting: &Compacting| compacting.swept >= revision;
         let waited = compacting.wait_until(is_swept).await;
-        waited.map_err(|_closed| Denied::STOPPED)
+        waited.map_err(|_closed| Denied::Stopped)
     }
 }
 

@@ -91,8 +91,8 @@ impl Core {
                 Some(found) => return Ok(found),
                 None if self.env().now() >= deadline => {
                     return Err(match self.status().leader {
-                        Some(_) => Denied::TIMEOUT,
-                        None => Denied::NO_LEADER,
+                        Some(_) => Denied::Timeout,
+                        None => Denied::NoLeader,
                     });
                 }
                 None => self.env().sleep(RETRY).await,

@@ -107,8 +107,8 @@ impl Consensus {
         // The last round begins before the deadline.
         let answer = self.env().timeout_at(deadline + self.election_timeout(), answer);
         match answer.await {
-            Ok(answered) => answered.unwrap_or(Err(Denied::STOPPED)),
-            Err(_) => Err(Denied::TIMEOUT),
+            Ok(answered) => answered.unwrap_or(Err(Denied::Stopped)),
+            Err(_) => Err(Denied::Timeout),
         }
     }
 
@@ -145,7 +145,7 @@ impl Consensus {
             self.env().sleep(ENDING_RETRY).await;
             match self.renew_leases(vec![id]).await?.first() {
                 Some(Renewal::Renewed(ttl)) => return Ok(*ttl),
-                Some(Renewal::Ending) if self.env().now() >= deadline => return Err(Denied::TIMEOUT),
+                Some(Renewal::Ending) if self.env().now() >= deadline => return Err(Denied::Timeout),
                 Some(Renewal::Ending) => {}
                 Some(Renewal::Unknown) | None => return Ok(0),
             }
@@ -206,8 +206,8 @@ impl Core {
                 continue;
             }
             let why = match leader {
-                Some(_) => Denied::TIMEOUT,
-                None => Denied::NO_LEADER,
+                Some(_) => Denied::Timeout,
+                None => Denied::NoLeader,
             };
             waiting.answer.send(Err(why));
         }

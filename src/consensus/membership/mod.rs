@@ -63,10 +63,10 @@ pub enum Objection {
 impl From<Objection> for Denied {
     fn from(objection: Objection) -> Denied {
         match objection {
-            Objection::NotEnoughStarted => Denied::NOT_ENOUGH_STARTED,
-            Objection::Unhealthy => Denied::UNHEALTHY,
-            Objection::NotFound => Denied::MEMBER_NOT_FOUND,
-            Objection::NotReady => Denied::LEARNER_NOT_READY,
+            Objection::NotEnoughStarted => Denied::NotEnoughStarted,
+            Objection::Unhealthy => Denied::Unhealthy,
+            Objection::NotFound => Denied::MemberNotFound,
+            Objection::NotReady => Denied::LearnerNotReady,
         }
     }
 }
@@ -110,7 +110,7 @@ impl Core {
         let deadline = self.env().now() + self.request_timeout();
         let outcome = self.propose(request).await?;
         let Answer::Members(members) = outcome.answer? else {
-            return Err(Denied::STOPPED);
+            return Err(Denied::Stopped);
         };
         // What is decided stays decided, whatever becomes of the wait; this member's own end is not waited for.
         let mut signal = self.machine().members_signal();
@@ -145,10 +145,10 @@ impl Core {
             let now = self.env().now();
             if now >= deadline {
                 return Err(match (leader, change) {
-                    (Some(_), _) => Denied::TIMEOUT,
-                    (None, Change::Promote { .. }) => Denied::NO_LEADER,
+                    (Some(_), _) => Denied::Timeout,
+                    (None, Change::Promote { .. }) => Denied::NoLeader,
                     // Who has no leader is not connected to a quorum.
-                    (None, _) => Denied::UNHEALTHY,
+                    (None, _) => Denied::Unhealthy,
                 });
             }
             let _ = self

@@ -34,7 +34,7 @@ impl EncodedCommand {
         };
         let encoded = Bytes::from(command.encode_to_vec());
         if encoded.len() > limits::COMMAND_BYTES_MAX {
-            return Err(Denied::REQUEST_TOO_LARGE);
+            return Err(Denied::RequestTooLarge);
         }
         match decode(&encoded) {
             Ok((_, request)) => Ok(EncodedCommand {
@@ -47,7 +47,7 @@ impl EncodedCommand {
             }),
             Err(unreadable) => {
                 tracing::error!(%unreadable, "a request that cannot be applied is not proposed");
-                Err(Denied::UNREADABLE_COMMAND)
+                Err(Denied::UnreadableCommand)
             }
         }
     }

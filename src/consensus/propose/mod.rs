@@ -101,13 +101,13 @@ impl Core {
     async fn propose_bound(&self, request: Request, only_in_term: Option<u64>) -> Result<Outcome, Denied> {
         let (proposal, answered) = proposal(None, request, only_in_term)?;
         self.take_proposal(proposal);
-        answered.await.unwrap_or(Err(Denied::STOPPED))
+        answered.await.unwrap_or(Err(Denied::Stopped))
     }
 
     /// Takes a proposal in, or answers it at once.
     pub fn take_proposal(&self, proposal: Proposal) {
         if self.is_lagging() || buggify(Site::ProposeTooMany) {
-            return proposal.answer.send(Err(Denied::TOO_MANY_REQUESTS));
+            return proposal.answer.send(Err(Denied::TooManyRequests));
         }
         let deadline = self.env().now() + self.request_timeout();
         self.machine()
@@ -133,11 +133,11 @@ impl Core {
     /// send the write again, so that is for what was surely never handed to raft. See docs/write-errors.md.
     fn why_late(&self, offered: bool, term_then: u64) -> Denied {
         if !offered {
-            return Denied::CONTEXT_DEADLINE_EXCEEDED;
+            return Denied::ContextDeadlineExceeded;
         }
         match self.status().term == term_then {
-            true => Denied::TIMEOUT,
-            false => Denied::TIMEOUT_LEADER_FAILURE,
+            true => Denied::Timeout,
+            false => Denied::TimeoutLeaderFailure,
         }
     }
 
@@ -190,7 +190,7 @@ impl Core {
             Ok(PeerResponse::Unreadable { command }) => {
                 self.machine()
                     .proposals
-                    .refused_one(sequence, command, Denied::UNREADABLE_COMMAND);
+                    .refused_one(sequence, command, Denied::UnreadableCommand);
             }
             Ok(PeerResponse::NoSpace) => self.machine().proposals.no_space(sequence),
             Err(error) if error.kind() != std::io::ErrorKind::NotConnected => {
@@ -199,7 +199,7 @@ impl Core {
                 self.env().sleep(2 * self.election_timeout()).await;
                 self.machine()
                     .proposals
-                    .abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST);
+                    .abandon(sequence, Denied::TimeoutConnectionLost);
             }
             _ => {
                 self.env().sleep(RETRY).await;

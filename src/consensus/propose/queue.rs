@@ -168,7 +168,7 @@ impl Proposals {
         let full =
             inner.waiting.len() >= limits::PROPOSALS_QUEUED_MAX || above >= limits::PROPOSALS_APART_MAX;
         if !fits || full {
-            return proposal.answer.send(Err(Denied::TOO_MANY_REQUESTS));
+            return proposal.answer.send(Err(Denied::TooManyRequests));
         }
         inner.bytes = bytes;
         inner.next_number += 1;
@@ -231,12 +231,12 @@ impl Proposals {
             // A proposal that came back keeps its place; one whose caller is gone is not offered again.
             if proposal.answer.is_closed() || proposal.only_in_term.is_some_and(|only| only != term) {
                 inner.line.pop_front();
-                inner.answer(number, Err(Denied::NOT_LEADER));
+                inner.answer(number, Err(Denied::NotLeader));
                 continue;
             }
             if proposal.command.level() > cluster {
                 inner.line.pop_front();
-                inner.answer(number, Err(Denied::UNREADABLE_COMMAND));
+                inner.answer(number, Err(Denied::UnreadableCommand));
                 continue;
             }
             bytes += proposal.command.bytes().len();
@@ -285,7 +285,7 @@ impl Proposals {
             for number in &flight.proposals {
                 let waiting = inner.waiting.get(number);
                 if waiting.is_some_and(|waiting| waiting.proposal.needs_space) {
-                    inner.answer(*number, Err(Denied::NO_SPACE));
+                    inner.answer(*number, Err(Denied::NoSpace));
                 }
             }
             requeue(&mut inner, flight);
@@ -359,7 +359,7 @@ impl Proposals {
         let flights = std::mem::take(&mut inner.flights);
         settle(&mut inner, term);
         for number in flights.into_values().flat_map(|flight| flight.proposals) {
-            inner.answer(number, Err(Denied::TIMEOUT_LEADER_FAILURE));
+            inner.answer(number, Err(Denied::TimeoutLeaderFailure));
         }
         drop(inner);
         self.wake();
@@ -395,7 +395,7 @@ fn requeue(inner: &mut Inner, flight: InFlight) {
             None => {}
             Some(None) => inner.line.push_front(number),
             // It was not appended, and dies with its term.
-            Some(Some(_)) => inner.answer(number, Err(Denied::NOT_LEADER)),
+            Some(Some(_)) => inner.answer(number, Err(Denied::NotLeader)),
         }
     }
 }

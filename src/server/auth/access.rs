@@ -111,7 +111,7 @@ impl Api {
         if known.is_none() {
             tracing::warn!("invalid auth token");
         }
-        known.map(Some).ok_or(Denied::INVALID_AUTH_TOKEN)
+        known.map(Some).ok_or(Denied::InvalidAuthToken)
     }
 
     /// Checks what depends on the method alone.
@@ -192,6 +192,6 @@ pub struct Permit {
 pub fn require_current(state: &State, auth_revision: u64) -> Result<(), Denied> {
     match auth_revision == 0 || auth_revision == state.auth().revision() {
         true => Ok(()),
-        false => Err(Denied::AUTH_OLD_REVISION),
+        false => Err(Denied::AuthOldRevision),
     }
 }

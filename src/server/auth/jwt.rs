@@ -85,7 +85,7 @@ impl Jwt {
 
     /// A token for a user; `now` since the Unix epoch.
     pub fn sign(&self, user: &str, auth_revision: u64, now: Duration) -> Result<String, Denied> {
-        let key = self.sign.as_ref().ok_or(Denied::TOKEN_VERIFY_ONLY)?;
+        let key = self.sign.as_ref().ok_or(Denied::TokenVerifyOnly)?;
         let claims = Claims {
             username: user.to_owned(),
             revision: auth_revision as f64,
@@ -95,7 +95,7 @@ impl Jwt {
         let token = jsonwebtoken::encode(&jsonwebtoken::Header::new(self.algorithm), &claims, key);
         token.map_err(|error| {
             tracing::error!(%error, "cannot sign a token");
-            Denied::AUTH_FAILED
+            Denied::AuthFailed
         })
     }
 

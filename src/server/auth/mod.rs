@@ -254,17 +254,17 @@ impl Api {
         };
         let (enabled, revision, login) = self.consensus.read(look).await;
         if !enabled {
-            return Err(Denied::AUTH_NOT_ENABLED);
+            return Err(Denied::AuthNotEnabled);
         }
         if login.as_ref().is_some_and(|login| login.no_password) {
-            return Err(Denied::NO_PASSWORD_USER);
+            return Err(Denied::NoPasswordUser);
         }
         let hash = login.map(|login| login.password_hash);
         if self.passwords.verify(request.password.clone(), hash).await {
             Ok(revision)
         } else {
             tracing::warn!(user = request.name, "invalid authentication was requested");
-            Err(Denied::AUTH_FAILED)
+            Err(Denied::AuthFailed)
         }
     }
 

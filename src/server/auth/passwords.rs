@@ -46,7 +46,7 @@ impl Passwords {
     /// The hash of a new password, as text.
     pub async fn hash(&self, password: String) -> Result<String, Denied> {
         if password.len() > PASSWORD_BYTES_MAX {
-            return Err(Denied::PASSWORD_TOO_LONG);
+            return Err(Denied::PasswordTooLong);
         }
         let mut salt = [0; 16];
         let (left, right) = salt.split_at_mut(8);
@@ -58,7 +58,7 @@ impl Passwords {
             .await;
         // The cost is within its bounds, and the salt is as long as it must be.
         hash.map(|parts| parts.format_for_version(Version::TwoA))
-            .map_err(|_| Denied::AUTH_FAILED)
+            .map_err(|_| Denied::AuthFailed)
     }
 
     /// Whether a password belongs to a hash. Without a hash it takes as long, and the answer is no: a stranger

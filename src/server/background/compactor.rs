@@ -129,7 +129,7 @@ pub async fn run(api: Arc<Api>, mode: AutoCompaction) {
         });
         let outcome = api.consensus.propose(request).await;
         match outcome.and_then(|outcome| outcome.answer) {
-            Ok(_) | Err(Denied::COMPACTED) => {
+            Ok(_) | Err(Denied::Compacted) => {
                 tracing::info!(revision = due, "completed auto compaction");
                 plan.done(due, api.env.now());
             }

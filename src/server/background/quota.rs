@@ -71,7 +71,7 @@ impl Api {
         }
         // The refusal stands, whether or not the others can be told.
         self.raise_no_space(used, quota).await;
-        Err(Denied::NO_SPACE)
+        Err(Denied::NoSpace)
     }
 
     fn raised(&self) -> AlarmMember {

@@ -57,11 +57,11 @@ pub async fn follow(api: Arc<Api>) {
             None => leaderless.look(now),
         }
         if leaderless.lasted(now) >= LEADERLESS_ELECTION_TIMEOUTS * election_timeout {
-            api.streams.end_leaderless(Denied::NO_LEADER);
+            api.streams.end_leaderless(Denied::NoLeader);
         }
         if status.fatal.is_some() {
             // A member whose raft has stopped answers nobody any more.
-            api.streams.end_all(Denied::STOPPED);
+            api.streams.end_all(Denied::Stopped);
             return;
         }
         if let Ok(Err(_)) = api.env.timeout(election_timeout / 2, signal.changed()).await {

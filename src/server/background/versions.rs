@@ -194,7 +194,7 @@ impl Api {
     ) -> Result<DowngradeResponse, Denied> {
         // An action that no release knows is not one of the three.
         let Ok(action) = DowngradeAction::try_from(request.action) else {
-            return Err(Denied::UNKNOWN_METHOD);
+            return Err(Denied::UnknownMethod);
         };
         match action {
             DowngradeAction::Validate => {
@@ -208,7 +208,7 @@ impl Api {
                 self.consensus.read_barrier().await?;
                 match self.consensus.read(decided).await.1 {
                     Some(_) => self.set_downgrade(who, None).await?,
-                    None => tracing::warn!("failed to cancel downgrade: {}", Denied::NO_INFLIGHT_DOWNGRADE),
+                    None => tracing::warn!("failed to cancel downgrade: {}", Denied::NoInflightDowngrade),
                 }
             }
         }
@@ -222,16 +222,16 @@ impl Api {
     }
 
     async fn check_downgrade(&self, target: &str) -> Result<Version, Denied> {
-        let target = parse(target).ok_or(Denied::WRONG_DOWNGRADE_VERSION_FORMAT)?;
+        let target = parse(target).ok_or(Denied::WrongDowngradeVersionFormat)?;
         let target = minor_of(&target);
         self.consensus.read_barrier().await?;
         let (current, under_way) = self.consensus.read(decided).await;
-        let current = current.ok_or(Denied::CLUSTER_VERSION_UNAVAILABLE)?;
+        let current = current.ok_or(Denied::ClusterVersionUnavailable)?;
         if downgraded(&current).as_ref() != Some(&target) {
-            return Err(Denied::INVALID_DOWNGRADE_TARGET);
+            return Err(Denied::InvalidDowngradeTarget);
         }
         match under_way {
-            Some(_) => Err(Denied::DOWNGRADE_IN_PROCESS),
+            Some(_) => Err(Denied::DowngradeInProcess),
             None => Ok(target),
         }
     }

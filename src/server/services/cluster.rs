@@ -122,10 +122,10 @@ impl Api {
     ) -> Result<(pb::Member, Vec<pb::Member>), Denied> {
         let mut urls = Vec::new();
         for url in &request.peer_ur_ls {
-            urls.push(Url::parse(url).map_err(|_| Denied::MEMBER_BAD_URLS)?);
+            urls.push(Url::parse(url).map_err(|_| Denied::MemberBadUrls)?);
         }
         if urls.is_empty() {
-            return Err(Denied::MEMBER_BAD_URLS);
+            return Err(Denied::MemberBadUrls);
         }
         urls.sort();
         let peer_ur_ls: Vec<String> = urls.into_iter().map(|url| url.text).collect();

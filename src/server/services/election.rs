@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::kv::{Answers, Shared};
 use super::lock_queue::{
     Claim, created_at, delete_op, found, get, is_deletion, key, oldest, prefix, put_op, range_op, revision,
-    through_client, watch_refused,
+    watch_refused,
 };
 use crate::base::Denied;
 use crate::proto::etcdserverpb as pb;
@@ -31,7 +31,7 @@ impl Election for Api {
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
         self.unary(Rpc::Campaign, false, request, |request, who| async move {
-            self.campaign(request, who).await.map_err(through_client)
+            self.campaign(request, who).await.map_err(Denied::through_client)
         })
         .await
     }
@@ -41,11 +41,11 @@ impl Election for Api {
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
         self.unary(Rpc::Proclaim, false, request, |request, who| async move {
-            let leader = request.leader.ok_or(Denied::LEADER_FIELD_MISSING)?;
+            let leader = request.leader.ok_or(Denied::LeaderFieldMissing)?;
             let header = self
                 .proclaim(&leader, &request.value, who)
                 .await
-                .map_err(through_client)?;
+                .map_err(Denied::through_client)?;
             Ok(ProclaimResponse { header })
         })
         .await
@@ -56,8 +56,8 @@ impl Election for Api {
             let found = self
                 .range(oldest(&prefix(&request.name)), who)
                 .await
-                .map_err(through_client)?;
-            let kv = found.kvs.into_iter().next().ok_or(Denied::ELECTION_NO_LEADER)?;
+                .map_err(Denied::through_client)?;
+            let kv = found.kvs.into_iter().next().ok_or(Denied::ElectionNoLeader)?;
             Ok(LeaderResponse {
                 header: found.header,
                 kv: Some(kv),
@@ -81,13 +81,13 @@ impl Election for Api {
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
         self.unary(Rpc::Resign, false, request, |request, who| async move {
-            let leader = request.leader.ok_or(Denied::LEADER_FIELD_MISSING)?;
+            let leader = request.leader.ok_or(Denied::LeaderFieldMissing)?;
             let resign = pb::TxnRequest {
                 compare: vec![created_at(&leader.key, leader.rev)],
                 success: vec![delete_op(&leader.key)],
                 ..Default::default()
             };
-            let resigned = self.txn(resign, who).await.map_err(through_client)?;
+            let resigned = self.txn(resign, who).await.map_err(Denied::through_client)?;
             Ok(ResignResponse {
                 header: resigned.header,
             })
@@ -144,7 +144,7 @@ impl Api {
         if response.succeeded {
             Ok(response.header)
         } else {
-            Err(Denied::ELECTION_NOT_LEADER)
+            Err(Denied::ElectionNotLeader)
         }
     }
 }
@@ -179,7 +179,7 @@ impl Observed {
             }
             let next = observed.next().await;
             observed.done = next.is_err();
-            Some((next.map_err(|denied| status(through_client(denied))), observed))
+            Some((next.map_err(|denied| status(denied.through_client())), observed))
         })
     }
 
@@ -192,7 +192,7 @@ impl Observed {
                 None => self.find().await?,
                 Some(watch) => {
                     let response = watch.next().await.and_then(Result::ok);
-                    let response = response.ok_or(Denied::LOST_WATCHER)?;
+                    let response = response.ok_or(Denied::LostWatcher)?;
                     if response.canceled {
                         return Err(watch_refused(&response));
                     }
@@ -224,7 +224,7 @@ impl Observed {
             let mut watch = self.api.watch_prefix(&self.prefix, revision(&header), &self.who);
             while kv.is_none() {
                 let response = watch.next().await.and_then(Result::ok);
-                let response = response.ok_or(Denied::LOST_WATCHER)?;
+                let response = response.ok_or(Denied::LostWatcher)?;
                 if response.canceled {
                     return Err(watch_refused(&response));
                 }

@@ -24,7 +24,7 @@ impl Health for Api {
                     status: ServingStatus::Serving.into(),
                 })
             } else {
-                Err(Denied::UNKNOWN_SERVICE)
+                Err(Denied::UnknownService)
             }
         })
         .await

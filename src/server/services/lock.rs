@@ -2,9 +2,7 @@
 
 use tonic::{Request, Response, Status, async_trait};
 
-use super::lock_queue::{
-    Claim, created_at, found, get, key, oldest, prefix, put_op, range_op, revision, through_client,
-};
+use super::lock_queue::{Claim, created_at, found, get, key, oldest, prefix, put_op, range_op, revision};
 use crate::base::Denied;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server::Lock};
@@ -16,7 +14,7 @@ use crate::server::wire::rpc::Rpc;
 impl Lock for Api {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         self.unary(Rpc::Lock, false, request, |request, who| async move {
-            self.lock(request, who).await.map_err(through_client)
+            self.lock(request, who).await.map_err(Denied::through_client)
         })
         .await
     }
@@ -28,7 +26,10 @@ impl Lock for Api {
                 key: request.key,
                 ..Default::default()
             };
-            let deleted = self.delete_range(delete, who).await.map_err(through_client)?;
+            let deleted = self
+                .delete_range(delete, who)
+                .await
+                .map_err(Denied::through_client)?;
             Ok(UnlockResponse {
                 header: deleted.header,
             })
@@ -66,7 +67,7 @@ impl Api {
         let still = self.range(get(&own), who).await?;
         claim.keep();
         if still.kvs.is_empty() {
-            return Err(Denied::MUTEX_SESSION_EXPIRED);
+            return Err(Denied::MutexSessionExpired);
         }
         Ok(LockResponse {
             header: still.header,

@@ -12,7 +12,6 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tonic::Status;
 
-use crate::base::error::Code;
 use crate::base::{Denied, LeaseId, Revision};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -24,18 +23,6 @@ use crate::server::auth::Caller;
 
 /// Life of the lease that a contender gets who brings none; in seconds.
 const SESSION_TTL_SECONDS: i64 = 60;
-const LOST_WATCHER: Denied = Denied::LOST_WATCHER;
-
-/// A refusal as it arrives through etcd's own client.
-pub fn through_client(denied: Denied) -> Denied {
-    match denied.code {
-        Code::Canceled | Code::DeadlineExceeded => denied,
-        _ => Denied {
-            code: Code::Unknown,
-            ..denied
-        },
-    }
-}
 
 /// The prefix of everyone who contends for a name.
 pub fn prefix(name: &[u8]) -> Vec<u8> {
@@ -212,7 +199,7 @@ impl Api {
     async fn wait_for_deletion(&self, key: &[u8], from: Revision, who: &Caller) -> Result<(), Denied> {
         let mut watch = self.watch_from(key, &[], from, who);
         while let Some(response) = watch.next().await {
-            let response = response.map_err(|_| LOST_WATCHER)?;
+            let response = response.map_err(|_| Denied::LostWatcher)?;
             if response.events.iter().any(is_deletion) {
                 return Ok(());
             }
@@ -220,7 +207,7 @@ impl Api {
                 return Err(watch_refused(&response));
             }
         }
-        Err(LOST_WATCHER)
+        Err(Denied::LostWatcher)
     }
 
     /// What happens to keys from a revision on.
@@ -261,11 +248,11 @@ pub fn is_deletion(event: &crate::proto::mvccpb::Event) -> bool {
 /// Why a watch ended, as far as there is a text of ours for it.
 pub fn watch_refused(response: &pb::WatchResponse) -> Denied {
     if response.compact_revision > 0 {
-        Denied::COMPACTED
-    } else if response.cancel_reason.contains(Denied::PERMISSION_DENIED.text) {
-        Denied::PERMISSION_DENIED
+        Denied::Compacted
+    } else if response.cancel_reason.contains(Denied::PermissionDenied.text()) {
+        Denied::PermissionDenied
     } else {
-        LOST_WATCHER
+        Denied::LostWatcher
     }
 }
 

@@ -124,7 +124,7 @@ impl Api {
         let (alarms, (all, in_use), storage, downgrade) = self.consensus.read(look).await;
         let mut errors = Vec::new();
         if status.leader.is_none() {
-            errors.push(Denied::NO_LEADER.text.to_owned());
+            errors.push(Denied::NoLeader.text().to_owned());
         }
         let alarm = |alarm: pb::AlarmMember| {
             format!(

@@ -95,7 +95,7 @@ pub async fn complete(api: &Api, outcome: &mut Outcome, who: &Caller) -> Result<
     let mut reading = Reading {
         view: unread.store,
         bytes_left: limits::TXN_ANSWER_BYTES_MAX,
-        too_large: Denied::ANSWER_CUT,
+        too_large: Denied::AnswerCut,
         ..Reading::new(api, who)
     };
     let mut filled = Vec::new();
@@ -119,8 +119,8 @@ pub async fn check_answer(api: &Api, request: &TxnRequest, who: &Caller) -> Resu
                 Some(Request::RequestRange(range)) if may_be_large(range) => {
                     let mut reading = Reading::new(api, who);
                     // Whatever else is wrong, or changes meanwhile, is found when the transaction is applied.
-                    if let Err(Failed::Denied(Denied::ANSWER_TOO_LARGE)) = reading.weigh(range).await {
-                        return Err(Denied::ANSWER_TOO_LARGE);
+                    if let Err(Failed::Denied(Denied::AnswerTooLarge)) = reading.weigh(range).await {
+                        return Err(Denied::AnswerTooLarge);
                     }
                 }
                 _ => {}
@@ -193,7 +193,7 @@ impl<'a> Reading<'a> {
             api,
             view: None,
             bytes_left: usize::MAX,
-            too_large: Denied::ANSWER_TOO_LARGE,
+            too_large: Denied::AnswerTooLarge,
             answer,
         }
     }
@@ -358,10 +358,10 @@ impl<'a> Reading<'a> {
         let mut kvs = Vec::new();
         match self.read_into(&mut cursor, &mut kvs).await {
             Ok(()) => Ok(cursor.answer(kvs)),
-            Err(Failed::Denied(Denied::COMPACTED) | Failed::Overtaken) => {
+            Err(Failed::Denied(Denied::Compacted) | Failed::Overtaken) => {
                 let view = self.view.clone();
                 let read = from_copy(self.api, view, move |state, store| state.read_rest(cursor, store));
-                let (cursor, rest) = read.await?.ok_or(Denied::ANSWER_LOST)?;
+                let (cursor, rest) = read.await?.ok_or(Denied::AnswerLost)?;
                 kvs.extend(rest);
                 Ok(cursor.answer(kvs))
             }
@@ -461,7 +461,7 @@ fn look(
     state.read_on(cursor, bounds).map_err(|Overtaken| {
         // A client's own revision may be compacted at any moment, and it is told so.
         match cursor.is_of_the_past() {
-            true => Failed::Denied(Denied::COMPACTED),
+            true => Failed::Denied(Denied::Compacted),
             false => Failed::Overtaken,
         }
     })?;
@@ -527,7 +527,7 @@ impl Chunks {
         }
         let mut response = self.chunk(&api, bytes_max).await.map_err(|failed| match failed {
             Failed::Denied(denied) => denied,
-            Failed::Overtaken => Denied::COMPACTED,
+            Failed::Overtaken => Denied::Compacted,
         })?;
         if let Some(permit) = &self.permit {
             api.confirm(permit).await?;

@@ -68,7 +68,8 @@ impl Api {
         let denied = self.permit(who, permit).await.err()?;
         Some(format!(
             "rpc error: code = {} desc = {}",
-            CODES[denied.code as usize], denied.text
+            CODES[denied.code() as usize],
+            denied.text()
         ))
     }
 

@@ -213,7 +213,7 @@ impl<R, S: Source> Session<R, S> {
 
     fn create(&mut self, request: WatchCreateRequest) {
         if request.start_revision < 0 {
-            return self.refuse(Denied::COMPACTED.text);
+            return self.refuse(Denied::Compacted.text());
         }
         let Some(keys) = keys(request.key.clone(), &request.range_end) else {
             return self.refuse(EMPTY_RANGE);
@@ -587,7 +587,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
             }
             this.reserved = None;
             if this.damaged {
-                return Poll::Ready(Some(Err(status(Denied::CORRUPT))));
+                return Poll::Ready(Some(Err(status(Denied::Corrupt))));
             }
             let asked = match this.take_requests(cx) {
                 Ok(asked) => asked,

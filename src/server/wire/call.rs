@@ -188,24 +188,22 @@ impl Api {
     /// In etcd's order: learner, client version, leader.
     fn admit(&self, rpc: Rpc, on_learner: bool, metadata: &MetadataMap) -> Result<Admission, Denied> {
         if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Denied::STOPPED);
+            return Err(Denied::Stopped);
         }
         if self.consensus.is_learner() && !on_learner {
-            return Err(Denied::NOT_SUPPORTED_FOR_LEARNER);
+            return Err(Denied::NotSupportedForLearner);
         }
         let version = metadata
             .get("client-api-version")
             .map(|value| std::str::from_utf8(value.as_encoded_bytes()));
-        let version = version
-            .transpose()
-            .map_err(|_| Denied::INVALID_CLIENT_API_VERSION)?;
+        let version = version.transpose().map_err(|_| Denied::InvalidClientApiVersion)?;
         let (_, _, kind) = rpc.describe();
         self.metrics.client_request(version, kind.is_stream());
         let needs_leader = metadata
             .get("hasleader")
             .is_some_and(|value| value.as_encoded_bytes() == b"true");
         if needs_leader && self.standing.leader().is_none() {
-            return Err(Denied::NO_LEADER);
+            return Err(Denied::NoLeader);
         }
         let timeout = metadata
             .get("grpc-timeout")
@@ -221,8 +219,8 @@ impl Api {
 /// again if it reads `DEADLINE_EXCEEDED`, so a write, which may be under way, ends as etcd's does.
 fn late(rpc: Rpc) -> Denied {
     match rpc.is_repeatable() {
-        true => Denied::CONTEXT_DEADLINE_EXCEEDED,
-        false => Denied::TIMEOUT,
+        true => Denied::ContextDeadlineExceeded,
+        false => Denied::Timeout,
     }
 }
 

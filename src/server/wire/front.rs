@@ -186,7 +186,7 @@ where
             // A timer may be coarser than what is left: a deadline that is over must not depend on it. As in grpc-go,
             // nothing else of the call is looked at, so it is counted nowhere.
             Some(timeout) if timeout < TIMEOUT_MIN => {
-                return refuse(status(Denied::CONTEXT_DEADLINE_EXCEEDED));
+                return refuse(status(Denied::ContextDeadlineExceeded));
             }
             Some(_) => {}
         }

@@ -76,7 +76,7 @@ impl Api {
         };
         let range = self.range(request, Caller::Member);
         let probed = self.env.timeout(self.consensus.request_timeout(), range).await;
-        probed.unwrap_or(Err(Denied::CONTEXT_DEADLINE_EXCEEDED)).map(drop)
+        probed.unwrap_or(Err(Denied::ContextDeadlineExceeded)).map(drop)
     }
 
     /// Runs `checks` without the `excluded` for "livez" or "readyz": whether all passed, and the text.

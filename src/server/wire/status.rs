@@ -24,7 +24,7 @@ pub fn code(code: Code) -> tonic::Code {
 
 /// The status that carries a refusal to the client.
 pub fn status(denied: Denied) -> Status {
-    Status::new(code(denied.code), denied.text)
+    Status::new(code(denied.code()), denied.text())
 }
 
 /// What a request stream's error becomes when the answer stream ends with it.

@@ -159,7 +159,7 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            why = Some(Denied::CONTEXT_DEADLINE_EXCEEDED);
+            why = Some(Denied::ContextDeadlineExceeded);
         }
         if let Some(why) = why {
             let status = status(why);

@@ -82,7 +82,7 @@ fn role_key(name: &str) -> Bytes {
 /// The hash as the front sends it. What cannot be decoded is refused in etcd's words, odd as they are here.
 fn password_hash(encoded: &str) -> Result<Bytes, Denied> {
     let decoded = STANDARD.decode(encoded);
-    decoded.map(Bytes::from).map_err(|_| Denied::NO_PASSWORD_USER)
+    decoded.map(Bytes::from).map_err(|_| Denied::NoPasswordUser)
 }
 
 impl Auth {
@@ -122,11 +122,11 @@ impl Auth {
     }
 
     fn user_mut(&mut self, name: &str) -> Result<&mut User, Denied> {
-        self.users.get_mut(name).ok_or(Denied::USER_NOT_FOUND)
+        self.users.get_mut(name).ok_or(Denied::UserNotFound)
     }
 
     fn role_mut(&mut self, name: &str) -> Result<&mut Role, Denied> {
-        self.roles.get_mut(name).ok_or(Denied::ROLE_NOT_FOUND)
+        self.roles.get_mut(name).ok_or(Denied::RoleNotFound)
     }
 
     /// Changes what is in memory; the names of the users and roles that have to be stored again.
@@ -147,11 +147,11 @@ impl Auth {
 
     fn add_user(&mut self, request: &pb::AuthUserAddRequest) -> Result<Touched, Denied> {
         if request.name.is_empty() {
-            return Err(Denied::USER_EMPTY);
+            return Err(Denied::UserEmpty);
         }
         check_stored_as(&user_key(&request.name))?;
         if self.users.contains_key(&request.name) {
-            return Err(Denied::USER_ALREADY_EXISTS);
+            return Err(Denied::UserAlreadyExists);
         }
         let options = request.options.unwrap_or_default();
         let password = if options.no_password {
@@ -171,9 +171,9 @@ impl Auth {
 
     fn delete_user(&mut self, name: &str) -> Result<Touched, Denied> {
         if self.enabled && name == ROOT {
-            return Err(Denied::INVALID_AUTH_MANAGEMENT);
+            return Err(Denied::InvalidAuthManagement);
         }
-        self.users.remove(name).ok_or(Denied::USER_NOT_FOUND)?;
+        self.users.remove(name).ok_or(Denied::UserNotFound)?;
         Ok(Touched::user(name))
     }
 
@@ -192,7 +192,7 @@ impl Auth {
         let known = role == ROOT || self.roles.contains_key(role);
         let user = self.user_mut(name)?;
         if !known {
-            return Err(Denied::ROLE_NOT_FOUND);
+            return Err(Denied::RoleNotFound);
         }
         match user.roles.binary_search_by(|held| held.as_str().cmp(role)) {
             Ok(_) => Ok(Touched::default()),
@@ -205,21 +205,21 @@ impl Auth {
 
     fn revoke_role(&mut self, name: &str, role: &str) -> Result<Touched, Denied> {
         if self.enabled && name == ROOT && role == ROOT {
-            return Err(Denied::INVALID_AUTH_MANAGEMENT);
+            return Err(Denied::InvalidAuthManagement);
         }
         let user = self.user_mut(name)?;
         let place = user.roles.iter().position(|held| held == role);
-        user.roles.remove(place.ok_or(Denied::ROLE_NOT_GRANTED)?);
+        user.roles.remove(place.ok_or(Denied::RoleNotGranted)?);
         Ok(Touched::user(name))
     }
 
     fn add_role(&mut self, name: &str) -> Result<Touched, Denied> {
         if name.is_empty() {
-            return Err(Denied::ROLE_EMPTY);
+            return Err(Denied::RoleEmpty);
         }
         check_stored_as(&role_key(name))?;
         if self.roles.contains_key(name) {
-            return Err(Denied::ROLE_ALREADY_EXISTS);
+            return Err(Denied::RoleAlreadyExists);
         }
         let role = Role {
             name: name.to_owned().into(),
@@ -232,9 +232,9 @@ impl Auth {
     /// Takes the role from all who hold it, too.
     fn delete_role(&mut self, name: &str) -> Result<Touched, Denied> {
         if self.enabled && name == ROOT {
-            return Err(Denied::INVALID_AUTH_MANAGEMENT);
+            return Err(Denied::InvalidAuthManagement);
         }
-        self.roles.remove(name).ok_or(Denied::ROLE_NOT_FOUND)?;
+        self.roles.remove(name).ok_or(Denied::RoleNotFound)?;
         let mut touched = Touched::role(name);
         for (holder, user) in &mut self.users {
             let before = user.roles.len();
@@ -248,9 +248,9 @@ impl Auth {
 
     /// Granting the same range again replaces the type. Permissions are kept by key.
     fn grant_permission(&mut self, request: &pb::AuthRoleGrantPermissionRequest) -> Result<Touched, Denied> {
-        let granted = request.perm.as_ref().ok_or(Denied::PERMISSION_NOT_GIVEN)?;
+        let granted = request.perm.as_ref().ok_or(Denied::PermissionNotGiven)?;
         if !ranges::is_valid(&granted.key, &granted.range_end) {
-            return Err(Denied::INVALID_AUTH_MANAGEMENT);
+            return Err(Denied::InvalidAuthManagement);
         }
         let permissions = &mut self.role_mut(&request.name)?.key_permission;
         let same = |held: &&mut Permission| held.key == granted.key && held.range_end == granted.range_end;
@@ -278,7 +278,7 @@ impl Auth {
         let before = permissions.len();
         permissions.retain(|held| held.key != request.key || held.range_end != request.range_end);
         if permissions.len() == before {
-            return Err(Denied::PERMISSION_NOT_GRANTED);
+            return Err(Denied::PermissionNotGranted);
         }
         Ok(Touched::role(&request.role))
     }
@@ -287,9 +287,9 @@ impl Auth {
         if self.enabled {
             return Ok(());
         }
-        let root = self.users.get(ROOT).ok_or(Denied::ROOT_USER_NOT_EXIST)?;
+        let root = self.users.get(ROOT).ok_or(Denied::RootUserNotExist)?;
         if !is_root(root) {
-            return Err(Denied::ROOT_ROLE_NOT_EXIST);
+            return Err(Denied::RootRoleNotExist);
         }
         self.enabled = true;
         Ok(())
@@ -298,14 +298,14 @@ impl Auth {
     /// The password was found right before this was proposed.
     fn authenticate(&self, request: &AuthenticateCommand, at: Position) -> Result<Answer, Denied> {
         if !self.enabled {
-            return Err(Denied::AUTH_NOT_ENABLED);
+            return Err(Denied::AuthNotEnabled);
         }
         match self.users.get(&request.name) {
             Some(user) if !has_no_password(user) => Ok(Answer::Authenticate {
                 index: at.index,
                 auth_revision: self.revision,
             }),
-            _ => Err(Denied::AUTH_FAILED),
+            _ => Err(Denied::AuthFailed),
         }
     }
 
@@ -324,7 +324,7 @@ impl Auth {
 /// The front refuses shorter names already; this is what an older log may hold, and what no engine takes.
 fn check_stored_as(key: &[u8]) -> Result<(), Denied> {
     if key.len() > limits::ENGINE_KEY_BYTES_MAX {
-        return Err(Denied::NAME_TOO_LONG);
+        return Err(Denied::NameTooLong);
     }
     Ok(())
 }
@@ -388,13 +388,13 @@ impl State {
             Request::Authenticate(request) => self.auth.authenticate(request, at),
             Request::AuthUserGet(request) => {
                 let user = self.auth.users.get(&request.name);
-                let user = user.ok_or(Denied::USER_NOT_FOUND)?;
+                let user = user.ok_or(Denied::UserNotFound)?;
                 Ok(Answer::Names(user.roles.clone()))
             }
             Request::AuthUserList(_) => Ok(Answer::Names(self.auth.users.keys().cloned().collect())),
             Request::AuthRoleGet(request) => {
                 let role = self.auth.roles.get(&request.role);
-                let role = role.ok_or(Denied::ROLE_NOT_FOUND)?;
+                let role = role.ok_or(Denied::RoleNotFound)?;
                 Ok(Answer::Permissions(self.auth.permissions_of(role)))
             }
             Request::AuthRoleList(_) => Ok(Answer::Names(self.auth.roles.keys().cloned().collect())),

@@ -57,19 +57,19 @@ impl Auth {
             return Ok(());
         }
         if who.user.is_empty() {
-            return Err(Denied::USER_EMPTY);
+            return Err(Denied::UserEmpty);
         }
         match self.users.get(&who.user) {
-            None => Err(Denied::USER_NOT_FOUND),
+            None => Err(Denied::UserNotFound),
             Some(user) if is_root(user) => Ok(()),
-            Some(_) => Err(Denied::PERMISSION_DENIED),
+            Some(_) => Err(Denied::PermissionDenied),
         }
     }
 
     /// Somebody, whatever he may do.
     pub fn require_user(&self, who: &Header) -> Result<(), Denied> {
         if self.enabled && who.user.is_empty() {
-            Err(Denied::USER_EMPTY)
+            Err(Denied::UserEmpty)
         } else {
             Ok(())
         }
@@ -89,12 +89,12 @@ impl Auth {
             return Ok(());
         }
         if who.auth_revision == 0 {
-            return Err(Denied::USER_EMPTY);
+            return Err(Denied::UserEmpty);
         }
         if who.auth_revision < self.revision {
-            return Err(Denied::AUTH_OLD_REVISION);
+            return Err(Denied::AuthOldRevision);
         }
-        let user = self.users.get(&who.user).ok_or(Denied::PERMISSION_DENIED)?;
+        let user = self.users.get(&who.user).ok_or(Denied::PermissionDenied)?;
         let allowed = is_root(user)
             || self.allowed.get(&who.user).is_some_and(|allowed| match access {
                 Access::Read => allowed.read.contain(key, range_end),
@@ -103,7 +103,7 @@ impl Auth {
         if allowed {
             Ok(())
         } else {
-            Err(Denied::PERMISSION_DENIED)
+            Err(Denied::PermissionDenied)
         }
     }
 

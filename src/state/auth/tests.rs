@@ -120,40 +120,40 @@ fn management_is_refused_in_the_words_of_etcd() {
         let changed = machine.state.auth().revision() - revision;
         assert!(expected.is_none() || changed == 0, "{request:?}");
     };
-    check(enable(), Some(Denied::ROOT_USER_NOT_EXIST));
-    check(user_add(""), Some(Denied::USER_EMPTY));
+    check(enable(), Some(Denied::RootUserNotExist));
+    check(user_add(""), Some(Denied::UserEmpty));
     check(user_add("root"), None);
-    check(user_add("root"), Some(Denied::USER_ALREADY_EXISTS));
-    check(enable(), Some(Denied::ROOT_ROLE_NOT_EXIST));
-    check(grant_role("nobody", "root"), Some(Denied::USER_NOT_FOUND));
-    check(grant_role("root", "none"), Some(Denied::ROLE_NOT_FOUND));
+    check(user_add("root"), Some(Denied::UserAlreadyExists));
+    check(enable(), Some(Denied::RootRoleNotExist));
+    check(grant_role("nobody", "root"), Some(Denied::UserNotFound));
+    check(grant_role("root", "none"), Some(Denied::RoleNotFound));
     check(grant_role("root", "root"), None);
     check(grant_role("root", "root"), None);
-    check(role_add(""), Some(Denied::ROLE_EMPTY));
+    check(role_add(""), Some(Denied::RoleEmpty));
     check(role_add("r"), None);
-    check(role_add("r"), Some(Denied::ROLE_ALREADY_EXISTS));
+    check(role_add("r"), Some(Denied::RoleAlreadyExists));
     check(
         grant("r", permission::Type::Read, "", ""),
-        Some(Denied::INVALID_AUTH_MANAGEMENT),
+        Some(Denied::InvalidAuthManagement),
     );
     check(
         grant("r", permission::Type::Read, "b", "a"),
-        Some(Denied::INVALID_AUTH_MANAGEMENT),
+        Some(Denied::InvalidAuthManagement),
     );
     check(
         grant("none", permission::Type::Read, "a", ""),
-        Some(Denied::ROLE_NOT_FOUND),
+        Some(Denied::RoleNotFound),
     );
     let nothing = Request::AuthRoleGrantPermission(pb::AuthRoleGrantPermissionRequest {
         name: "r".into(),
         perm: None,
     });
-    check(nothing, Some(Denied::PERMISSION_NOT_GIVEN));
+    check(nothing, Some(Denied::PermissionNotGiven));
     check(grant("r", permission::Type::Read, "a", "b"), None);
-    check(revoke("r", "a", "c"), Some(Denied::PERMISSION_NOT_GRANTED));
-    check(revoke("none", "a", "c"), Some(Denied::ROLE_NOT_FOUND));
+    check(revoke("r", "a", "c"), Some(Denied::PermissionNotGranted));
+    check(revoke("none", "a", "c"), Some(Denied::RoleNotFound));
     check(revoke("r", "a", "b"), None);
-    check(revoke_role("root", "r"), Some(Denied::ROLE_NOT_GRANTED));
+    check(revoke_role("root", "r"), Some(Denied::RoleNotGranted));
     check(enable(), None);
     check(enable(), None);
     for protected in [
@@ -161,10 +161,10 @@ fn management_is_refused_in_the_words_of_etcd() {
         role_delete("root"),
         revoke_role("root", "root"),
     ] {
-        check(protected, Some(Denied::INVALID_AUTH_MANAGEMENT));
+        check(protected, Some(Denied::InvalidAuthManagement));
     }
-    check(user_delete("nobody"), Some(Denied::USER_NOT_FOUND));
-    check(role_delete("none"), Some(Denied::ROLE_NOT_FOUND));
+    check(user_delete("nobody"), Some(Denied::UserNotFound));
+    check(role_delete("none"), Some(Denied::RoleNotFound));
     check(disable(), None);
     check(revoke_role("root", "root"), None);
     check(user_delete("root"), None);
@@ -196,7 +196,7 @@ fn the_auth_revision_counts_changes_and_the_stores_does_not() {
 #[test]
 fn a_user_reaches_what_its_roles_reach_together() {
     let mut machine = guarded();
-    let denied = Some(Denied::PERMISSION_DENIED);
+    let denied = Some(Denied::PermissionDenied);
     for (request, expected) in [
         (range("a", "m"), None),
         (range("l", ""), None),
@@ -221,7 +221,7 @@ fn a_user_reaches_what_its_roles_reach_together() {
         );
         assert_eq!(
             refusal(&mut machine, "", request.clone()),
-            Some(Denied::USER_EMPTY),
+            Some(Denied::UserEmpty),
             "{request:?}"
         );
         assert_eq!(
@@ -251,7 +251,7 @@ fn seeing_the_old_value_needs_the_right_to_read() {
             prev_kv,
         })
     };
-    let denied = Some(Denied::PERMISSION_DENIED);
+    let denied = Some(Denied::PermissionDenied);
     assert_eq!(refusal(&mut machine, "alice", put(false)), None);
     assert_eq!(refusal(&mut machine, "alice", put(true)), denied);
     assert_eq!(refusal(&mut machine, "alice", delete(false)), None);
@@ -280,7 +280,7 @@ fn a_transaction_needs_the_rights_of_both_branches_at_every_depth() {
         failure,
     };
     let nested = |inner| vec![op(pb::request_op::Request::RequestTxn(inner))];
-    let denied = Some(Denied::PERMISSION_DENIED);
+    let denied = Some(Denied::PermissionDenied);
     for (request, expected) in [
         (txn(vec![put_op("c")], vec![], "a"), None),
         (txn(vec![put_op("c")], vec![], "z"), denied),
@@ -332,7 +332,7 @@ fn a_lease_belongs_to_who_may_write_all_its_keys() {
     machine.ok(grant_lease(2));
     machine.ok(attach("z", 1));
     machine.ok(attach("c", 2));
-    let denied = Some(Denied::PERMISSION_DENIED);
+    let denied = Some(Denied::PermissionDenied);
     assert_eq!(refusal(&mut machine, "alice", attach("d", 1)), denied);
     assert_eq!(refusal(&mut machine, "alice", end(1)), denied);
     let alice = Header {
@@ -346,7 +346,7 @@ fn a_lease_belongs_to_who_may_write_all_its_keys() {
     assert_eq!(machine.state.permit_lease_renewal(&alice, 2).err(), None);
     assert_eq!(
         machine.state.permit_lease_renewal(&Header::default(), 9).err(),
-        Some(Denied::USER_EMPTY)
+        Some(Denied::UserEmpty)
     );
     assert_eq!(refusal(&mut machine, "alice", attach("d", 2)), None);
     assert_eq!(refusal(&mut machine, "alice", end(2)), None);
@@ -361,7 +361,7 @@ fn what_was_permitted_at_an_earlier_auth_revision_is_not_believed() {
     };
     machine.ok(user_add("bob"));
     let late = machine.apply_for(&header, put("c", "1"));
-    assert_eq!(late.answer, Err(Denied::AUTH_OLD_REVISION));
+    assert_eq!(late.answer, Err(Denied::AuthOldRevision));
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn management_needs_root_except_for_looking_at_oneself() {
     let mut machine = guarded();
     let user_get = |name: &str| Request::AuthUserGet(pb::AuthUserGetRequest { name: name.into() });
     let role_get = |role: &str| Request::AuthRoleGet(pb::AuthRoleGetRequest { role: role.into() });
-    let denied = Some(Denied::PERMISSION_DENIED);
+    let denied = Some(Denied::PermissionDenied);
     for (request, expected) in [
         (user_get("alice"), None),
         (user_get("root"), denied),
@@ -396,7 +396,7 @@ fn management_needs_root_except_for_looking_at_oneself() {
         );
         let anonymous = match request {
             Request::AuthStatus(_) => None,
-            _ => Some(Denied::USER_EMPTY),
+            _ => Some(Denied::UserEmpty),
         };
         assert_eq!(
             refusal(&mut machine, "", request.clone()),
@@ -405,7 +405,7 @@ fn management_needs_root_except_for_looking_at_oneself() {
         );
     }
     let gone = refusal(&mut machine, "mallory", user_add("eve"));
-    assert_eq!(gone, Some(Denied::USER_NOT_FOUND));
+    assert_eq!(gone, Some(Denied::UserNotFound));
 }
 
 #[test]
@@ -457,15 +457,12 @@ fn logins_are_for_users_with_a_password() {
     for name in ["cert", "nobody"] {
         assert_eq!(
             machine.apply(login(name)).answer,
-            Err(Denied::AUTH_FAILED),
+            Err(Denied::AuthFailed),
             "{name}"
         );
     }
     machine.ok(disable());
-    assert_eq!(
-        machine.apply(login("alice")).answer,
-        Err(Denied::AUTH_NOT_ENABLED)
-    );
+    assert_eq!(machine.apply(login("alice")).answer, Err(Denied::AuthNotEnabled));
 }
 
 #[test]
@@ -479,7 +476,7 @@ fn users_and_roles_survive_a_restart() {
     assert_eq!(refusal(&mut again, "alice", put("c", "1")), None);
     assert_eq!(
         refusal(&mut again, "alice", put("z", "1")),
-        Some(Denied::PERMISSION_DENIED)
+        Some(Denied::PermissionDenied)
     );
 }
 
@@ -491,7 +488,7 @@ fn a_name_that_no_engine_keeps_is_refused_when_it_is_applied() {
     for add in [user_add, role_add] {
         machine.ok(add(&"n".repeat(longest)));
         let refused = machine.apply(add(&"n".repeat(limits::ENGINE_KEY_BYTES_MAX)));
-        assert_eq!(refused.answer, Err(Denied::NAME_TOO_LONG));
+        assert_eq!(refused.answer, Err(Denied::NameTooLong));
     }
     assert!(
         machine

@@ -84,7 +84,7 @@ fn what_was_refused_did_nothing() {
         prev_kv: true,
         ..put("key", "")
     });
-    let refused = outcome(Err(crate::base::Denied::LEASE_NOT_FOUND));
+    let refused = outcome(Err(crate::base::Denied::LeaseNotFound));
     assert_eq!(OpCounts::of_command(&request, &refused), OpCounts::default());
     let done = outcome(Ok(Answer::Put(PutResponse::default())));
     let tally = OpCounts::of_command(&request, &done);

@@ -103,7 +103,7 @@ fn hashes_of_the_future_and_of_what_is_compacted_are_refused() {
     }
     machine.ok(compact(3));
     let refused = |revision| machine.state.hash_kv(revision, &machine.store).unwrap().err();
-    assert_eq!(refused(5), Some(Denied::FUTURE_REVISION));
-    assert_eq!(refused(2), Some(Denied::COMPACTED));
+    assert_eq!(refused(5), Some(Denied::FutureRevision));
+    assert_eq!(refused(2), Some(Denied::Compacted));
     assert_eq!(refused(3), None);
 }

@@ -196,7 +196,7 @@ impl Machine {
         visit: &mut dyn FnMut(i64, Vec<Event>) -> bool,
     ) -> Result<i64, Denied> {
         if from < self.state.compact_revision() {
-            return Err(Denied::COMPACTED);
+            return Err(Denied::Compacted);
         }
         let end = self.state.revision().min(from + most - 1);
         Ok(history(&self.store, from, end, visit).unwrap())

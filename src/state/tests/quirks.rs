@@ -62,18 +62,18 @@ fn a_negative_revision_is_now_except_inside_a_transaction() {
             .answer
             .err()
     };
-    assert_eq!((txn(-5), txn(-1)), (Some(Denied::COMPACTED), None));
+    assert_eq!((txn(-5), txn(-1)), (Some(Denied::Compacted), None));
     assert_eq!(machine.range(at(-5)).unwrap().count, 1);
     let read_only = then(vec![op(request_op::Request::RequestRange(at(-5)))]);
     assert_eq!(
         machine.state.read_txn(&read_only, &machine.store).unwrap(),
-        Err(Denied::COMPACTED)
+        Err(Denied::Compacted)
     );
     machine.ok(compact(2));
     let now = op(request_op::Request::RequestRange(at(-1)));
     assert_eq!(
         machine.apply(Request::Txn(then(vec![now]))).answer,
-        Err(Denied::COMPACTED)
+        Err(Denied::Compacted)
     );
 }
 
@@ -261,8 +261,8 @@ fn lease_grants_are_refused_in_etcds_order() {
             .apply(Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl }))
             .answer
     };
-    assert_eq!(grant(0, 5), Err(Denied::LEASE_NOT_FOUND));
-    assert_eq!(grant(1, 9_000_000_001), Err(Denied::LEASE_TTL_TOO_LARGE));
+    assert_eq!(grant(0, 5), Err(Denied::LeaseNotFound));
+    assert_eq!(grant(1, 9_000_000_001), Err(Denied::LeaseTtlTooLarge));
     assert_eq!(
         grant(1, 9_000_000_000),
         Ok(Answer::LeaseGrant {
@@ -270,8 +270,8 @@ fn lease_grants_are_refused_in_etcds_order() {
             ttl: 9_000_000_000
         })
     );
-    assert_eq!(grant(1, 9_000_000_001), Err(Denied::LEASE_TTL_TOO_LARGE));
-    assert_eq!(grant(1, 5), Err(Denied::LEASE_EXISTS));
+    assert_eq!(grant(1, 9_000_000_001), Err(Denied::LeaseTtlTooLarge));
+    assert_eq!(grant(1, 5), Err(Denied::LeaseExists));
     assert_eq!(grant(-1, 5), Ok(Answer::LeaseGrant { id: -1, ttl: 5 }));
 }
 

@@ -134,12 +134,12 @@ fn ranges_count_cut_and_refuse() {
     assert_eq!((old.count, old.header.unwrap().revision), (2, 5));
     assert_eq!(
         machine.range(pb::RangeRequest { revision: 6, ..all() }),
-        Err(Denied::FUTURE_REVISION)
+        Err(Denied::FutureRevision)
     );
     machine.ok(compact(4));
     assert_eq!(
         machine.range(pb::RangeRequest { revision: 3, ..all() }),
-        Err(Denied::COMPACTED)
+        Err(Denied::Compacted)
     );
     assert_eq!(
         machine
@@ -217,10 +217,7 @@ fn puts_keep_what_they_are_told_to_keep() {
             ..put_request("k", "")
         })
     };
-    assert_eq!(
-        machine.apply(keep(true, false)).answer,
-        Err(Denied::KEY_NOT_FOUND)
-    );
+    assert_eq!(machine.apply(keep(true, false)).answer, Err(Denied::KeyNotFound));
     assert_eq!(
         machine
             .apply(Request::Put(pb::PutRequest {
@@ -228,7 +225,7 @@ fn puts_keep_what_they_are_told_to_keep() {
                 ..put_request("k", "v")
             }))
             .answer,
-        Err(Denied::LEASE_NOT_FOUND)
+        Err(Denied::LeaseNotFound)
     );
     machine.ok(Request::LeaseGrant(pb::LeaseGrantRequest { id: 3, ttl: 5 }));
     machine.ok(Request::Put(pb::PutRequest {
@@ -260,18 +257,18 @@ fn checks_at_the_front_name_what_is_wrong() {
         (then(vec![put_op("a", ""), put_op("b", "")]), Ok(())),
         (
             then(vec![put_op("a", ""), put_op("a", "")]),
-            Err(Denied::DUPLICATE_KEY),
+            Err(Denied::DuplicateKey),
         ),
         (
             then(vec![put_op("b", ""), delete_op("a", "c")]),
-            Err(Denied::DUPLICATE_KEY),
+            Err(Denied::DuplicateKey),
         ),
         (then(vec![delete_op("a", "c"), delete_op("b", "d")]), Ok(())),
         // etcd does not see an open end in this check.
         (then(vec![put_op("b", ""), delete_op("a", "\0")]), Ok(())),
         (
             then(vec![put_op("a", ""), nested(vec![put_op("a", "")], vec![])]),
-            Err(Denied::DUPLICATE_KEY),
+            Err(Denied::DuplicateKey),
         ),
         (
             then(vec![nested(vec![put_op("a", "")], vec![put_op("a", "")])]),
@@ -282,29 +279,29 @@ fn checks_at_the_front_name_what_is_wrong() {
                 nested(vec![put_op("a", "")], vec![]),
                 nested(vec![put_op("a", "")], vec![]),
             ]),
-            Err(Denied::DUPLICATE_KEY),
+            Err(Denied::DuplicateKey),
         ),
         (
             then(vec![delete_op("a", ""), nested(vec![put_op("a", "")], vec![])]),
-            Err(Denied::DUPLICATE_KEY),
+            Err(Denied::DuplicateKey),
         ),
         (
             then(vec![put_op("a", ""), nested(vec![delete_op("a", "")], vec![])]),
-            Err(Denied::DUPLICATE_KEY),
+            Err(Denied::DuplicateKey),
         ),
-        (then(vec![range_op("a", ""); 4]), Err(Denied::TOO_MANY_OPS)),
+        (then(vec![range_op("a", ""); 4]), Err(Denied::TooManyOps)),
         (
             then(vec![
                 range_op("a", ""),
                 nested(vec![range_op("a", ""); 2], vec![]),
             ]),
-            Err(Denied::TOO_MANY_OPS),
+            Err(Denied::TooManyOps),
         ),
         (
             then(vec![pb::RequestOp { request: None }]),
-            Err(Denied::KEY_NOT_FOUND),
+            Err(Denied::KeyNotFound),
         ),
-        (then(vec![range_op("", "")]), Err(Denied::EMPTY_KEY)),
+        (then(vec![range_op("", "")]), Err(Denied::EmptyKey)),
     ] {
         assert_eq!(ok(request.clone()), expected, "{request:?}");
     }
@@ -312,12 +309,12 @@ fn checks_at_the_front_name_what_is_wrong() {
         sort_order: 9,
         ..range("a", "")
     };
-    assert_eq!(validate::range(&unsorted), Err(Denied::INVALID_SORT_OPTION));
+    assert_eq!(validate::range(&unsorted), Err(Denied::InvalidSortOption));
     let both = pb::PutRequest {
         ignore_value: true,
         ..put_request("k", "v")
     };
-    assert_eq!(validate::put(&both), Err(Denied::VALUE_PROVIDED));
+    assert_eq!(validate::put(&both), Err(Denied::ValueProvided));
     assert!(
         validate::is_serializable(&pb::TxnRequest::default()),
         "vacuously, as in etcd"
@@ -451,14 +448,14 @@ fn one_bad_operation_refuses_the_whole_transaction() {
         ..put_request("b", "v")
     };
     for (bad, expected) in [
-        (request_op::Request::RequestRange(future), Denied::FUTURE_REVISION),
-        (request_op::Request::RequestPut(leased), Denied::LEASE_NOT_FOUND),
+        (request_op::Request::RequestRange(future), Denied::FutureRevision),
+        (request_op::Request::RequestPut(leased), Denied::LeaseNotFound),
         (
             request_op::Request::RequestPut(pb::PutRequest {
                 ignore_value: true,
                 ..put_request("no", "")
             }),
-            Denied::KEY_NOT_FOUND,
+            Denied::KeyNotFound,
         ),
     ] {
         let outcome = machine.apply(Request::Txn(then(vec![put_op("a", "2"), op(bad)])));
@@ -475,9 +472,9 @@ fn compaction_keeps_what_can_still_be_read() {
     machine.put("b", "1");
     machine.delete("b", "");
     machine.put("a", "3");
-    assert_eq!(machine.apply(compact(7)).answer, Err(Denied::FUTURE_REVISION));
+    assert_eq!(machine.apply(compact(7)).answer, Err(Denied::FutureRevision));
     machine.ok(compact(5));
-    assert_eq!(machine.apply(compact(5)).answer, Err(Denied::COMPACTED));
+    assert_eq!(machine.apply(compact(5)).answer, Err(Denied::Compacted));
     let dead: Vec<i64> = machine.dead_records().iter().map(|at| at.main).collect();
     // a at 2 is superseded, b at 4 deleted; the tombstone at 5 stays for a watch that starts there.
     assert_eq!(dead, [2, 4]);
@@ -500,7 +497,7 @@ fn revoking_a_lease_deletes_its_keys_in_one_revision() {
     let mut machine = Machine::new();
     machine.ok(Request::LeaseGrant(pb::LeaseGrantRequest { id: 1, ttl: 5 }));
     let again = Request::LeaseGrant(pb::LeaseGrantRequest { id: 1, ttl: 5 });
-    assert_eq!(machine.apply(again).answer, Err(Denied::LEASE_EXISTS));
+    assert_eq!(machine.apply(again).answer, Err(Denied::LeaseExists));
     for key in ["z", "a", "m"] {
         machine.ok(Request::Put(pb::PutRequest {
             lease: 1,
@@ -517,7 +514,7 @@ fn revoking_a_lease_deletes_its_keys_in_one_revision() {
         .collect();
     assert_eq!((keys, outcome.revision), (vec!["a".to_owned(), "z".into()], 6));
     let gone = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: 1 });
-    assert_eq!(machine.apply(gone).answer, Err(Denied::LEASE_NOT_FOUND));
+    assert_eq!(machine.apply(gone).answer, Err(Denied::LeaseNotFound));
 }
 
 #[test]
@@ -533,10 +530,10 @@ fn alarms_stop_what_they_should() {
     };
     use pb::alarm_request::AlarmAction::{Activate, Deactivate, Get};
     machine.ok(alarm(Activate, pb::AlarmType::Nospace));
-    assert_eq!(machine.apply(put("k", "w")).answer, Err(Denied::NO_SPACE));
+    assert_eq!(machine.apply(put("k", "w")).answer, Err(Denied::NoSpace));
     assert_eq!(
         machine.apply(Request::Txn(then(vec![put_op("k", "w")]))).answer,
-        Err(Denied::NO_SPACE)
+        Err(Denied::NoSpace)
     );
     assert!(
         machine
@@ -553,7 +550,7 @@ fn alarms_stop_what_they_should() {
     machine.ok(alarm(Deactivate, pb::AlarmType::Nospace));
     machine.put("k", "w");
     machine.ok(alarm(Activate, pb::AlarmType::Corrupt));
-    assert_eq!(machine.apply(delete("k", "")).answer, Err(Denied::CORRUPT));
+    assert_eq!(machine.apply(delete("k", "")).answer, Err(Denied::Corrupt));
     assert_eq!(machine.get("k"), Some("w".into()));
 }
 
@@ -588,7 +585,7 @@ fn history_below_the_compaction_is_refused() {
     }
     machine.ok(compact(4));
     let from = |from| machine.history(from, 9, &mut |_, _| true);
-    assert_eq!(from(3), Err(Denied::COMPACTED));
+    assert_eq!(from(3), Err(Denied::Compacted));
     assert_eq!(from(4), Ok(7));
     assert_eq!(machine.prev_kv(b"a", 4), None, "what it replaced is compacted");
 }

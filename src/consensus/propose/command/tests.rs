@@ -44,14 +44,14 @@ fn what_is_to_be_proposed_is_what_apply_will_read() {
 fn what_apply_could_not_read_is_not_proposed() {
     let deeper = nested(limits::TXN_LEVELS_MAX + 1);
     let refused = EncodedCommand::new(None, deeper).unwrap_err();
-    assert_eq!(refused, Denied::UNREADABLE_COMMAND);
+    assert_eq!(refused, Denied::UnreadableCommand);
     let put = pb::PutRequest {
         key: "k".into(),
         value: vec![0; limits::COMMAND_BYTES_MAX].into(),
         ..Default::default()
     };
     let refused = EncodedCommand::new(None, Request::Put(put)).unwrap_err();
-    assert_eq!(refused, Denied::REQUEST_TOO_LARGE);
+    assert_eq!(refused, Denied::RequestTooLarge);
 }
 
 #[test]
@@ -113,14 +113,14 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
         proposals.push(proposal, later, 1);
     }
     let whole = proposals.next_batch(1, Level::NEWEST).unwrap();
-    proposals.refused_one(whole.name().sequence, 1, Denied::UNREADABLE_COMMAND);
+    proposals.refused_one(whole.name().sequence, 1, Denied::UnreadableCommand);
     let rest = proposals.next_batch(1, Level::NEWEST).unwrap();
     let commands = |batch: &Batch| batch.commands().collect::<Vec<_>>();
     let whole = commands(&whole);
     assert_eq!(commands(&rest), [whole[0].clone(), whole[2].clone()]);
     assert_eq!(
         (&mut answers[1]).now_or_never(),
-        Some(Some(Err(Denied::UNREADABLE_COMMAND)))
+        Some(Some(Err(Denied::UnreadableCommand)))
     );
     assert!(
         [0, 2]
@@ -128,9 +128,9 @@ fn what_a_leader_cannot_apply_is_answered_and_the_rest_is_offered_again() {
             .all(|at| (&mut answers[*at]).now_or_never().is_none())
     );
     // Whatever place is named.
-    proposals.refused_one(rest.name().sequence, usize::MAX, Denied::UNREADABLE_COMMAND);
+    proposals.refused_one(rest.name().sequence, usize::MAX, Denied::UnreadableCommand);
     let last = proposals.next_batch(1, Level::NEWEST).unwrap();
     assert_eq!(commands(&last), [whole[0].clone()]);
-    proposals.refused_one(last.name().sequence, 0, Denied::UNREADABLE_COMMAND);
+    proposals.refused_one(last.name().sequence, 0, Denied::UnreadableCommand);
     assert!(proposals.next_batch(1, Level::NEWEST).is_none());
 }

@@ -89,7 +89,7 @@ fn a_batch_that_is_applied_with_an_entry_of_a_later_term_is_not_offered_again() 
     assert_eq!(commands(&again).collect::<Vec<_>>(), [2]);
     // Whatever is said of the old flight now is said too late.
     proposals.refused(second.name().sequence);
-    proposals.abandon(second.name().sequence, Denied::TIMEOUT_CONNECTION_LOST);
+    proposals.abandon(second.name().sequence, Denied::TimeoutConnectionLost);
     assert!(proposals.next_batch(3, Level::NEWEST).is_none());
     apply(&proposals, 3, &[&again]);
     assert_eq!(revision(&mut stale), Some(2));
@@ -112,7 +112,7 @@ fn what_is_under_way_when_a_snapshot_is_installed_is_unknown() {
     let mut in_line = push(&proposals, 2, None);
     proposals.installed(4);
     let told = end(&mut under_way).expect("an answer");
-    assert_eq!(told.map(drop), Err(Denied::TIMEOUT_LEADER_FAILURE));
+    assert_eq!(told.map(drop), Err(Denied::TimeoutLeaderFailure));
     assert!(proposals.next_batch(3, Level::NEWEST).is_none(), "term 3 is over");
     let next = proposals
         .next_batch(4, Level::NEWEST)
@@ -132,7 +132,7 @@ fn a_proposal_of_one_term_ends_with_it() {
     assert!(proposals.next_batch(3, Level::NEWEST).is_none());
     for waiting in [&mut first, &mut second] {
         let told = end(waiting).expect("an answer");
-        assert_eq!(told.map(drop), Err(Denied::NOT_LEADER));
+        assert_eq!(told.map(drop), Err(Denied::NotLeader));
     }
 }
 
@@ -193,7 +193,7 @@ fn commands_that_wait_are_bounded_in_bytes() {
         }
         waiting.push(outcomes);
     };
-    assert_eq!(refused.map(drop), Err(Denied::TOO_MANY_REQUESTS));
+    assert_eq!(refused.map(drop), Err(Denied::TooManyRequests));
     let full = limits::PROPOSALS_QUEUED_BYTES_MAX / COMMAND;
     assert!((full - 2..=full).contains(&waiting.len()), "{}", waiting.len());
     proposals.take_late(LATER);
@@ -235,7 +235,7 @@ impl Log {
             self.entries.push((term, Some(batch)));
         }
         match (fate, taken) {
-            (0 | 1, _) => proposals.abandon(sequence, Denied::TIMEOUT_CONNECTION_LOST),
+            (0 | 1, _) => proposals.abandon(sequence, Denied::TimeoutConnectionLost),
             (_, false) => proposals.refused(sequence),
             (_, true) => {}
         }
@@ -333,6 +333,6 @@ fn what_lies_above_the_clusters_level_is_not_offered() {
     let batch = proposals.next_batch(1, Level(8)).expect("the other is offered");
     assert_eq!(commands(&batch).collect::<Vec<_>>(), [1]);
     assert_eq!(batch.level(), Level::FIRST);
-    assert_eq!(end(&mut answered), Some(Err(Denied::UNREADABLE_COMMAND)));
+    assert_eq!(end(&mut answered), Some(Err(Denied::UnreadableCommand)));
     assert_eq!(end(&mut other), None);
 }

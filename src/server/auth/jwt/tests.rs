@@ -84,7 +84,7 @@ fn every_family_signs_with_its_private_key_and_verifies_with_the_public_one() {
         }
         assert_eq!(
             verifier.sign("alice", 7, NOW),
-            Err(Denied::TOKEN_VERIFY_ONLY),
+            Err(Denied::TokenVerifyOnly),
             "{method}"
         );
         // What everybody knows is no secret to sign with.

@@ -82,7 +82,7 @@ impl Source for Arc<Kept> {
     }
 
     fn damaged(&self, _broken: Broken) -> Denied {
-        Denied::CORRUPT
+        Denied::Corrupt
     }
 }
 

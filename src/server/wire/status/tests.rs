@@ -7,7 +7,7 @@ const GO: &str = "grpc: received message larger than max (3000000 vs. 2097152)";
 
 #[test]
 fn a_refusal_keeps_code_and_text() {
-    let status = status(Denied::COMPACTED);
+    let status = status(Denied::Compacted);
     assert_eq!(status.code(), tonic::Code::OutOfRange);
     assert_eq!(
         status.message(),
@@ -49,7 +49,7 @@ fn a_message_that_is_missing_is_unknown_to_a_unary_call_alone() {
 
 #[test]
 fn other_refusals_stay_as_they_are() {
-    let response: http::Response<()> = status(Denied::FUTURE_REVISION).into_http();
+    let response: http::Response<()> = status(Denied::FutureRevision).into_http();
     let mut headers = response.headers().clone();
     correct(&mut headers, true);
     assert_eq!(&headers, response.headers());

@@ -39,7 +39,7 @@ fn only_streams_that_demand_a_leader_end_without_one() {
     let (mut strict, _) = guarded(&streams, true, None, stream::pending());
     let (mut lax, _) = guarded(&streams, false, None, stream::pending());
     assert_eq!(end(&mut strict), None);
-    streams.end_leaderless(Denied::NO_LEADER);
+    streams.end_leaderless(Denied::NoLeader);
     assert_eq!(
         end(&mut strict),
         Some(Some((tonic::Code::Unavailable, "etcdserver: no leader".into())))
@@ -53,7 +53,7 @@ fn only_streams_that_demand_a_leader_end_without_one() {
 fn a_stop_ends_every_stream_also_a_late_one() {
     let streams = Arc::new(Streams::default());
     let (mut early, _) = guarded(&streams, false, None, stream::pending());
-    streams.end_all(Denied::STOPPED);
+    streams.end_all(Denied::Stopped);
     let (mut late, _) = guarded(&streams, false, None, stream::pending());
     let stopped = Some(Some((
         tonic::Code::Unavailable,

@@ -138,7 +138,7 @@ fn check_history(machine: &Machine, naive: &Naive) {
             true
         });
         if from < naive.compacted {
-            assert_eq!((read, told), (Err(Denied::COMPACTED), vec![]));
+            assert_eq!((read, told), (Err(Denied::Compacted), vec![]));
             continue;
         }
         let last = naive.revision.min(from + 6);

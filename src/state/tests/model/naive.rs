@@ -86,7 +86,7 @@ impl Naive {
 
     pub fn range(&self, request: &pb::RangeRequest, now: i64) -> Result<pb::RangeResponse, Denied> {
         if request.revision > now {
-            return Err(Denied::FUTURE_REVISION);
+            return Err(Denied::FutureRevision);
         }
         let revision = if request.revision <= 0 {
             now
@@ -94,7 +94,7 @@ impl Naive {
             request.revision
         };
         if revision < self.compacted {
-            return Err(Denied::COMPACTED);
+            return Err(Denied::Compacted);
         }
         let mut kvs = self.pairs(&request.key, &request.range_end, revision);
         let count = kvs.len() as i64;
@@ -167,11 +167,11 @@ impl Naive {
 
     fn check_put(&self, request: &pb::PutRequest) -> Result<(), Denied> {
         if request.lease != 0 && !self.leases.contains(&request.lease) {
-            return Err(Denied::LEASE_NOT_FOUND);
+            return Err(Denied::LeaseNotFound);
         }
         let keeps = request.ignore_value || request.ignore_lease;
         match self.at(&request.key, i64::MAX) {
-            None if keeps => Err(Denied::KEY_NOT_FOUND),
+            None if keeps => Err(Denied::KeyNotFound),
             _ => Ok(()),
         }
     }
@@ -259,10 +259,10 @@ impl Naive {
         path.steps.iter().try_for_each(|step| match step {
             Step::Op(Op::RequestPut(put)) => self.check_put(put),
             Step::Op(Op::RequestRange(range)) if range.revision > self.revision => {
-                Err(Denied::FUTURE_REVISION)
+                Err(Denied::FutureRevision)
             }
             Step::Op(Op::RequestRange(range)) if range.revision != 0 && range.revision < self.compacted => {
-                Err(Denied::COMPACTED)
+                Err(Denied::Compacted)
             }
             Step::Op(_) => Ok(()),
             Step::Nested(path) => self.check_path(path),
@@ -312,24 +312,24 @@ impl Naive {
                 Answer::Txn(response)
             }
             Request::Compaction(request) if request.revision <= self.compacted => {
-                return Err(Denied::COMPACTED);
+                return Err(Denied::Compacted);
             }
             Request::Compaction(request) if request.revision > self.revision => {
-                return Err(Denied::FUTURE_REVISION);
+                return Err(Denied::FutureRevision);
             }
             Request::Compaction(request) => {
                 self.compacted = request.revision;
                 Answer::Compaction
             }
             Request::LeaseGrant(request) if !self.leases.insert(request.id) => {
-                return Err(Denied::LEASE_EXISTS);
+                return Err(Denied::LeaseExists);
             }
             Request::LeaseGrant(request) => Answer::LeaseGrant {
                 id: request.id,
                 ttl: request.ttl,
             },
             Request::LeaseRevoke(request) if !self.leases.remove(&request.id) => {
-                return Err(Denied::LEASE_NOT_FOUND);
+                return Err(Denied::LeaseNotFound);
             }
             Request::LeaseRevoke(request) => {
                 let mut gone = self.pairs(b"\0", b"\0", i64::MAX);
