@@ -7,26 +7,45 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::message::AppendAnswer;
 use crate::base::limits;
 use crate::consensus::raft::format::append::encode_append;
-use crate::consensus::raft::types::{AppendRequest, StreamAppendResult};
+use crate::consensus::raft::format::entry::Payload;
+use crate::consensus::raft::types::{AppendRequest, Entry, StreamAppendResult};
 use crate::runtime::buggify::{self, Site};
+use crate::runtime::channel::{Limits, Receiver, Sender};
 use crate::runtime::{AbortOnDrop, Env};
 use crate::transport::{Dialer, FrameReader, FrameWriter, decode};
 
+/// Requests of entries that raft has handed over, and nobody sends yet; the same of answers.
+const APPENDS_HANDED_OVER_MAX: usize = 4;
 /// Requests of entries that may be under way to one follower.
 const APPENDS_UNDER_WAY_MAX: usize = 64;
+
+/// How much of a stream may be between raft and the connection, in each direction.
+pub const HANDED_OVER: Limits = Limits {
+    count: APPENDS_HANDED_OVER_MAX,
+    bytes: 2 * limits::APPEND_BYTES_MAX,
+};
+
+/// What a request of entries takes in memory, nearly.
+pub fn append_bytes(request: &AppendRequest) -> usize {
+    let payload = |entry: &Entry| match &entry.payload {
+        Payload::Normal(batch) => batch.bytes().len(),
+        Payload::Blank | Payload::Membership(_) => 0,
+    };
+    request.entries.iter().map(payload).sum()
+}
 
 /// One stream of entries, where connections are served: requests out, answers in.
 pub async fn exchange_appends(
     dialer: Dialer,
     reader: FrameReader,
     writer: FrameWriter,
-    requests: mpsc::Receiver<AppendRequest>,
-    handed_back: mpsc::Sender<io::Result<StreamAppendResult>>,
+    requests: Receiver<AppendRequest>,
+    handed_back: Sender<io::Result<StreamAppendResult>>,
 ) {
     let sending = Arc::new(Sending::default());
     let send = dialer.env.spawn(send_appends(requests, writer, sending.clone()));
@@ -39,7 +58,7 @@ pub async fn exchange_appends(
     };
     while let Some(answer) = answers.next().await.transpose() {
         let goes_on = matches!(answer, Ok(Ok(_)));
-        if handed_back.send(answer).await.is_err() || !goes_on {
+        if handed_back.send(answer, 0).await.is_err() || !goes_on {
             return;
         }
     }
@@ -86,11 +105,7 @@ impl Sending {
 }
 
 /// Sends requests as they come, as long as not too many are unanswered.
-async fn send_appends(
-    mut requests: mpsc::Receiver<AppendRequest>,
-    mut writer: FrameWriter,
-    sending: Arc<Sending>,
-) {
+async fn send_appends(mut requests: Receiver<AppendRequest>, mut writer: FrameWriter, sending: Arc<Sending>) {
     while let Some(request) = requests.recv().await {
         let Ok(permit) = sending.room.acquire().await else {
             return;

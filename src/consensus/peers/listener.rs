@@ -9,8 +9,9 @@ use futures_util::future::{Either, select};
 use futures_util::stream::unfold;
 use futures_util::{FutureExt, StreamExt};
 use openraft::errors::RaftError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::appends::{HANDED_OVER, append_bytes};
 use super::message::{AppendAnswer, PeerHash, PeerRequest, PeerResponse};
 use crate::base::{MemberId, limits};
 use crate::consensus::Consensus;
@@ -20,11 +21,11 @@ use crate::consensus::propose::Taken;
 use crate::consensus::propose::command::first_unreadable;
 use crate::consensus::raft::format::append::decode_append;
 use crate::consensus::raft::format::entry::Batch;
-use crate::consensus::raft::network::APPENDS_HANDED_OVER_MAX;
 use crate::consensus::raft::types::{AppendRequest, StreamAppendResult, TypeConfig, Vote, VoteRequest};
 use crate::consensus::snapshot::receive::serve_snapshot;
 use crate::runtime::admission::{Newcomers, peer_newcomers_max};
 use crate::runtime::buggify::{Site, buggify, pause};
+use crate::runtime::channel::{Receiver, Sender, channel};
 use crate::runtime::tls::Security;
 use crate::runtime::{BoxFuture, Env, Listener, Task};
 use crate::transport::{
@@ -288,11 +289,7 @@ impl Core {
     }
 
     /// Feeds a leader's entries to raft and hands the answers back in order, until either side has enough.
-    async fn take_appends(
-        self,
-        requests: mpsc::Receiver<AppendRequest>,
-        answers: mpsc::Sender<StreamAppendResult>,
-    ) {
+    async fn take_appends(self, requests: Receiver<AppendRequest>, answers: Sender<StreamAppendResult>) {
         let requests = unfold(
             (requests, self.clone(), None),
             |(mut requests, core, passed)| async move {
@@ -309,7 +306,7 @@ impl Core {
             let Ok(answer) = answer else { return };
             pause(self.env(), Site::AppendAnsweredLate, self.election_timeout()).await;
             let goes_on = answer.is_ok() && !buggify(Site::AppendCut);
-            if answers.send(answer).await.is_err() || !goes_on {
+            if answers.send(answer, 0).await.is_err() || !goes_on {
                 return;
             }
         }
@@ -332,8 +329,8 @@ async fn serve_appends(
     mut reader: FrameReader,
     mut writer: FrameWriter,
 ) -> io::Result<()> {
-    let (requests, taken) = mpsc::channel(APPENDS_HANDED_OVER_MAX);
-    let (answers, mut answered) = mpsc::channel(APPENDS_HANDED_OVER_MAX);
+    let (requests, taken) = channel(HANDED_OVER);
+    let (answers, mut answered) = channel(HANDED_OVER);
     consensus
         .tell(|core| {
             core.env().spawn_local(core.clone().take_appends(taken, answers));
@@ -351,7 +348,8 @@ async fn serve_appends(
             if is_fresh {
                 consensus.hear_leader(&request.vote);
             }
-            if requests.send(request).await.is_err() {
+            let bytes = append_bytes(&request);
+            if requests.send(request, bytes).await.is_err() {
                 return;
             }
         }

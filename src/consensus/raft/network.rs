@@ -15,7 +15,6 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{ErrorSource, NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::{AnyError, StorageError};
-use tokio::sync::mpsc;
 
 use super::cause::Cause;
 use super::format::append::encode_append;
@@ -25,16 +24,14 @@ use super::types::{
 };
 use crate::base::{Broken, MemberId};
 use crate::consensus::peers::Peers;
-use crate::consensus::peers::appends::exchange_appends;
+use crate::consensus::peers::appends::{HANDED_OVER, append_bytes, exchange_appends};
 use crate::consensus::peers::message::{PeerRequest, PeerResponse};
 use crate::consensus::snapshot::SnapshotData;
 use crate::consensus::snapshot::purge::Holds;
 use crate::consensus::snapshot::send::send_snapshot;
 use crate::runtime::AbortOnDrop;
+use crate::runtime::channel::{Receiver, Sender, channel};
 use crate::transport::{Dialer, Purpose, RpcClient, decode, encode};
-
-/// Requests of entries that raft has handed over, and nobody sends yet; the same of answers.
-pub const APPENDS_HANDED_OVER_MAX: usize = 4;
 
 type RpcError = RPCError<TypeConfig>;
 
@@ -165,16 +162,15 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 .await
                 .unwrap_or_else(|| Err(io::ErrorKind::ConnectionAborted.into()));
             let (reader, writer) = dialed.map_err(rpc_error)?;
-            let (requests, outgoing) = mpsc::channel(APPENDS_HANDED_OVER_MAX);
-            let (incoming, answers) = mpsc::channel(APPENDS_HANDED_OVER_MAX);
+            let (requests, outgoing) = channel(HANDED_OVER);
+            let (incoming, answers) = channel(HANDED_OVER);
             let exchange = exchange_appends(self.dialer.clone(), reader, writer, outgoing, incoming);
             let input = iter([first]).chain(input);
             let tasks = [env.spawn(exchange), env.spawn_local(hand_over(input, requests))];
             let answers = unfold(
                 (answers, tasks.map(AbortOnDrop)),
                 |(mut answers, tasks)| async move {
-                    let answer: Result<_, RpcError> =
-                        mpsc::Receiver::recv(&mut answers).await?.map_err(rpc_error);
+                    let answer: Result<_, RpcError> = Receiver::recv(&mut answers).await?.map_err(rpc_error);
                     Some((answer, (answers, tasks)))
                 },
             );
@@ -247,12 +243,13 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 }
 
 /// Hands what raft wants sent to those who send it.
-async fn hand_over<S>(mut input: S, requests: mpsc::Sender<AppendRequest>)
+async fn hand_over<S>(mut input: S, requests: Sender<AppendRequest>)
 where
     S: Stream<Item = AppendRequest> + Unpin,
 {
     while let Some(request) = input.next().await {
-        if requests.send(request).await.is_err() {
+        let bytes = append_bytes(&request);
+        if requests.send(request, bytes).await.is_err() {
             return;
         }
     }
