@@ -133,7 +133,7 @@ impl Node {
             cluster = format!("{:x}", identity.cluster),
             "recovered the data directory"
         );
-        let (hub, begin_hub) = WatchHub::new(env.figures().clone());
+        let (hub, begin_hub) = WatchHub::new(env.metrics().clone());
         let options = consensus::Options {
             quota: crate::server::quota_bound(config.quota_bytes),
             identity,

@@ -3,18 +3,18 @@
 pub mod broken;
 pub mod effort;
 pub mod error;
-pub mod figures;
 pub mod ids;
 pub mod kv;
 pub mod level;
 pub mod limits;
+pub mod metrics;
 pub mod overlay;
 pub mod urls;
 
 pub use broken::Broken;
 pub use error::Denied;
-pub use figures::Figures;
 pub use level::Level;
+pub use metrics::MemberMetrics;
 
 /// A switch between ways of doing something, of which members are told by their metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

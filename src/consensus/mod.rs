@@ -365,7 +365,7 @@ impl Consensus {
 
     /// Commands that came to be applied a second time, since this member has started.
     pub fn duplicates(&self) -> u64 {
-        self.env().figures().agreement.duplicates.get()
+        self.env().metrics().agreement.duplicates.get()
     }
 
     /// How long a request may take.

@@ -199,10 +199,10 @@ impl Core {
         let leader = self.status().leader.ok_or("no leader")?;
         let round = self.ask_read_index(leader, timeout).await;
         round.map_err(|failed| {
-            let figures = &self.env().figures().agreement;
+            let metrics = &self.env().metrics().agreement;
             match failed.late {
-                true => figures.slow_read_indexes.inc(),
-                false => figures.failed_read_indexes.inc(),
+                true => metrics.slow_read_indexes.inc(),
+                false => metrics.failed_read_indexes.inc(),
             }
             failed.why
         })
@@ -252,7 +252,7 @@ impl Core {
                 Either::Left((answered, _)) => return answered,
                 Either::Right(_) if self.drop_late(round) => {
                     // In etcd one that waits for a leader in vain is a slow one, too.
-                    self.env().figures().agreement.slow_read_indexes.inc();
+                    self.env().metrics().agreement.slow_read_indexes.inc();
                 }
                 Either::Right(_) => {}
             }

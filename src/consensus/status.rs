@@ -201,7 +201,7 @@ impl Core {
     /// A follower's heartbeat was late, every follower's.
     fn count_late_heartbeats(&self) {
         let members = self.machine().membership().membership().nodes().count() as u64;
-        let late = &self.env().figures().agreement.late_heartbeats;
+        let late = &self.env().metrics().agreement.late_heartbeats;
         late.add(members.saturating_sub(1));
     }
 

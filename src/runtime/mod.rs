@@ -38,7 +38,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::base::Figures;
+use crate::base::MemberMetrics;
 pub use crossing::Crossing;
 pub use disk::{Disk, File};
 pub use futures_util::future::{BoxFuture, LocalBoxFuture};
@@ -130,7 +130,7 @@ pub trait Abort: Send + Sync {
 #[derive(Clone)]
 pub struct Env {
     runtime: Arc<dyn Runtime>,
-    figures: Arc<Figures>,
+    metrics: Arc<MemberMetrics>,
 }
 
 /// Time ran out before the future was ready.
@@ -148,7 +148,7 @@ impl Env {
     pub fn new(runtime: impl Runtime) -> Self {
         Env {
             runtime: Arc::new(runtime),
-            figures: Arc::default(),
+            metrics: Arc::default(),
         }
     }
 
@@ -156,13 +156,13 @@ impl Env {
     pub fn counting_anew(&self) -> Env {
         Env {
             runtime: self.runtime.clone(),
-            figures: Arc::default(),
+            metrics: Arc::default(),
         }
     }
 
     /// What is counted of this member. To be written; what it says decides nothing.
-    pub fn figures(&self) -> &Arc<Figures> {
-        &self.figures
+    pub fn metrics(&self) -> &Arc<MemberMetrics> {
+        &self.metrics
     }
 
     pub fn now(&self) -> Instant {
@@ -306,7 +306,7 @@ impl Env {
 
     /// Counts and logs a panic that ended `what`.
     pub fn panicked(&self, what: &dyn fmt::Display, panic: &Panic) {
-        self.figures.requests.panics.inc();
+        self.metrics.requests.panics.inc();
         tracing::error!(
             request = %what,
             error = panic.message,

@@ -12,7 +12,7 @@ use super::services::range;
 use super::spans::Spans;
 use super::watch::WatchHub;
 use super::wire::streams::Streams;
-use crate::base::figures::{Figures, RequestKind};
+use crate::base::metrics::{MemberMetrics, RequestKind};
 use crate::base::{Denied, Revision, limits};
 use crate::config::Config;
 use crate::consensus::Consensus;
@@ -123,14 +123,14 @@ impl Api {
     }
 
     /// What is counted of this member below the server.
-    pub fn figures(&self) -> &Figures {
-        self.env.figures()
+    pub fn member_metrics(&self) -> &MemberMetrics {
+        self.env.metrics()
     }
 
     /// Counts a request that has its answer; how long that took.
     pub fn took(&self, kind: RequestKind, begun: Instant, success: bool) -> Duration {
         let took = self.env.now() - begun;
-        self.figures().requests.whole.observe(kind, success, took);
+        self.member_metrics().requests.whole.observe(kind, success, took);
         took
     }
 

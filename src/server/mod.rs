@@ -181,7 +181,7 @@ impl Server {
         &self.addresses
     }
 
-    /// What is counted, for the other layers' own figures.
+    /// What is counted, for the other layers' own metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.api.metrics
     }

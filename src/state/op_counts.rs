@@ -5,7 +5,7 @@
 //! also counts compares as ranges; here only what was asked to be read.)
 
 use super::{Answer, Outcome};
-use crate::base::figures::{RequestKind, StoreFigures};
+use crate::base::metrics::{RequestKind, StoreFigures};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, TxnResponse, request_op::Request as Op,
@@ -121,20 +121,20 @@ impl OpCounts {
         }
     }
 
-    /// Adds it to a member's figures.
-    pub fn count(&self, figures: &StoreFigures) {
+    /// Adds it to a member's metrics.
+    pub fn count(&self, metrics: &StoreFigures) {
         for (amount, counter) in [
-            (self.ranges, &figures.ranges),
-            (self.puts, &figures.puts),
-            (self.deletes, &figures.deletes),
-            (self.put_bytes, &figures.put_bytes),
+            (self.ranges, &metrics.ranges),
+            (self.puts, &metrics.puts),
+            (self.deletes, &metrics.deletes),
+            (self.put_bytes, &metrics.put_bytes),
         ] {
             if amount > 0 {
                 counter.add(amount);
             }
         }
         if self.ranges + self.puts + self.deletes > 1 {
-            figures.txns.inc();
+            metrics.txns.inc();
         }
     }
 }

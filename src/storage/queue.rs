@@ -350,8 +350,8 @@ impl Shared {
             late.await;
         }
         let took = env.now() - begun;
-        env.figures().engine.write.observe(took);
-        env.figures().engine.commit.observe(took);
+        env.metrics().engine.write.observe(took);
+        env.metrics().engine.commit.observe(took);
         self.waiting.send_if_modified(|waiting| {
             match &written {
                 Ok(()) => waiting.left(&*self.engine),

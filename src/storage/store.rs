@@ -27,7 +27,7 @@ use super::journal::JournalEngine;
 use super::queue::Queue;
 use super::{EngineKind, failed};
 use crate::base::kv::{Batch, Read, Space, Visit};
-use crate::base::{Broken, Figures, RevisionAt};
+use crate::base::{Broken, MemberMetrics, RevisionAt};
 use crate::runtime::Env;
 use crate::runtime::panics::poisoned;
 
@@ -216,7 +216,7 @@ struct Held {
     path: PathBuf,
     janitor: mpsc::UnboundedSender<Stale>,
     stale: AtomicBool,
-    figures: Arc<Figures>,
+    metrics: Arc<MemberMetrics>,
     /// The engine. Taken when dropped, so that it is closed before the directory goes.
     queue: Option<Queue>,
 }
@@ -235,7 +235,7 @@ impl Site {
             path,
             janitor: self.janitor.clone(),
             stale: AtomicBool::new(false),
-            figures: self.env.figures().clone(),
+            metrics: self.env.metrics().clone(),
             queue: Some(Queue::new(&self.env, engine)),
         }))))
     }
@@ -307,7 +307,7 @@ impl Engine for Generation {
     }
 
     fn view(&self) -> Box<dyn View> {
-        self.0.figures.engine.views.add(1);
+        self.0.metrics.engine.views.add(1);
         Box::new(HeldView {
             view: Box::new(self.0.queue().view()),
             held: self.0.clone(),
@@ -328,7 +328,7 @@ struct HeldView {
 
 impl Drop for HeldView {
     fn drop(&mut self) {
-        self.held.figures.engine.views.add(-1);
+        self.held.metrics.engine.views.add(-1);
     }
 }
 

@@ -14,8 +14,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 
 use super::malformed;
-use crate::base::figures::PeerFigures;
 use crate::base::limits;
+use crate::base::metrics::PeerFigures;
 use crate::runtime::Stream;
 use crate::runtime::buggify::{self, Site};
 
@@ -25,14 +25,14 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The receiving side of a connection.
 pub struct FrameReader {
     stream: BufReader<ReadHalf<Stream>>,
-    figures: Option<Arc<PeerFigures>>,
+    metrics: Option<Arc<PeerFigures>>,
 }
 
 /// The sending side of a connection. Frames are buffered until [`flush`](Self::flush).
 pub struct FrameWriter {
     stream: WriteHalf<Stream>,
     buffer: BytesMut,
-    figures: Option<Arc<PeerFigures>>,
+    metrics: Option<Arc<PeerFigures>>,
 }
 
 pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
@@ -40,22 +40,22 @@ pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
     let buffer_bytes = buggify::limit(Site::PeerTinyBuffer, READ_BUFFER_BYTES, 100);
     let reader = FrameReader {
         stream: BufReader::with_capacity(buffer_bytes, reader),
-        figures: None,
+        metrics: None,
     };
     (
         reader,
         FrameWriter {
             stream: writer,
             buffer: BytesMut::new(),
-            figures: None,
+            metrics: None,
         },
     )
 }
 
 impl FrameReader {
     /// From now on what comes in is counted.
-    pub(super) fn count(&mut self, figures: Arc<PeerFigures>) {
-        self.figures = Some(figures);
+    pub(super) fn count(&mut self, metrics: Arc<PeerFigures>) {
+        self.metrics = Some(metrics);
     }
 
     /// The next frame; `None` when the other side has said that nothing follows.
@@ -64,13 +64,13 @@ impl FrameReader {
     /// `ConnectionAborted` if the other side hung up between two frames without saying so.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let next = read(&mut self.stream, limits::PEER_FRAME_BYTES_MAX).await;
-        if let Some(figures) = &self.figures {
+        if let Some(metrics) = &self.metrics {
             match &next {
-                Ok(Some(body)) => figures.received_bytes.add((HEADER_BYTES + body.len()) as u64),
+                Ok(Some(body)) => metrics.received_bytes.add((HEADER_BYTES + body.len()) as u64),
                 Ok(None) => {}
                 // Nothing was cut off.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(_) => figures.received_failures.inc(),
+                Err(_) => metrics.received_failures.inc(),
             }
         }
         next
@@ -134,18 +134,18 @@ impl FrameWriter {
     }
 
     /// From now on what goes out is counted.
-    pub(super) fn count(&mut self, figures: Arc<PeerFigures>) {
-        self.figures = Some(figures);
+    pub(super) fn count(&mut self, metrics: Arc<PeerFigures>) {
+        self.metrics = Some(metrics);
     }
 
     /// Sends what was pushed.
     pub async fn flush(&mut self) -> io::Result<()> {
         let bytes = self.buffer.len();
         let flushed = self.write().await;
-        if let Some(figures) = &self.figures {
+        if let Some(metrics) = &self.metrics {
             match &flushed {
-                Ok(()) => figures.sent_bytes.add(bytes as u64),
-                Err(_) => figures.lost(),
+                Ok(()) => metrics.sent_bytes.add(bytes as u64),
+                Err(_) => metrics.lost(),
             }
         }
         flushed

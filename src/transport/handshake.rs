@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{self, FrameReader, FrameWriter};
 use super::{decode, decode_body, encode, encode_body, malformed};
-use crate::base::figures::PeerFigures;
+use crate::base::metrics::PeerFigures;
 use crate::base::{ClusterId, MemberId};
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::tls::{Tls, described};
@@ -166,22 +166,22 @@ impl Dialer {
             }
         }
         self.trouble.tell(self, &last);
-        if let Some(figures) = self.figures() {
-            figures.lost();
+        if let Some(metrics) = self.metrics() {
+            metrics.lost();
         }
         Err(last)
     }
 
     /// What is counted of the peer; nothing of one that has no name yet.
-    pub(super) fn figures(&self) -> Option<Arc<PeerFigures>> {
-        (self.peer != 0).then(|| self.env.figures().peers.of(self.peer))
+    pub(super) fn metrics(&self) -> Option<Arc<PeerFigures>> {
+        (self.peer != 0).then(|| self.env.metrics().peers.of(self.peer))
     }
 
     fn counted(&self, (mut reader, mut writer): (FrameReader, FrameWriter)) -> (FrameReader, FrameWriter) {
-        if let Some(figures) = self.figures() {
-            figures.reached();
-            reader.count(figures.clone());
-            writer.count(figures);
+        if let Some(metrics) = self.metrics() {
+            metrics.reached();
+            reader.count(metrics.clone());
+            writer.count(metrics);
         }
         (reader, writer)
     }

@@ -200,8 +200,8 @@ impl RpcClient {
                 // Not a word since: the peer may have lost the connection without a trace (its power, a
                 // router's memory), and the system here would go on believing in it for a quarter of an hour.
                 calls.close(&elapsed);
-                if let Some(figures) = self.dialer.figures() {
-                    figures.lost();
+                if let Some(metrics) = self.dialer.metrics() {
+                    metrics.lost();
                 }
                 elapsed
             }
@@ -248,8 +248,8 @@ impl Serve {
                 self.link.heard(self.dialer.env.now());
                 let over = self.exchange(reader, writer, queue).await;
                 self.link.lost();
-                if let Some(figures) = self.dialer.figures() {
-                    figures.gone();
+                if let Some(metrics) = self.dialer.metrics() {
+                    metrics.gone();
                 }
                 over
             }

@@ -134,9 +134,9 @@ impl Serving {
             ..
         } = self;
         if purpose != Purpose::Discover {
-            let figures = env.figures().peers.of(from);
-            reader.count(figures.clone());
-            writer.count(figures);
+            let metrics = env.metrics().peers.of(from);
+            reader.count(metrics.clone());
+            writer.count(metrics);
         }
         match purpose {
             Purpose::Control => answer(env, from, reader, writer, handler, None).await,

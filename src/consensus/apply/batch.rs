@@ -51,12 +51,12 @@ pub fn apply_batch(
             .map_err(|unreadable| Broken::contradiction(format!("entry {} holds {unreadable}", at.index)))?;
         if turn != Turn::First {
             state.advance(at, pending);
-            metrics::left_out(env.figures(), turn, batch.name(), number);
+            metrics::left_out(env.metrics(), turn, batch.name(), number);
             let outcome = Outcome::unknown(state.revision());
             return Ok(Effect { request, outcome });
         }
         let outcome = state.apply(at, header.as_ref(), &request, pending, asked)?;
-        metrics::applied(env.figures(), &request, &outcome, stopwatch.lap());
+        metrics::applied(env.metrics(), &request, &outcome, stopwatch.lap());
         Ok(Effect { request, outcome })
     };
     turns.into_iter().zip(batch.commands()).map(apply).collect()

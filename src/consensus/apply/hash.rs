@@ -99,7 +99,7 @@ impl Consensus {
         let run = move || planner.finish().run(&*view);
         let hash = self.env().run_blocking(run).await;
         let took = self.env().now() - begun;
-        self.env().figures().store.hash_at_revision.observe(took);
+        self.env().metrics().store.hash_at_revision.observe(took);
         self.checked(hash)
     }
 

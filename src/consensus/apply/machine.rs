@@ -21,8 +21,8 @@ use super::hash::Compactions;
 use super::metrics::{self};
 use super::state_cell::StateCell;
 use super::sweep::Compacting;
-use crate::base::figures::Figures;
 use crate::base::kv::Read;
+use crate::base::metrics::MemberMetrics;
 use crate::base::{Broken, LeaseId, Level, MemberId, Revision, limits};
 use crate::consensus::SharedObserver;
 use crate::consensus::lease::lessor::{Lessor, Ttl};
@@ -273,20 +273,20 @@ impl StateMachine {
         let begun = self.env.now();
         engine.sync().await?;
         let took = self.env.now() - begun;
-        self.figures().engine.commit.observe(took);
+        self.metrics().engine.commit.observe(took);
         self.note_synced(applied);
         Ok(applied)
     }
 
-    pub fn figures(&self) -> &Figures {
-        self.env.figures()
+    pub fn metrics(&self) -> &MemberMetrics {
+        self.env.metrics()
     }
 
     /// A batch of entries was applied.
     fn tell_if_slow(&self, begun: Instant, entries: usize) {
         let took = self.env.now() - begun;
         if took > self.slow_apply {
-            self.figures().agreement.slow_applies.inc();
+            self.metrics().agreement.slow_applies.inc();
             tracing::warn!(
                 ?took,
                 "expected-duration" = ?self.slow_apply,
@@ -399,7 +399,7 @@ impl StateMachine {
     /// Tells watches, the lessor and the tokens what a command did.
     fn observe(&self, state: &State, effect: &Effect) {
         if matches!(effect.request, Request::MemberPromote(_)) {
-            metrics::promoted(self.figures(), &self.lessor, &effect.outcome);
+            metrics::promoted(self.metrics(), &self.lessor, &effect.outcome);
         }
         let Ok(_) = &effect.outcome.answer else { return };
         if !effect.outcome.events.is_empty() {

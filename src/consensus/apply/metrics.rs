@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::Denied;
-use crate::base::figures::Figures;
+use crate::base::metrics::MemberMetrics;
 use crate::consensus::lease::lessor::Lessor;
 use crate::consensus::raft::format::entry::BatchName;
 use crate::proto::command::command::Request;
@@ -30,7 +30,7 @@ impl<'a> Stopwatch<'a> {
 }
 
 /// A command took so long.
-pub fn applied(figures: &Figures, request: &Request, outcome: &Outcome, took: Duration) {
+pub fn applied(metrics: &MemberMetrics, request: &Request, outcome: &Outcome, took: Duration) {
     if let Some(kind) = kind(request) {
         // For etcd it is no failure to be behind a compaction.
         let success = outcome
@@ -38,16 +38,16 @@ pub fn applied(figures: &Figures, request: &Request, outcome: &Outcome, took: Du
             .as_ref()
             .err()
             .is_none_or(|why| *why == Denied::Compacted);
-        figures.requests.apply.observe(kind, success, took);
+        metrics.requests.apply.observe(kind, success, took);
     }
-    OpCounts::of_command(request, outcome).count(&figures.store);
+    OpCounts::of_command(request, outcome).count(&metrics.store);
 }
 
 /// A command was left out, since it had its turn before. Nobody waits for it here or anywhere.
-pub fn left_out(figures: &Figures, turn: Turn, batch: BatchName, number: u64) {
+pub fn left_out(metrics: &MemberMetrics, turn: Turn, batch: BatchName, number: u64) {
     let origin = format!("{:x}", batch.origin);
     if turn == Turn::Again {
-        figures.agreement.duplicates.inc();
+        metrics.agreement.duplicates.inc();
         tracing::error!(
             origin,
             number,
@@ -64,33 +64,33 @@ pub fn left_out(figures: &Figures, turn: Turn, batch: BatchName, number: u64) {
 
 /// What a compaction left was swept: so many records died of it.
 pub fn swept(env: &Env, took: Duration, died: usize) {
-    let figures = &env.figures().store;
-    figures.compaction.observe(took);
-    figures.compacted_records.add(died as u64);
+    let metrics = &env.metrics().store;
+    metrics.compaction.observe(took);
+    metrics.compacted_records.add(died as u64);
     let now = env.wall_clock().as_secs();
-    figures
+    metrics
         .last_compaction
         .set(i64::try_from(now).unwrap_or(i64::MAX));
 }
 
 /// A learner was to be promoted: the leader counts that.
-pub fn promoted(figures: &Figures, lessor: &Lessor, outcome: &Outcome) {
+pub fn promoted(metrics: &MemberMetrics, lessor: &Lessor, outcome: &Outcome) {
     // The lessor knows whether this member leads.
     if !lessor.leads() {
         return;
     }
     match &outcome.answer {
-        Ok(_) => figures.agreement.promotions.inc(),
-        Err(why) => refused(figures, *why),
+        Ok(_) => metrics.agreement.promotions.inc(),
+        Err(why) => refused(metrics, *why),
     }
 }
 
 /// A promotion was refused. The reasons are etcd's inner words, which are not always those that clients hear.
-pub fn refused(figures: &Figures, why: Denied) {
+pub fn refused(metrics: &MemberMetrics, why: Denied) {
     let reason = match why {
         Denied::MemberNotFound => "membership: ID not found",
         Denied::MemberNotLearner => "membership: can only promote a learner member",
         other => other.text(),
     };
-    figures.agreement.refused_promotions.count(reason);
+    metrics.agreement.refused_promotions.count(reason);
 }

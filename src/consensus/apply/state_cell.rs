@@ -11,7 +11,7 @@ use std::cell::{RefCell, RefMut};
 use std::ops::{Deref, DerefMut};
 
 use crate::base::effort;
-use crate::base::figures::HeldFigures;
+use crate::base::metrics::HeldFigures;
 use crate::runtime::{Env, Instant};
 
 /// See the module.
@@ -29,19 +29,19 @@ impl<T> StateCell<T> {
     /// # Panics
     /// Within another look.
     pub fn read(&self) -> Held<'_, T> {
-        self.held(&self.env.figures().state.read)
+        self.held(&self.env.metrics().state.read)
     }
 
     /// # Panics
     /// Within another look.
     pub fn write(&self) -> Held<'_, T> {
-        self.held(&self.env.figures().state.apply)
+        self.held(&self.env.metrics().state.apply)
     }
 
-    fn held<'a>(&'a self, figures: &'a HeldFigures) -> Held<'a, T> {
+    fn held<'a>(&'a self, metrics: &'a HeldFigures) -> Held<'a, T> {
         let inner = self.inner.try_borrow_mut();
         let guard = inner.expect("a look at the state within a look at the state");
-        Held::new(guard, &self.env, figures)
+        Held::new(guard, &self.env, metrics)
     }
 }
 
@@ -49,17 +49,17 @@ impl<T> StateCell<T> {
 pub struct Held<'a, T> {
     guard: RefMut<'a, T>,
     env: &'a Env,
-    figures: &'a HeldFigures,
+    metrics: &'a HeldFigures,
     since: Instant,
     spent: u64,
 }
 
 impl<'a, T> Held<'a, T> {
-    fn new(guard: RefMut<'a, T>, env: &'a Env, figures: &'a HeldFigures) -> Self {
+    fn new(guard: RefMut<'a, T>, env: &'a Env, metrics: &'a HeldFigures) -> Self {
         Held {
             guard,
             env,
-            figures,
+            metrics,
             since: env.now(),
             spent: effort::spent(),
         }
@@ -82,9 +82,9 @@ impl<T> DerefMut for Held<'_, T> {
 
 impl<T> Drop for Held<'_, T> {
     fn drop(&mut self) {
-        self.figures.seconds.observe(self.env.now() - self.since);
+        self.metrics.seconds.observe(self.env.now() - self.since);
         let spent = effort::spent().wrapping_sub(self.spent);
-        self.figures.entries.observe_number(spent);
+        self.metrics.entries.observe_number(spent);
     }
 }
 

@@ -111,7 +111,7 @@ impl Core {
 
     /// Sweeps the index.
     async fn sweep_index(&self, mut sweep: Sweep) -> Result<SweptIndex, Replaced> {
-        let figures = &self.env().figures().store;
+        let metrics = &self.env().metrics().store;
         loop {
             let mut stopwatch = Stopwatch::start(self.env());
             let entries_max = buggify::limit(Site::SweepTinyPieces, limits::SWEEP_PIECE_ENTRIES, 3);
@@ -120,7 +120,7 @@ impl Core {
                 // Of the same moment: later there may be another store.
                 Ok(sweep.is_complete().then(|| (engine.clone(), engine.view())))
             })?;
-            figures.index_compaction_pause.observe(stopwatch.lap());
+            metrics.index_compaction_pause.observe(stopwatch.lap());
             if let Some((engine, view)) = store {
                 return Ok(SweptIndex { sweep, engine, view });
             }
@@ -139,8 +139,8 @@ impl Core {
         self.0.vitals.store.room().await;
         let mut stopwatch = Stopwatch::start(self.env());
         let handed = piece();
-        let figures = &self.env().figures().store;
-        figures.compaction_pause.observe(stopwatch.lap());
+        let metrics = &self.env().metrics().store;
+        metrics.compaction_pause.observe(stopwatch.lap());
         self.after_piece().await;
         handed
     }

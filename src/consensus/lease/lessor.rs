@@ -152,9 +152,9 @@ impl Lessor {
             granted,
             remaining: 0,
         };
-        let figures = &self.env.figures().leases;
-        figures.granted.inc();
-        figures.ttl.observe_number(u64::try_from(granted).unwrap_or(0));
+        let metrics = &self.env.metrics().leases;
+        metrics.granted.inc();
+        metrics.ttl.observe_number(u64::try_from(granted).unwrap_or(0));
         let mut inner = self.inner();
         inner.ttls.insert(id, ttl);
         self.start(&mut inner, id, seconds(granted));
@@ -212,7 +212,7 @@ impl Lessor {
 
     /// A revoke was applied.
     pub fn revoked(&self, id: LeaseId) {
-        self.env.figures().leases.revoked.inc();
+        self.env.metrics().leases.revoked.inc();
         let mut inner = self.inner();
         inner.ttls.remove(&id);
         inner.proposed.remove(&id);
@@ -282,7 +282,7 @@ impl Lessor {
                 return Renewal::Ending;
             }
             self.start(&mut inner, id, seconds(ttl.granted));
-            self.env.figures().leases.renewed.inc();
+            self.env.metrics().leases.renewed.inc();
             Renewal::Renewed(ttl.granted)
         };
         Some(Ok(ids.iter().map(renew).collect()))

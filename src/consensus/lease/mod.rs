@@ -161,7 +161,7 @@ impl Core {
         let done =
             |outcome: &&Result<Outcome, Denied>| outcome.as_ref().is_ok_and(|outcome| outcome.answer.is_ok());
         let expired = revoked.iter().filter(done).count();
-        self.env().figures().leases.expired.add(expired as u64);
+        self.env().metrics().leases.expired.add(expired as u64);
         if let Some(id) = ids.first() {
             tracing::info!(count = expired, first = format!("{id:x}"), "leases expired");
         }

@@ -171,7 +171,7 @@ impl Core {
         };
         let objection = check().err();
         if let (Change::Promote { .. }, Some(objection)) = (change, objection) {
-            metrics::refused(self.env().figures(), objection.into());
+            metrics::refused(self.env().metrics(), objection.into());
         }
         Some(objection)
     }

@@ -1,6 +1,6 @@
 //! How far away the others are: every member asks every other one for a sign of life, now and then, and takes the time.
 //!
-//! Nothing depends on it. Heartbeats tell a leader who is well; this is for whoever looks at the figures of a member
+//! Nothing depends on it. Heartbeats tell a leader who is well; this is for whoever looks at the metrics of a member
 //! that does not lead, and etcd's members do the same. The simulator's do not: no run should differ by being looked at.
 
 use std::time::Duration;
@@ -27,17 +27,17 @@ impl Core {
     }
 
     async fn probe(&self, peer: MemberId, interval: Duration) {
-        let figures = self.env().figures().peers.of(peer);
+        let metrics = self.env().metrics().peers.of(peer);
         // The first question opens the connection, which takes more than one way there and back.
-        let connected = figures.is_active();
+        let connected = metrics.is_active();
         let client = self.peers().client(peer, Purpose::Control);
         let begun = self.env().now();
         let answer = client.call(encode(&PeerRequest::Describe), interval).await;
         // A failure was counted where it happened.
         if answer.is_ok() {
-            figures.reached();
+            metrics.reached();
             if connected {
-                figures.round_trip.observe(self.env().now() - begun);
+                metrics.round_trip.observe(self.env().now() - begun);
             }
         }
     }

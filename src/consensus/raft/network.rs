@@ -196,8 +196,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     ) -> Result<SnapshotResponse, StreamingError<TypeConfig>> {
         let last = snapshot.meta.last_log_id.as_ref().map_or(0, |last| last.index);
         let _held = self.holds.sending(self.dialer.peer, last, self.dialer.env.now());
-        let figures = self.dialer.env.figures();
-        let (peer, begun) = (figures.peers.of(self.dialer.peer), self.dialer.env.now());
+        let metrics = self.dialer.env.metrics();
+        let (peer, begun) = (metrics.peers.of(self.dialer.peer), self.dialer.env.now());
         let _under_way = peer.snapshots_sent.under_way.hold();
         let dialer = self.dialer.clone();
         let send = self
@@ -211,7 +211,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let cancel = pin!(cancel);
         let ended = select(sent, cancel).await;
         let took = self.dialer.env.now() - begun;
-        figures.snapshots.read_out.observe(took);
+        metrics.snapshots.read_out.observe(took);
         let success = matches!(ended, Either::Left((Ok(_), _)));
         peer.snapshots_sent.ended(success, took);
         match ended {

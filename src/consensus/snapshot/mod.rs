@@ -42,16 +42,16 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
-        let figures = &self.0.figures().snapshots;
+        let metrics = &self.0.metrics().snapshots;
         let mut stopwatch = Stopwatch::start(&self.0.env);
         // The snapshot is taken before the sync, so the sync covers all that it names.
         let snapshot = of(&self.0);
         let naming = stopwatch.lap();
         self.0.sync().await?;
         let sync = stopwatch.lap();
-        figures.naming.observe(naming);
-        figures.sync.observe(sync);
-        figures.save.observe(naming + sync);
+        metrics.naming.observe(naming);
+        metrics.sync.observe(sync);
+        metrics.save.observe(naming + sync);
         Ok(snapshot)
     }
 }
@@ -67,10 +67,10 @@ pub fn of(machine: &StateMachine) -> SnapshotOf<TypeConfig, SnapshotData> {
 
 /// Replaces the state by a received snapshot.
 pub async fn install(machine: &StateMachine, meta: &SnapshotMeta, install: Install) -> Result<(), Broken> {
-    let figures = &machine.figures().snapshots;
-    let _installing = figures.installing.hold();
+    let metrics = &machine.metrics().snapshots;
+    let _installing = metrics.installing.hold();
     let begun = machine.env.now();
     let engine = install.commit().await?;
-    figures.install_sync.observe(machine.env.now() - begun);
+    metrics.install_sync.observe(machine.env.now() - begun);
     machine.replace(engine, meta.last_log_id).await
 }

@@ -66,8 +66,8 @@ pub async fn serve_snapshot(
     reader: FrameReader,
     mut writer: FrameWriter,
 ) -> io::Result<()> {
-    let figures = consensus.env().figures();
-    let (peer, begun) = (figures.peers.of(from), consensus.env().now());
+    let metrics = consensus.env().metrics();
+    let (peer, begun) = (metrics.peers.of(from), consensus.env().now());
     let _under_way = peer.snapshots_received.under_way.hold();
     let mut received = pin!(receive_snapshot(&consensus, from, reader));
     let sign_of_life = consensus.election_timeout() / 2;
@@ -117,6 +117,6 @@ async fn receive_snapshot(
         .run(move |core| core.take_snapshot(vote, meta, install))
         .await;
     let took = consensus.env().now() - begun;
-    consensus.env().figures().snapshots.install.observe(took);
+    consensus.env().metrics().snapshots.install.observe(took);
     installed
 }

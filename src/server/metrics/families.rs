@@ -1,15 +1,15 @@
-//! From plain figures to what Prometheus's encoder takes.
+//! From plain metrics to what Prometheus's encoder takes.
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::base::figures;
+use crate::base::metrics;
 
 /// Families in the order in which they were added.
 #[derive(Default)]
 pub struct Families(pub Vec<MetricFamily>);
 
 impl Families {
-    pub fn counter(&mut self, name: &str, help: &str, counter: &figures::Counter) {
+    pub fn counter(&mut self, name: &str, help: &str, counter: &metrics::Counter) {
         self.counters(name, help, [(Vec::new(), counter.get())]);
     }
 
@@ -17,7 +17,7 @@ impl Families {
         self.gauges(name, help, [(Vec::new(), value)]);
     }
 
-    pub fn histogram(&mut self, name: &str, help: &str, histogram: &figures::Histogram) {
+    pub fn histogram(&mut self, name: &str, help: &str, histogram: &metrics::Histogram) {
         self.histograms(name, help, [(Vec::new(), histogram)]);
     }
 
@@ -51,7 +51,7 @@ impl Families {
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = (Vec<LabelPair>, &'a figures::Histogram)>,
+        values: impl IntoIterator<Item = (Vec<LabelPair>, &'a metrics::Histogram)>,
     ) {
         self.add(name, help, MetricType::HISTOGRAM, values, |metric, value| {
             metric.set_histogram(measured(value));
@@ -96,7 +96,7 @@ pub fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     pairs.iter().map(label).collect()
 }
 
-fn measured(histogram: &figures::Histogram) -> Histogram {
+fn measured(histogram: &metrics::Histogram) -> Histogram {
     let bucket = |(bound, below): (f64, u64)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);

@@ -2,13 +2,13 @@
 //!
 //! Counting must cost nothing that matters: every counter that a request touches is resolved once and found
 //! by number. What raft and the store know anyway is read only when somebody asks for `/metrics`
-//! ([`Metrics::render`]), and so are the process's figures from `/proc`.
+//! ([`Metrics::render`]), and so are the process's metrics from `/proc`.
 //!
-//! What the layers below count is plain numbers ([`Figures`]): they know nothing of this module, and
-//! [`figures`] gives them their names. What only the server sees is counted here.
+//! What the layers below count is plain numbers ([`MemberMetrics`]): they know nothing of this module, and
+//! [`layers`] gives them their names. What only the server sees is counted here.
 
 mod families;
-mod figures;
+mod layers;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,7 +24,7 @@ use prometheus::{
 
 use super::wire::health_checks::Check;
 use super::wire::rpc::{CODES, Rpc};
-use crate::base::figures::{Figures, Gauge, Histogram as Durations};
+use crate::base::metrics::{Gauge, Histogram as Durations, MemberMetrics};
 use crate::base::{FeatureGate, MemberId};
 use families::{Families, labels};
 
@@ -139,7 +139,7 @@ macro_rules! metrics {
             registry: Registry,
             rpcs: Vec<RpcMetrics>,
             client_requests: ClientRequests,
-            figures: Arc<Figures>,
+            member_metrics: Arc<MemberMetrics>,
             pub watch: WatchDurations,
             pub defragmentation: Durations,
             pub defragmenting: Gauge,
@@ -155,12 +155,12 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            pub fn new(figures: Arc<Figures>) -> Arc<Metrics> {
+            pub fn new(member_metrics: Arc<MemberMetrics>) -> Arc<Metrics> {
                 let registry = Registry::new();
                 Arc::new(Metrics {
                     rpcs: rpc_metrics(&registry),
                     client_requests: client_requests(&registry),
-                    figures,
+                    member_metrics,
                     watch: WatchDurations::default(),
                     defragmentation: Durations::seconds(Duration::from_millis(100), 13),
                     defragmenting: Gauge::default(),
@@ -360,8 +360,8 @@ impl Metrics {
     }
 
     /// What the layers below count.
-    pub fn figures(&self) -> &Figures {
-        &self.figures
+    pub fn member_metrics(&self) -> &MemberMetrics {
+        &self.member_metrics
     }
 
     /// A stream of requests broke off that its client did not give up. `api`: as in etcd's label.
@@ -389,7 +389,7 @@ impl Metrics {
         let process = ProcessCollector::for_self().collect();
         families.extend(self.files(&process));
         families.extend(process);
-        families.extend(figures::families(&self.figures, sample.member));
+        families.extend(layers::families(&self.member_metrics, sample.member));
         families.extend(self.sampled(sample));
         families.sort_by(|one, other| one.name().cmp(other.name()));
         self.scrapes.with_label_values(&["200"]).inc();
@@ -400,7 +400,7 @@ impl Metrics {
         text
     }
 
-    /// One of the figures about the process, by the name it has in [`render`](Self::render)'s text; 0 if unknown.
+    /// One of the metrics about the process, by the name it has in [`render`](Self::render)'s text; 0 if unknown.
     pub fn process_figure(&self, name: &str) -> u64 {
         process_figure(&ProcessCollector::for_self().collect(), name)
     }

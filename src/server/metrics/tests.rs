@@ -164,21 +164,21 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
 
 /// Everything has happened once.
 fn busy() -> (Arc<Metrics>, Sample) {
-    let figures = Arc::new(Figures::default());
-    figures.peers.of(2).reached();
-    figures.agreement.refused_promotions.count("not ready");
-    for kind in crate::base::figures::RequestKind::ALL {
-        figures
+    let member_metrics = Arc::new(MemberMetrics::default());
+    member_metrics.peers.of(2).reached();
+    member_metrics.agreement.refused_promotions.count("not ready");
+    for kind in crate::base::metrics::RequestKind::ALL {
+        member_metrics
             .requests
             .apply
             .observe(*kind, true, Duration::from_millis(1));
-        figures
+        member_metrics
             .requests
             .whole
             .observe(*kind, false, Duration::from_millis(1));
     }
-    figures.requests.range.observe(true, Duration::ZERO);
-    let metrics = Metrics::new(figures);
+    member_metrics.requests.range.observe(true, Duration::ZERO);
+    let metrics = Metrics::new(member_metrics);
     metrics.request_failed("watch", tonic::Code::Unknown);
     metrics.checked("livez", Check::SerializableRead, true);
     let sample = Sample {

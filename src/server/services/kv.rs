@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::range::{self, Chunks};
 use crate::base::Denied;
-use crate::base::figures::RequestKind;
+use crate::base::metrics::RequestKind;
 use crate::proto::command::Header;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, kv_server::Kv};
@@ -41,7 +41,7 @@ impl Kv for Api {
             self.metrics.rpc(Rpc::RangeStream).msg_received.inc();
             validate::range(&request)?;
             validate::range_stream(&request)?;
-            self.figures().store.ranges.inc();
+            self.member_metrics().store.ranges.inc();
             let chunks = Chunks::new(self.shared(), request, who);
             Ok(Box::pin(chunks.into_stream()) as Answers<_>)
         })
@@ -93,7 +93,7 @@ impl Api {
     fn read(&self, kind: RequestKind, begun: Instant, success: bool) {
         let took = self.took(kind, begun, success);
         if took > self.options.slow.apply {
-            self.figures().agreement.slow_applies.inc();
+            self.member_metrics().agreement.slow_applies.inc();
         }
     }
 
@@ -122,8 +122,8 @@ impl Api {
         read: Result<pb::RangeResponse, Denied>,
     ) -> Result<pb::RangeResponse, Denied> {
         let took = self.env.now() - begun;
-        self.figures().requests.range.observe(read.is_ok(), took);
-        OpCounts::RANGE.count(&self.figures().store);
+        self.member_metrics().requests.range.observe(read.is_ok(), took);
+        OpCounts::RANGE.count(&self.member_metrics().store);
         let mut response = read?;
         self.complete(&mut response.header);
         Ok(response)
@@ -197,7 +197,7 @@ impl Api {
         let permit = move |state: &State, who: &Header| state.permit_txn(who, &asked);
         let permit = self.permit(who, permit).await?;
         let response = range::local_txn(self, &request, who).await?;
-        OpCounts::of_txn(&request, &response).count(&self.figures().store);
+        OpCounts::of_txn(&request, &response).count(&self.member_metrics().store);
         self.confirm(&permit).await?;
         Ok(response)
     }

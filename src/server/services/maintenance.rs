@@ -163,7 +163,7 @@ impl Api {
         self.consensus.all_swept().await?;
         let export = self.consensus.export().await;
         let hash = self.env.run_blocking(move || export?.hash(true)).await;
-        self.figures().store.hash.observe(self.env.now() - begun);
+        self.member_metrics().store.hash.observe(self.env.now() - begun);
         Ok(pb::HashResponse {
             hash: self.consensus.checked(hash)?,
             header: Some(self.header_now()),

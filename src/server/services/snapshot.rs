@@ -80,7 +80,7 @@ impl Sending {
         if blob.is_empty() {
             let checksum = self.checksum.take().map(Sha256::finalize);
             let took = self.api.env.now() - self.begun;
-            self.api.figures().snapshots.read_out.observe(took);
+            self.api.member_metrics().snapshots.read_out.observe(took);
             tracing::info!("successfully sent database snapshot to client");
             return Ok(checksum.map(|checksum| message(0, Bytes::copy_from_slice(&checksum))));
         }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::metrics::Metrics;
-use crate::base::{Broken, Denied, Figures, Revision};
+use crate::base::{Broken, Denied, MemberMetrics, Revision};
 use crate::consensus::{Consensus, SharedObserver};
 use crate::runtime::channel::{Receiver, Sender, TrySendError, answer, channel};
 use crate::runtime::{BoxFuture, Env};
@@ -81,8 +81,10 @@ pub struct WatchHub {
 
 impl WatchHub {
     /// A hub, and how its other end begins on the core's thread.
-    pub fn new(figures: Arc<Figures>) -> (Arc<WatchHub>, impl FnOnce(&Env) -> SharedObserver + Send) {
-        let (hub, commands) = WatchHub::open(figures);
+    pub fn new(
+        member_metrics: Arc<MemberMetrics>,
+    ) -> (Arc<WatchHub>, impl FnOnce(&Env) -> SharedObserver + Send) {
+        let (hub, commands) = WatchHub::open(member_metrics);
         let watched = hub.clone();
         let begin = move |env: &Env| {
             let dispatcher = Rc::new(Dispatcher::new(&watched));
@@ -93,13 +95,13 @@ impl WatchHub {
         (hub, begin)
     }
 
-    fn open(figures: Arc<Figures>) -> (Arc<WatchHub>, Receiver<Command>) {
+    fn open(member_metrics: Arc<MemberMetrics>) -> (Arc<WatchHub>, Receiver<Command>) {
         let (commands, incoming) = channel(feed::COMMANDS);
         let hub = Arc::new(WatchHub {
             commands,
             streams: AtomicU64::new(0),
             revision: Arc::default(),
-            metrics: Metrics::new(figures),
+            metrics: Metrics::new(member_metrics),
             catching_up: Arc::default(),
         });
         (hub, incoming)

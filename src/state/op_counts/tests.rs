@@ -64,12 +64,12 @@ fn a_transaction_counts_for_what_it_did() {
         responses: vec![put_answer()],
         ..TxnResponse::default()
     };
-    let figures = StoreFigures::default();
-    tally.count(&figures);
-    OpCounts::of_txn(&request, &failed).count(&figures);
-    let counted = [&figures.ranges, &figures.puts, &figures.deletes, &figures.txns];
+    let metrics = StoreFigures::default();
+    tally.count(&metrics);
+    OpCounts::of_txn(&request, &failed).count(&metrics);
+    let counted = [&metrics.ranges, &metrics.puts, &metrics.deletes, &metrics.txns];
     assert_eq!(counted.map(|counter| counter.get()), [1, 2, 1, 1]);
-    assert_eq!(figures.put_bytes.get(), 13);
+    assert_eq!(metrics.put_bytes.get(), 13);
 }
 
 #[test]

@@ -528,9 +528,9 @@ async fn groups_are_measured() {
     let disk = FakeDisk::default();
     let env = fake_disk::env(&disk);
     let wal = Wal::open(&env, directory(), options()).await.unwrap();
-    assert_eq!(env.figures().log.sync.count(), 0, "opening writes no group");
+    assert_eq!(env.metrics().log.sync.count(), 0, "opening writes no group");
     append(&wal, 1, 0..10).await;
-    let log = &env.figures().log;
+    let log = &env.metrics().log;
     assert_eq!((log.sync.count(), log.write.count()), (10, 10));
     assert_eq!(log.sync.sum(), 10.0 * fake_disk::SYNC_TIME.as_secs_f64());
     let payloads: usize = (0..10).map(|index| record(1, index, 20).payload.len()).sum();
@@ -544,6 +544,6 @@ async fn groups_are_measured() {
     let env = env.counting_anew();
     let wal = Wal::open(&env, directory(), unsynced).await.unwrap();
     append(&wal, 1, 10..12).await;
-    let log = &env.figures().log;
+    let log = &env.metrics().log;
     assert_eq!((log.sync.count(), log.write.count()), (0, 2));
 }

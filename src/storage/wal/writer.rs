@@ -182,14 +182,14 @@ impl Writer {
 
     /// Counts a group that took so long in all, and of that its sync.
     fn count(&self, took: Duration, sync: Option<Duration>, bytes: usize) {
-        let figures = &self.env.figures().log;
-        figures
+        let metrics = &self.env.metrics().log;
+        metrics
             .write
             .observe(took.saturating_sub(sync.unwrap_or_default()));
         if let Some(sync) = sync {
-            figures.sync.observe(sync);
+            metrics.sync.observe(sync);
         }
-        figures.written_bytes.add(bytes as u64);
+        metrics.written_bytes.add(bytes as u64);
     }
 
     fn checkpoint_len(&self) -> usize {

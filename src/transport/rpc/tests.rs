@@ -104,7 +104,7 @@ async fn a_connection_that_fell_silent_is_replaced() {
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer may have seen it");
     assert_eq!(client.call("again", PATIENCE).await.unwrap(), "answer");
     assert!(serving.await.is_some());
-    let peer = env.figures().peers.of(2);
+    let peer = env.metrics().peers.of(2);
     assert_eq!(peer.sent_failures.get(), 1, "what was lost");
     assert_eq!(peer.disconnects.get(), 1);
     assert!(peer.is_active(), "it has been reached again");
@@ -138,6 +138,6 @@ async fn a_refused_connection_says_that_nothing_was_sent() {
     drop(listener);
     let error = client.call("to nobody", PATIENCE).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
-    let peer = env.figures().peers.of(2);
+    let peer = env.metrics().peers.of(2);
     assert_eq!((peer.sent_failures.get(), peer.disconnects.get()), (1, 0));
 }

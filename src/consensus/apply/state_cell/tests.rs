@@ -16,12 +16,12 @@ async fn a_look_within_a_look_is_refused() {
 
 #[tokio::test]
 async fn what_is_looked_at_meanwhile_is_counted() {
-    let (env, figures) = (crate::runtime::tokio::env(), HeldFigures::default());
+    let (env, metrics) = (crate::runtime::tokio::env(), HeldFigures::default());
     let cell = RefCell::new(());
     effort::spend(1_000);
-    let held = Held::new(cell.borrow_mut(), &env, &figures);
+    let held = Held::new(cell.borrow_mut(), &env, &metrics);
     effort::spend(3);
     drop(held);
-    assert_eq!((figures.entries.count(), figures.entries.sum()), (1, 3.0));
-    assert_eq!(figures.seconds.count(), 1);
+    assert_eq!((metrics.entries.count(), metrics.entries.sum()), (1, 3.0));
+    assert_eq!(metrics.seconds.count(), 1);
 }

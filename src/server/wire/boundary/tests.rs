@@ -16,7 +16,7 @@ fn answering(env: &Env, protocol: Protocol, serve: impl FnOnce(Request<()>) -> A
 }
 
 fn panics(env: &Env) -> u64 {
-    env.figures().requests.panics.get()
+    env.metrics().requests.panics.get()
 }
 
 fn body(frames: impl futures_util::Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static) -> Answer {

@@ -1,4 +1,4 @@
-//! The figures of the layers below, under etcd's names: one line each.
+//! The metrics of the layers below, under etcd's names: one line each.
 //!
 //! Names, kinds, labels and help texts are those of etcd v3.7.1 (its `metrics.go` files), a counter that etcd calls a
 //! gauge included.
@@ -7,27 +7,27 @@ use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::families::{Families, labels};
 use crate::base::MemberId;
-use crate::base::figures::{
-    ByKind, ByOutcome, EngineFigures, Figures, Histogram, LogFigures, PeerFigures, RequestKind,
+use crate::base::metrics::{
+    ByKind, ByOutcome, EngineFigures, Histogram, LogFigures, MemberMetrics, PeerFigures, RequestKind,
     SnapshotFigures, StateFigures, StoreFigures, Transfers,
 };
 
 /// All of them, as `local` sees them.
-pub fn families(figures: &Figures, local: MemberId) -> Vec<MetricFamily> {
+pub fn families(member_metrics: &MemberMetrics, local: MemberId) -> Vec<MetricFamily> {
     let mut out = Families::default();
-    log(&mut out, &figures.log);
-    engine(&mut out, &figures.engine);
-    snapshots(&mut out, &figures.snapshots);
-    state(&mut out, &figures.state);
-    store(&mut out, &figures.store);
-    leases(&mut out, figures);
-    agreement(&mut out, figures);
-    requests(&mut out, figures);
-    peers(&mut out, figures, local);
+    log(&mut out, &member_metrics.log);
+    engine(&mut out, &member_metrics.engine);
+    snapshots(&mut out, &member_metrics.snapshots);
+    state(&mut out, &member_metrics.state);
+    store(&mut out, &member_metrics.store);
+    leases(&mut out, member_metrics);
+    agreement(&mut out, member_metrics);
+    requests(&mut out, member_metrics);
+    peers(&mut out, member_metrics, local);
     out.0
 }
 
-fn amount(counter: &crate::base::figures::Counter) -> i64 {
+fn amount(counter: &crate::base::metrics::Counter) -> i64 {
     i64::try_from(counter.get()).unwrap_or(i64::MAX)
 }
 
@@ -191,8 +191,8 @@ fn store(out: &mut Families, store: &StoreFigures) {
     );
 }
 
-fn leases(out: &mut Families, figures: &Figures) {
-    let leases = &figures.leases;
+fn leases(out: &mut Families, member_metrics: &MemberMetrics) {
+    let leases = &member_metrics.leases;
     for (name, help, counter) in [
         (
             "etcd_debugging_lease_granted_total",
@@ -224,8 +224,8 @@ fn leases(out: &mut Families, figures: &Figures) {
     );
 }
 
-fn agreement(out: &mut Families, figures: &Figures) {
-    let agreement = &figures.agreement;
+fn agreement(out: &mut Families, member_metrics: &MemberMetrics) {
+    let agreement = &member_metrics.agreement;
     for (name, help, counter) in [
         (
             "etcd_server_slow_apply_total",
@@ -270,8 +270,8 @@ fn agreement(out: &mut Families, figures: &Figures) {
     );
 }
 
-fn requests(out: &mut Families, figures: &Figures) {
-    let requests = &figures.requests;
+fn requests(out: &mut Families, member_metrics: &MemberMetrics) {
+    let requests = &member_metrics.requests;
     out.histograms(
         "etcd_server_apply_duration_seconds",
         "The latency distributions of v2 apply called by backend.",
@@ -314,8 +314,8 @@ fn by_kind(kinds: &ByKind, labels: impl Fn(&str, &str) -> Vec<LabelPair>) -> Lab
     RequestKind::ALL.iter().flat_map(of).collect()
 }
 
-fn peers(out: &mut Families, figures: &Figures, local: MemberId) {
-    let peers = figures.peers.all();
+fn peers(out: &mut Families, member_metrics: &MemberMetrics, local: MemberId) {
+    let peers = member_metrics.peers.all();
     let peers: Vec<(String, &PeerFigures)> = peers
         .iter()
         .map(|(id, peer)| (format!("{id:x}"), &**peer))

@@ -1,10 +1,10 @@
 //! What a member counts and measures below the server: plain numbers, which the server shows under etcd's names.
 //!
 //! ```text
-//!   Node::start ─► Env ─► log, engine, transport, consensus ── count ─► Figures ◄─ read ── server ─► /metrics
+//!   Node::start ─► Env ─► log, engine, transport, consensus ── count ─► MemberMetrics ◄─ read ── server ─► /metrics
 //! ```
 //!
-//! Every layer finds the figures of its member in its [`Env`](crate::runtime::Env), and knows neither names nor
+//! Every layer finds the metrics of its member in its [`Env`](crate::runtime::Env), and knows neither names nor
 //! formats. Nothing here is ever read to decide something: a member does the same with and without it, in the
 //! simulator too. Durations are taken from the member's clock by whoever observes.
 //!
@@ -28,7 +28,7 @@ fn millis(first: u64, bounds: usize) -> Histogram {
 
 /// Everything below the server that is counted of one member, since its start.
 #[derive(Default)]
-pub struct Figures {
+pub struct MemberMetrics {
     pub log: LogFigures,
     pub engine: EngineFigures,
     pub snapshots: SnapshotFigures,

@@ -1,4 +1,4 @@
-//! The kinds of request that figures are told by, under etcd's names.
+//! The kinds of request that metrics are told by, under etcd's names.
 
 macro_rules! kinds {
     ($($name:ident),* $(,)?) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::meter::{Counter, Gauge, Histogram};
 use crate::base::{MemberId, limits};
 
-/// Figures of one peer, as this member sees it.
+/// Metrics of one peer, as this member sees it.
 pub struct PeerFigures {
     /// Whether it could be reached when that was last tried.
     active: AtomicBool,
@@ -95,7 +95,7 @@ impl PeerFigures {
     }
 }
 
-/// The figures of every peer that has been spoken with. Whoever counts holds on to its peer's.
+/// The metrics of every peer that has been spoken with. Whoever counts holds on to its peer's.
 #[derive(Default)]
 pub struct Peers(Mutex<BTreeMap<MemberId, Arc<PeerFigures>>>);
 
