@@ -107,14 +107,14 @@ impl Node {
         refuse_lost_log(&*env.disk(), &dirs.member, &dirs.wal).await?;
         let stored = stored_identity(&env, &dirs).await?;
         let config = bootstrap::discover(&env, config, stored.is_some()).await?;
-        let way = DialOptions {
+        let dial = DialOptions {
             tls: peer_tls,
             from: config.peer_local_address,
         };
-        let bootstrap = Bootstrap::find(&env, &config, stored, &way).await?;
+        let bootstrap = Bootstrap::find(&env, &config, stored, &dial).await?;
         let identity = bootstrap.identity;
-        let door = PeerListener::open(&env, identity, bootstrap.has_data, peers);
-        bootstrap.check_not_wiped(&env, &config, &way).await?;
+        let peer_listener = PeerListener::open(&env, identity, bootstrap.has_data, peers);
+        bootstrap.check_not_wiped(&env, &config, &dial).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
         let (wal, store) = open(&env, &config, &dirs, identity).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
@@ -152,8 +152,16 @@ impl Node {
             slow_apply: config.slow.apply,
             probe_interval: config.probe_interval,
         };
-        let consensus =
-            Consensus::start(env.clone(), options, wal.clone(), store, door, way, begin_hub).await?;
+        let consensus = Consensus::start(
+            env.clone(),
+            options,
+            wal.clone(),
+            store,
+            peer_listener,
+            dial,
+            begin_hub,
+        )
+        .await?;
         if let Some(owner) = foreign_owner(&config, &consensus).await {
             consensus.stop().await;
             wal.close().await;
@@ -164,10 +172,10 @@ impl Node {
         if fit.is_ok() && config.corruption.initial {
             fit = check_initially(&consensus).await;
         }
-        if let Err(why) = fit {
+        if let Err(reason) = fit {
             consensus.stop().await;
             wal.close().await;
-            return Err(NodeError::Unfit(why));
+            return Err(NodeError::Unfit(reason));
         }
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
         let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports, clients_max).await;
@@ -186,7 +194,7 @@ impl Node {
             Either::Left((Ok(()), _)) => Ok(()),
             // Who serves may notice first that the member is at its end; why it is, the consensus says.
             Either::Left((Err(_), failed)) => Err(failed.await),
-            Either::Right((why, _)) => Err(why),
+            Either::Right((reason, _)) => Err(reason),
         }
     }
 

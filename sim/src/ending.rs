@@ -82,7 +82,7 @@ mod tests {
     fn not_as_listed(why: Mismatch) -> NodeError {
         NodeError::NotAsListed {
             cluster: "{}".into(),
-            why,
+            reason: why,
         }
     }
 

@@ -77,8 +77,8 @@ pub enum Broken {
     #[error("record {}_{} {is}", .at.main, .at.sub)]
     Record { at: RevisionAt, is: BadRecord },
     /// It is what was written, says every checksum, and yet it cannot be read.
-    #[error("{what}{}", .why.as_ref().map_or(" is malformed".into(), |why| format!(": {why}")))]
-    Malformed { what: String, why: Option<String> },
+    #[error("{what}{}", .reason.as_ref().map_or(" is malformed".into(), |reason| format!(": {reason}")))]
+    Malformed { what: String, reason: Option<String> },
     /// What is stored can be read and does not fit together.
     #[error("{0}")]
     Contradiction(String),
@@ -173,15 +173,15 @@ impl Broken {
     pub fn malformed(what: impl fmt::Display) -> Self {
         Broken::Malformed {
             what: what.to_string(),
-            why: None,
+            reason: None,
         }
     }
 
     /// Malformed, and why is known.
-    pub fn unreadable(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+    pub fn unreadable(what: impl fmt::Display, reason: impl fmt::Display) -> Self {
         Broken::Malformed {
             what: what.to_string(),
-            why: Some(why.to_string()),
+            reason: Some(reason.to_string()),
         }
     }
 

@@ -276,13 +276,15 @@ fn tracing_options(flags: &Flags) -> Option<TracingOptions> {
 }
 
 fn verify_tracing(flags: &Flags) -> Result<(), String> {
-    let why = match flags.signed("distributed-tracing-sampling-rate") {
+    let reason = match flags.signed("distributed-tracing-sampling-rate") {
         _ if !flags.boolean("enable-distributed-tracing") => return Ok(()),
         ..0 => "tracing sampling rate must be positive",
         0..=1_000_000 => return Ok(()),
         _ => "tracing sampling rate must be less than 1000000",
     };
-    Err(format!("distributed tracing configurition is not valid: ({why})"))
+    Err(format!(
+        "distributed tracing configurition is not valid: ({reason})"
+    ))
 }
 
 /// With the gate `SetMemberLocalAddr`, others are called from the first address at which they reach this member: it is the one

@@ -45,21 +45,21 @@ pub async fn run(env: Env, config: Config) -> ExitCode {
     let node = match first(signals.next(), Node::start(env.clone(), config)).await {
         Either::Left(number) => return raise_again(number),
         Either::Right(Ok(node)) => node,
-        Either::Right(Err(why)) if why.is_discovery() => {
+        Either::Right(Err(reason)) if reason.is_discovery() => {
             let (token, endpoints) = discovery
                 .map(|asked| (asked.token, asked.endpoints.join(",")))
                 .unwrap_or_default();
             warn!(
                 "discovery-token" = token,
                 "discovery-endpoints" = endpoints,
-                error = why.to_string(),
+                error = reason.to_string(),
                 "failed to bootstrap; discovery token was already used"
             );
             warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
             return ExitCode::FAILURE;
         }
-        Either::Right(Err(why)) => {
-            error!(target: FATAL, error = why.to_string(), "failed to start");
+        Either::Right(Err(reason)) => {
+            error!(target: FATAL, error = reason.to_string(), "failed to start");
             return ExitCode::FAILURE;
         }
     };
@@ -84,8 +84,8 @@ pub async fn run(env: Env, config: Config) -> ExitCode {
             let _ = env.timeout(limits::STOP_TIMEOUT, node.stop()).await;
             ExitCode::SUCCESS
         }
-        End::Failed(why) => {
-            error!(target: FATAL, error = why.to_string(), "the server failed");
+        End::Failed(reason) => {
+            error!(target: FATAL, error = reason.to_string(), "the server failed");
             ExitCode::FAILURE
         }
     }

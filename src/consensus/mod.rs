@@ -126,7 +126,7 @@ struct Shared {
     /// Closed when nothing is left of the core.
     ended: signal::Receiver<()>,
     /// What serves the peers' door.
-    door: Vec<Task<()>>,
+    peer_listener: Vec<Task<()>>,
 }
 
 /// What a core that has started hands to the others.
@@ -144,8 +144,8 @@ impl Consensus {
         options: Options,
         wal: Wal,
         store: Store,
-        door: PeerListener,
-        way: DialOptions,
+        peer_listener: PeerListener,
+        dial: DialOptions,
         observer: impl FnOnce(&Env) -> SharedObserver + Send + 'static,
     ) -> Result<Consensus, Broken> {
         let book = AddressBook::default();
@@ -165,8 +165,8 @@ impl Consensus {
             peers: Peers::new(
                 env.clone(),
                 options.identity,
-                way,
-                door.way_back(),
+                dial,
+                peer_listener.reverse(),
                 book,
                 2 * options.election_timeout,
             ),
@@ -206,7 +206,7 @@ impl Consensus {
             quota_refusals,
             compacting,
         } = outcome?;
-        let (door, admit) = door.admit();
+        let (peer_listener, admit) = peer_listener.admit();
         let consensus = Consensus(Arc::new(Shared {
             env,
             options,
@@ -216,7 +216,7 @@ impl Consensus {
             quota_refusals,
             compacting,
             ended,
-            door,
+            peer_listener,
         }));
         admit(consensus.clone());
         Ok(consensus)
@@ -224,7 +224,7 @@ impl Consensus {
 
     /// Stops raft and every task; returns when nothing is left of them.
     pub async fn stop(&self) {
-        self.0.door.iter().for_each(Task::abort);
+        self.0.peer_listener.iter().for_each(Task::abort);
         let (answer, stopped) = answer();
         if self.0.inbox.send(Ask::Stop(answer), 0).await.is_ok() {
             stopped.await;

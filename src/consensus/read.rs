@@ -32,12 +32,12 @@ const RETRY: Duration = Duration::from_millis(50);
 struct Failed {
     /// The answer took too long.
     late: bool,
-    why: String,
+    reason: String,
 }
 
 impl From<String> for Failed {
-    fn from(why: String) -> Failed {
-        Failed { late: false, why }
+    fn from(reason: String) -> Failed {
+        Failed { late: false, reason }
     }
 }
 
@@ -45,7 +45,7 @@ impl From<Elapsed> for Failed {
     fn from(elapsed: Elapsed) -> Failed {
         Failed {
             late: true,
-            why: elapsed.to_string(),
+            reason: elapsed.to_string(),
         }
     }
 }
@@ -54,7 +54,7 @@ impl From<std::io::Error> for Failed {
     fn from(error: std::io::Error) -> Failed {
         Failed {
             late: error.kind() == std::io::ErrorKind::TimedOut,
-            why: error.to_string(),
+            reason: error.to_string(),
         }
     }
 }
@@ -204,7 +204,7 @@ impl Core {
                 true => metrics.slow_read_indexes.inc(),
                 false => metrics.failed_read_indexes.inc(),
             }
-            failed.why
+            failed.reason
         })
     }
 
@@ -215,7 +215,7 @@ impl Core {
         }
         match self.peers().ask(leader, PeerRequest::ReadIndex, timeout).await? {
             PeerResponse::ReadIndex(index) => Ok(raft_id(index)),
-            PeerResponse::Refused(why) => Err(why.into()),
+            PeerResponse::Refused(reason) => Err(reason.into()),
             _ => Err("the leader answered another question".to_owned().into()),
         }
     }
@@ -233,8 +233,8 @@ impl Core {
                         let round = std::mem::take(&mut round);
                         self.env().spawn_local(self.clone().finish_round(round, index));
                     }
-                    Err(why) => {
-                        tracing::debug!(%why, "read index round failed");
+                    Err(reason) => {
+                        tracing::debug!(%reason, "read index round failed");
                         round.retain(|read| read.reader.is_wanted());
                         self.env().sleep_until(started + RETRY).await;
                     }

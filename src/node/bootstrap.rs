@@ -109,11 +109,11 @@ impl Bootstrap {
         env: &Env,
         config: &Config,
         stored: Option<Identity>,
-        way: &DialOptions,
+        dial: &DialOptions,
     ) -> Result<Bootstrap, NodeError> {
         match stored {
             Some(identity) => Bootstrap::recorded(config, identity),
-            None if config.join => Bootstrap::joined(env, config, way).await,
+            None if config.join => Bootstrap::joined(env, config, dial).await,
             None => {
                 let (identity, mut initial_members) = listed(config)?;
                 if config.discovery_srv.is_some() {
@@ -146,9 +146,11 @@ impl Bootstrap {
     }
 
     /// Asks the members of the cluster, which has to be the one that `--initial-cluster` lists.
-    async fn joined(env: &Env, config: &Config, way: &DialOptions) -> Result<Bootstrap, NodeError> {
+    async fn joined(env: &Env, config: &Config, dial: &DialOptions) -> Result<Bootstrap, NodeError> {
         let others = others(config);
-        let asked = others.iter().map(|urls| ask(env, way.clone(), urls, ASK_TIMEOUT));
+        let asked = others
+            .iter()
+            .map(|urls| ask(env, dial.clone(), urls, ASK_TIMEOUT));
         let answers = join_all(asked).await;
         // A member that has not heard of the newest change yet is not the one to ask.
         let mut refused = None;
@@ -160,9 +162,9 @@ impl Bootstrap {
         {
             match own_member(config, &found) {
                 Ok(member) => joined = joined.or(Some((member, found))),
-                Err(why) => {
+                Err(reason) => {
                     let cluster = described(&found);
-                    refused = refused.or(Some(NodeError::NotAsListed { cluster, why }));
+                    refused = refused.or(Some(NodeError::NotAsListed { cluster, reason }));
                 }
             }
         }
@@ -192,7 +194,7 @@ impl Bootstrap {
         &self,
         env: &Env,
         config: &Config,
-        way: &DialOptions,
+        dial: &DialOptions,
     ) -> Result<(), NodeError> {
         let others = others(config);
         if self.has_data || self.initial_members.len() <= 1 {
@@ -203,7 +205,7 @@ impl Bootstrap {
         let recovering = AtomicBool::new(false);
         let mut asked: Vec<_> = others
             .iter()
-            .map(|urls| Box::pin(ask_until_answered(env, way.clone(), urls, &recovering)))
+            .map(|urls| Box::pin(ask_until_answered(env, dial.clone(), urls, &recovering)))
             .collect();
         let look = async {
             let mut at_work = 0;
@@ -232,12 +234,12 @@ impl Bootstrap {
 /// Asks until there is an answer that tells something; sets `recovering` if there was one that will.
 async fn ask_until_answered(
     env: &Env,
-    way: DialOptions,
+    dial: DialOptions,
     urls: &[String],
     recovering: &AtomicBool,
 ) -> ClusterInfo {
     loop {
-        match ask(env, way.clone(), urls, ASK_TIMEOUT).await {
+        match ask(env, dial.clone(), urls, ASK_TIMEOUT).await {
             Ok(found) if found.is_recovering => recovering.store(true, Ordering::Relaxed),
             Ok(found) => return found,
             Err(_) => {}

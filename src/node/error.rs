@@ -59,8 +59,8 @@ pub enum NodeError {
     )]
     NobodyAnswers,
     /// It is to join a cluster that is not the one of its flags, or not with it as they say.
-    #[error("error validating peerURLs {cluster}: {why}")]
-    NotAsListed { cluster: String, why: Mismatch },
+    #[error("error validating peerURLs {cluster}: {reason}")]
+    NotAsListed { cluster: String, reason: Mismatch },
     /// A member of a new cluster has begun before, say the others, and has nothing any more.
     #[error(
         "member {0:x} has already been bootstrapped: its data are gone; remove it from the cluster, add it again, and \
@@ -105,7 +105,7 @@ impl NodeError {
             self,
             NodeError::DataGone(_)
                 | NodeError::NotAsListed {
-                    why: Mismatch::DataGone(_),
+                    reason: Mismatch::DataGone(_),
                     ..
                 }
         )

@@ -64,7 +64,7 @@ pub async fn members(
             "failed to resolve during SRV discovery"
         );
     }
-    let failed = |why: String| format!("error setting up initial cluster: {why}");
+    let failed = |reason: String| format!("error setting up initial cluster: {reason}");
     if found.is_empty() {
         return Err(failed(errors.join("\n")));
     }

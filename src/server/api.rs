@@ -95,9 +95,9 @@ impl Api {
     }
 
     /// Replicates a command: its answer, and the revision after it.
-    pub async fn propose(&self, who: &Caller, request: Request) -> Result<(Answer, Revision), Denied> {
-        who.answer().room().await;
-        let header = self.identify(who).await?;
+    pub async fn propose(&self, caller: &Caller, request: Request) -> Result<(Answer, Revision), Denied> {
+        caller.answer().room().await;
+        let header = self.identify(caller).await?;
         if request.encoded_len() > self.options.max_request_bytes {
             return Err(Denied::RequestTooLarge);
         }
@@ -110,7 +110,7 @@ impl Api {
         match proposed {
             Ok(mut outcome) => {
                 proposal.end = End::Applied;
-                range::complete(self, &mut outcome, who).await?;
+                range::complete(self, &mut outcome, caller).await?;
                 outcome.answer.map(|answer| (answer, outcome.revision))
             }
             Err(denied) => {

@@ -203,7 +203,7 @@ impl State {
     pub fn apply(
         &mut self,
         at: Position,
-        who: Option<&Header>,
+        caller: Option<&Header>,
         request: &Request,
         store: &mut Pending<'_>,
         asked: bool,
@@ -214,7 +214,7 @@ impl State {
             begin: self.revision,
             events: Vec::new(),
         };
-        let permitted = || who.map_or(Ok(()), |who| self.permit(who, request));
+        let permitted = || caller.map_or(Ok(()), |caller| self.permit(caller, request));
         let refused = self.refused_by_alarm(request).map_or_else(permitted, Err);
         let answer = match refused {
             Err(denied) => Err(denied),

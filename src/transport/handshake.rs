@@ -115,7 +115,7 @@ pub struct Dialer {
     pub env: Env,
     pub identity: Identity,
     pub peer: MemberId,
-    pub way: DialOptions,
+    pub dial: DialOptions,
     /// A peer's addresses are tried in turn.
     pub book: AddressBook,
     pub timeout: Duration,
@@ -187,8 +187,8 @@ impl Dialer {
     }
 
     async fn connect(&self, address: &Address) -> io::Result<Stream> {
-        let stream = self.env.connect_from(self.way.from, &address.address).await?;
-        match &self.way.tls {
+        let stream = self.env.connect_from(self.dial.from, &address.address).await?;
+        match &self.dial.tls {
             Some(tls) if address.secure => tls.connect(stream, address.host()).await,
             None if address.secure => Err(io::Error::other(format!(
                 "no certificate for a TLS connection to {}",
@@ -216,14 +216,14 @@ impl Dialer {
         let reply = frame::read_first(&mut stream).await?;
         match decode(&reply)? {
             HelloReply::Welcome => Ok(frame::split(stream)),
-            HelloReply::Refused(why) => {
-                tracing::warn!(address = address.address, peer = format!("{:x}", self.peer), %why, "peer refused the connection");
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+            HelloReply::Refused(reason) => {
+                tracing::warn!(address = address.address, peer = format!("{:x}", self.peer), %reason, "peer refused the connection");
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
             }
             HelloReply::Removed => {
                 self.removed.store(true, Ordering::SeqCst);
-                let why = "this member was removed from the cluster";
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+                let reason = "this member was removed from the cluster";
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
             }
         }
     }
@@ -241,17 +241,17 @@ pub(super) async fn welcome(
     let hello = match u16::from_le_bytes(*version) {
         PROTOCOL_VERSION => decode_body::<Hello>(body)?,
         other => {
-            let why = format!("peer protocol version {other} is not {PROTOCOL_VERSION}");
-            return Err(refuse(&mut stream, why).await?);
+            let reason = format!("peer protocol version {other} is not {PROTOCOL_VERSION}");
+            return Err(refuse(&mut stream, reason).await?);
         }
     };
-    if let Some(why) = refusal(identity, &hello) {
-        return Err(refuse(&mut stream, why).await?);
+    if let Some(reason) = refusal(identity, &hello) {
+        return Err(refuse(&mut stream, reason).await?);
     }
     if is_removed(hello.from) {
         frame::write_first(&mut stream, &encode(&HelloReply::Removed)).await?;
-        let why = format!("member {:x} was removed from the cluster", hello.from);
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        let reason = format!("member {:x} was removed from the cluster", hello.from);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
     }
     frame::write_first(&mut stream, &encode(&HelloReply::Welcome)).await?;
     let (reader, writer) = frame::split(stream);
@@ -259,9 +259,9 @@ pub(super) async fn welcome(
 }
 
 /// Tells a caller why; the error is for this side.
-async fn refuse(stream: &mut Stream, why: String) -> io::Result<io::Error> {
-    frame::write_first(stream, &encode(&HelloReply::Refused(why.clone()))).await?;
-    Ok(io::Error::new(io::ErrorKind::PermissionDenied, why))
+async fn refuse(stream: &mut Stream, reason: String) -> io::Result<io::Error> {
+    frame::write_first(stream, &encode(&HelloReply::Refused(reason.clone()))).await?;
+    Ok(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 fn refusal(identity: Identity, hello: &Hello) -> Option<String> {

@@ -74,12 +74,12 @@ impl ReverseConnections {
         peer: MemberId,
         queue: &mut mpsc::Receiver<(u64, Bytes)>,
         calls: &Mutex<Calls>,
-        why: io::Error,
+        reason: io::Error,
     ) -> io::Error {
         if self.callers.get(peer).is_some() {
             tracing::info!(
                 "remote-peer-id" = format!("{peer:x}"),
-                error = %why,
+                error = %reason,
                 "a peer that cannot be reached is asked over its own connection"
             );
         }
@@ -94,10 +94,10 @@ impl ReverseConnections {
             };
             let id = lock(&caller.calls).begin(call) | BACK;
             if caller.frames.try_send((id, request)).is_err() {
-                lock(&caller.calls).refuse(id & !BACK, &why);
+                lock(&caller.calls).refuse(id & !BACK, &reason);
             }
         }
-        why
+        reason
     }
 }
 

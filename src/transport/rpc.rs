@@ -80,10 +80,10 @@ impl Calls {
     }
 
     /// A call that was not sent after all.
-    pub fn refuse(&mut self, id: u64, why: &io::Error) {
+    pub fn refuse(&mut self, id: u64, reason: &io::Error) {
         if let Some(call) = self.waiting.remove(&id) {
             // The caller may have given up.
-            let _ = call.answer.send(Err(never_sent(why)));
+            let _ = call.answer.send(Err(never_sent(reason)));
         }
     }
 
@@ -97,12 +97,12 @@ impl Calls {
     }
 
     /// Marks the connection as gone; every waiting call fails.
-    pub fn close(&mut self, why: &io::Error) {
+    pub fn close(&mut self, reason: &io::Error) {
         self.closed = true;
         for call in std::mem::take(&mut self.waiting).into_values() {
             let error = match call.sent {
-                Some(_) => perhaps_arrived(why),
-                None => never_sent(why),
+                Some(_) => perhaps_arrived(reason),
+                None => never_sent(reason),
             };
             // The caller may have given up.
             let _ = call.answer.send(Err(error));
@@ -114,17 +114,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(poisoned)
 }
 
-fn never_sent(why: &io::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, why.to_string())
+fn never_sent(reason: &io::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, reason.to_string())
 }
 
 /// Systems, too, say `NotConnected` of a connection that was lost, and then what was sent may have arrived.
-fn perhaps_arrived(why: &io::Error) -> io::Error {
-    let kind = match why.kind() {
+fn perhaps_arrived(reason: &io::Error) -> io::Error {
+    let kind = match reason.kind() {
         io::ErrorKind::NotConnected => io::ErrorKind::ConnectionReset,
         kind => kind,
     };
-    io::Error::new(kind, why.to_string())
+    io::Error::new(kind, reason.to_string())
 }
 
 impl Drop for Connection {

@@ -163,8 +163,9 @@ fn read_segment(bytes: &[u8], crc: &mut u32, log: &mut Log) -> Result<(), String
         }
         match record.kind {
             METADATA => {
-                let who = Metadata::decode(&record.data[..]).map_err(|_| damaged("unreadable metadata"))?;
-                (log.member, log.cluster) = (who.node, who.cluster);
+                let caller =
+                    Metadata::decode(&record.data[..]).map_err(|_| damaged("unreadable metadata"))?;
+                (log.member, log.cluster) = (caller.node, caller.cluster);
             }
             ENTRY => {
                 let entry = Entry::decode(&record.data[..]).map_err(|_| damaged("an unreadable entry"))?;

@@ -37,7 +37,7 @@ pub fn applied(metrics: &MemberMetrics, request: &Request, outcome: &Outcome, to
             .answer
             .as_ref()
             .err()
-            .is_none_or(|why| *why == Denied::Compacted);
+            .is_none_or(|reason| *reason == Denied::Compacted);
         metrics.requests.apply.observe(kind, success, took);
     }
     OpCounts::of_command(request, outcome).count(&metrics.store);
@@ -81,13 +81,13 @@ pub fn promoted(metrics: &MemberMetrics, lessor: &Lessor, outcome: &Outcome) {
     }
     match &outcome.answer {
         Ok(_) => metrics.agreement.promotions.inc(),
-        Err(why) => refused(metrics, *why),
+        Err(reason) => refused(metrics, *reason),
     }
 }
 
 /// A promotion was refused. The reasons are etcd's inner words, which are not always those that clients hear.
-pub fn refused(metrics: &MemberMetrics, why: Denied) {
-    let reason = match why {
+pub fn refused(metrics: &MemberMetrics, reason: Denied) {
+    let reason = match reason {
         Denied::MemberNotFound => "membership: ID not found",
         Denied::MemberNotLearner => "membership: can only promote a learner member",
         other => other.text(),

@@ -205,11 +205,11 @@ impl Core {
                 self.0.renewals.waiting().push_front(waiting);
                 continue;
             }
-            let why = match leader {
+            let reason = match leader {
                 Some(_) => Denied::Timeout,
                 None => Denied::NoLeader,
             };
-            waiting.answer.send(Err(why));
+            waiting.answer.send(Err(reason));
         }
         self.env().sleep(RETRY).await;
     }

@@ -44,7 +44,12 @@ impl ClusterInfo {
 }
 
 /// Asks whoever listens at these peer URLs.
-pub async fn ask(env: &Env, way: DialOptions, urls: &[String], timeout: Duration) -> io::Result<ClusterInfo> {
+pub async fn ask(
+    env: &Env,
+    dial: DialOptions,
+    urls: &[String],
+    timeout: Duration,
+) -> io::Result<ClusterInfo> {
     let book = AddressBook::default();
     let nobody = Identity::default();
     book.set(nobody.member, addresses(urls));
@@ -52,7 +57,7 @@ pub async fn ask(env: &Env, way: DialOptions, urls: &[String], timeout: Duration
         env: env.clone(),
         identity: nobody,
         peer: nobody.member,
-        way,
+        dial,
         book,
         timeout,
         removed: Arc::default(),

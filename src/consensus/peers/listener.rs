@@ -84,7 +84,7 @@ impl PeerListener {
     }
 
     /// How peers may be asked that have come through this door.
-    pub fn way_back(&self) -> ReverseConnections {
+    pub fn reverse(&self) -> ReverseConnections {
         ReverseConnections {
             handler: self.inner.clone(),
             callers: self.callers.clone(),
@@ -246,7 +246,7 @@ impl Core {
                     pause(self.env(), Site::ReadIndexLate, 2 * self.election_timeout()).await;
                     PeerResponse::ReadIndex(index.map(Into::into))
                 }
-                Err(why) => PeerResponse::Refused(why),
+                Err(reason) => PeerResponse::Refused(reason),
             },
             PeerRequest::LeaseTimeToLive { id, keys } => match self.time_to_live_as_leader(id, keys).await {
                 Some(found) => PeerResponse::LeaseTimeToLive(found),

@@ -25,7 +25,7 @@ use message::{PeerRequest, PeerResponse};
 pub struct Peers {
     env: Env,
     identity: Identity,
-    way: DialOptions,
+    dial: DialOptions,
     /// With TLS alone: see its module.
     back: Option<ReverseConnections>,
     /// How long a connection attempt, and a silence while an answer is due, may take.
@@ -41,7 +41,7 @@ impl Peers {
     pub fn new(
         env: Env,
         identity: Identity,
-        way: DialOptions,
+        dial: DialOptions,
         back: ReverseConnections,
         book: AddressBook,
         timeout: Duration,
@@ -49,8 +49,8 @@ impl Peers {
         Peers {
             env,
             identity,
-            back: way.tls.is_some().then_some(back),
-            way,
+            back: dial.tls.is_some().then_some(back),
+            dial,
             timeout,
             book,
             removed: Arc::default(),
@@ -68,7 +68,7 @@ impl Peers {
         let mut clients = self.clients.lock().unwrap_or_else(poisoned);
         let client = clients.entry((peer, purpose));
         client
-            .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose, self.back_for(purpose)))
+            .or_insert_with(|| RpcClient::new(self.dialer(peer), purpose, self.reverse_for(purpose)))
             .clone()
     }
 
@@ -103,7 +103,7 @@ impl Peers {
     }
 
     /// Votes and heartbeats are for those who reach everybody: a leader has to.
-    fn back_for(&self, purpose: Purpose) -> Option<ReverseConnections> {
+    fn reverse_for(&self, purpose: Purpose) -> Option<ReverseConnections> {
         self.back.clone().filter(|_| purpose == Purpose::Request)
     }
 
@@ -111,7 +111,7 @@ impl Peers {
         Dialer {
             env: self.env.clone(),
             identity: self.identity,
-            way: self.way.clone(),
+            dial: self.dial.clone(),
             peer,
             book: self.book.clone(),
             timeout: self.timeout,

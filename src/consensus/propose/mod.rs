@@ -76,8 +76,8 @@ impl Consensus {
     }
 
     /// [`propose`](Self::propose) for a client, whose rights are checked when the command is applied.
-    pub async fn propose_for(&self, who: Header, request: Request) -> Result<Outcome, Denied> {
-        self.propose_as(Some(who), request).await
+    pub async fn propose_for(&self, caller: Header, request: Request) -> Result<Outcome, Denied> {
+        self.propose_as(Some(caller), request).await
     }
 
     async fn propose_as(&self, header: Option<Header>, request: Request) -> Result<Outcome, Denied> {
@@ -120,7 +120,7 @@ impl Core {
         loop {
             let now = self.env().now();
             for late in self.machine().proposals.take_late(now) {
-                late.answer.send(Err(self.why_late(late.offered, late.term_then)));
+                late.answer.send(Err(self.late_reason(late.offered, late.term_then)));
             }
             // What comes meanwhile has as much time at least.
             let next = self.machine().proposals.next_deadline();
@@ -131,7 +131,7 @@ impl Core {
 
     /// etcd's text for a proposal that ran out of time. Clients take `DEADLINE_EXCEEDED` for their own deadline and
     /// send the write again, so that is for what was surely never handed to raft. See docs/write-errors.md.
-    fn why_late(&self, offered: bool, term_then: u64) -> Denied {
+    fn late_reason(&self, offered: bool, term_then: u64) -> Denied {
         if !offered {
             return Denied::ContextDeadlineExceeded;
         }

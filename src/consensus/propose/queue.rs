@@ -309,11 +309,11 @@ impl Proposals {
     }
 
     /// Nobody knows what became of a batch: tells those who wait, unless it was settled meanwhile.
-    pub fn abandon(&self, sequence: u64, why: Denied) {
+    pub fn abandon(&self, sequence: u64, reason: Denied) {
         let mut inner = self.inner();
         let flight = inner.flights.remove(&sequence);
         for number in flight.into_iter().flat_map(|flight| flight.proposals) {
-            inner.answer(number, Err(why));
+            inner.answer(number, Err(reason));
         }
         drop(inner);
         self.wake();

@@ -94,7 +94,7 @@ impl Discovery {
                     seen.members.check_room(&self.own_key, seen.size)?;
                     return Ok(seen);
                 }
-                Err(Blind::Denied(why)) => return Err(why),
+                Err(Blind::Denied(reason)) => return Err(reason),
                 Err(Blind::Unreachable) => self.back_off("cluster status check").await,
             }
         }

@@ -2,9 +2,9 @@ use super::*;
 
 #[test]
 fn the_texts_that_operators_know() {
-    let not_as_listed = |why| NodeError::NotAsListed {
+    let not_as_listed = |reason| NodeError::NotAsListed {
         cluster: "{ClusterID:7 Members:[]}".into(),
-        why,
+        reason,
     };
     for (error, text) in [
         (
@@ -58,9 +58,9 @@ fn the_texts_that_operators_know() {
 #[test]
 fn data_are_gone_whoever_says_so() {
     assert!(NodeError::DataGone(1).has_lost_data());
-    let known = |why| NodeError::NotAsListed {
+    let known = |reason| NodeError::NotAsListed {
         cluster: String::new(),
-        why,
+        reason,
     };
     assert!(known(Mismatch::DataGone(1)).has_lost_data());
     assert!(!known(Mismatch::Count).has_lost_data());

@@ -125,7 +125,7 @@ impl Api {
             Rights::User => Auth::require_user,
             Rights::Root => Auth::require_root,
         };
-        let permit = move |state: &State, who: &Header| require(state.auth(), who);
+        let permit = move |state: &State, caller: &Header| require(state.auth(), caller);
         self.permit(caller, permit).await.map(drop)
     }
 

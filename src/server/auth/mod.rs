@@ -32,8 +32,8 @@ macro_rules! proposed {
             Self: 'b,
         {
             Box::pin(async move {
-                self.unary(Rpc::$rpc, false, request, |request, who| async move {
-                    match self.propose(&who, Command::$rpc(request)).await? {
+                self.unary(Rpc::$rpc, false, request, |request, caller| async move {
+                    match self.propose(&caller, Command::$rpc(request)).await? {
                         (Answer::Empty, revision) => Ok(pb::$response { header: Some(self.header(revision)) }),
                         (other, _) => mismatch(&other),
                     }
@@ -54,8 +54,8 @@ impl Auth for Api {
         &self,
         request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
-        self.unary(Rpc::AuthStatus, false, request, |request, who| async move {
-            match self.propose(&who, Command::AuthStatus(request)).await? {
+        self.unary(Rpc::AuthStatus, false, request, |request, caller| async move {
+            match self.propose(&caller, Command::AuthStatus(request)).await? {
                 (
                     Answer::AuthStatus {
                         enabled,
@@ -87,18 +87,23 @@ impl Auth for Api {
         &self,
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
-        self.unary(Rpc::AuthUserAdd, false, request, |mut request, who| async move {
-            let password = std::mem::take(&mut request.password);
-            if !request.options.is_some_and(|options| options.no_password) {
-                request.hashed_password = self.hash(password).await?;
-            }
-            match self.propose(&who, Command::AuthUserAdd(request)).await? {
-                (Answer::Empty, revision) => Ok(pb::AuthUserAddResponse {
-                    header: Some(self.header(revision)),
-                }),
-                (other, _) => mismatch(&other),
-            }
-        })
+        self.unary(
+            Rpc::AuthUserAdd,
+            false,
+            request,
+            |mut request, caller| async move {
+                let password = std::mem::take(&mut request.password);
+                if !request.options.is_some_and(|options| options.no_password) {
+                    request.hashed_password = self.hash(password).await?;
+                }
+                match self.propose(&caller, Command::AuthUserAdd(request)).await? {
+                    (Answer::Empty, revision) => Ok(pb::AuthUserAddResponse {
+                        header: Some(self.header(revision)),
+                    }),
+                    (other, _) => mismatch(&other),
+                }
+            },
+        )
         .await
     }
 
@@ -110,13 +115,13 @@ impl Auth for Api {
             Rpc::AuthUserChangePassword,
             false,
             request,
-            |mut request, who| async move {
+            |mut request, caller| async move {
                 let password = std::mem::take(&mut request.password);
                 if !password.is_empty() {
                     request.hashed_password = self.hash(password).await?;
                 }
                 match self
-                    .propose(&who, Command::AuthUserChangePassword(request))
+                    .propose(&caller, Command::AuthUserChangePassword(request))
                     .await?
                 {
                     (Answer::Empty, revision) => Ok(pb::AuthUserChangePasswordResponse {
@@ -133,8 +138,8 @@ impl Auth for Api {
         &self,
         request: Request<pb::AuthUserGetRequest>,
     ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
-        self.unary(Rpc::AuthUserGet, false, request, |request, who| async move {
-            let (header, roles) = self.names(&who, Command::AuthUserGet(request)).await?;
+        self.unary(Rpc::AuthUserGet, false, request, |request, caller| async move {
+            let (header, roles) = self.names(&caller, Command::AuthUserGet(request)).await?;
             Ok(pb::AuthUserGetResponse { header, roles })
         })
         .await
@@ -144,8 +149,8 @@ impl Auth for Api {
         &self,
         request: Request<pb::AuthUserListRequest>,
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
-        self.unary(Rpc::AuthUserList, false, request, |request, who| async move {
-            let (header, users) = self.names(&who, Command::AuthUserList(request)).await?;
+        self.unary(Rpc::AuthUserList, false, request, |request, caller| async move {
+            let (header, users) = self.names(&caller, Command::AuthUserList(request)).await?;
             Ok(pb::AuthUserListResponse { header, users })
         })
         .await
@@ -155,8 +160,8 @@ impl Auth for Api {
         &self,
         request: Request<pb::AuthRoleListRequest>,
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
-        self.unary(Rpc::AuthRoleList, false, request, |request, who| async move {
-            let (header, roles) = self.names(&who, Command::AuthRoleList(request)).await?;
+        self.unary(Rpc::AuthRoleList, false, request, |request, caller| async move {
+            let (header, roles) = self.names(&caller, Command::AuthRoleList(request)).await?;
             Ok(pb::AuthRoleListResponse { header, roles })
         })
         .await
@@ -166,8 +171,8 @@ impl Auth for Api {
         &self,
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
-        self.unary(Rpc::AuthRoleGet, false, request, |request, who| async move {
-            match self.propose(&who, Command::AuthRoleGet(request)).await? {
+        self.unary(Rpc::AuthRoleGet, false, request, |request, caller| async move {
+            match self.propose(&caller, Command::AuthRoleGet(request)).await? {
                 (Answer::Permissions(perm), revision) => Ok(pb::AuthRoleGetResponse {
                     header: Some(self.header(revision)),
                     perm,
@@ -200,10 +205,10 @@ impl Api {
 
     async fn names(
         &self,
-        who: &Caller,
+        caller: &Caller,
         command: Command,
     ) -> Result<(Option<pb::ResponseHeader>, Vec<String>), Denied> {
-        match self.propose(who, command).await? {
+        match self.propose(caller, command).await? {
             (Answer::Names(names), revision) => Ok((Some(self.header(revision)), names)),
             (other, _) => mismatch(&other),
         }

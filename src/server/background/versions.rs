@@ -190,7 +190,7 @@ impl Api {
     pub async fn downgrade(
         &self,
         request: DowngradeRequest,
-        who: &Caller,
+        caller: &Caller,
     ) -> Result<DowngradeResponse, Denied> {
         // An action that no release knows is not one of the three.
         let Ok(action) = DowngradeAction::try_from(request.action) else {
@@ -202,12 +202,12 @@ impl Api {
             }
             DowngradeAction::Enable => {
                 let target = self.check_downgrade(&request.version).await?;
-                self.set_downgrade(who, Some(target)).await?;
+                self.set_downgrade(caller, Some(target)).await?;
             }
             DowngradeAction::Cancel => {
                 self.consensus.read_barrier().await?;
                 match self.consensus.read(decided).await.1 {
-                    Some(_) => self.set_downgrade(who, None).await?,
+                    Some(_) => self.set_downgrade(caller, None).await?,
                     None => tracing::warn!("failed to cancel downgrade: {}", Denied::NoInflightDowngrade),
                 }
             }
@@ -236,12 +236,12 @@ impl Api {
         }
     }
 
-    async fn set_downgrade(&self, who: &Caller, target: Option<Version>) -> Result<(), Denied> {
+    async fn set_downgrade(&self, caller: &Caller, target: Option<Version>) -> Result<(), Denied> {
         let request = DowngradeInfoSetRequest {
             enabled: target.is_some(),
             ver: target.map(|target| target.to_string()).unwrap_or_default(),
         };
-        match self.propose(who, Command::DowngradeInfoSet(request)).await? {
+        match self.propose(caller, Command::DowngradeInfoSet(request)).await? {
             (Answer::Empty, _) => Ok(()),
             (other, _) => mismatch(&other),
         }

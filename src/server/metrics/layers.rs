@@ -371,35 +371,35 @@ fn peers(out: &mut Families, member_metrics: &MemberMetrics, local: MemberId) {
 
 fn transfers(
     out: &mut Families,
-    way: &str,
+    dial: &str,
     peers: &[(String, &PeerFigures)],
     labels: impl Fn(&String) -> Vec<LabelPair>,
     of: impl Fn(&PeerFigures) -> &Transfers,
 ) {
     out.counters(
-        &format!("etcd_network_snapshot_{way}_success"),
-        &format!("Total number of successful snapshot {way}s"),
+        &format!("etcd_network_snapshot_{dial}_success"),
+        &format!("Total number of successful snapshot {dial}s"),
         peers
             .iter()
             .map(|(id, peer)| (labels(id), of(peer).successes.get())),
     );
     out.counters(
-        &format!("etcd_network_snapshot_{way}_failures"),
-        &format!("Total number of snapshot {way} failures"),
+        &format!("etcd_network_snapshot_{dial}_failures"),
+        &format!("Total number of snapshot {dial} failures"),
         peers
             .iter()
             .map(|(id, peer)| (labels(id), of(peer).failures.get())),
     );
     out.gauges(
-        &format!("etcd_network_snapshot_{way}_inflights_total"),
-        &format!("Total number of inflight snapshot {way}s"),
+        &format!("etcd_network_snapshot_{dial}_inflights_total"),
+        &format!("Total number of inflight snapshot {dial}s"),
         peers
             .iter()
             .map(|(id, peer)| (labels(id), of(peer).under_way.get())),
     );
     out.histograms(
-        &format!("etcd_network_snapshot_{way}_total_duration_seconds"),
-        &format!("Total latency distributions of v3 snapshot {way}s"),
+        &format!("etcd_network_snapshot_{dial}_total_duration_seconds"),
+        &format!("Total latency distributions of v3 snapshot {dial}s"),
         peers.iter().map(|(id, peer)| (labels(id), &of(peer).duration)),
     );
 }

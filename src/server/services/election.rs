@@ -30,8 +30,10 @@ impl Election for Api {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        self.unary(Rpc::Campaign, false, request, |request, who| async move {
-            self.campaign(request, who).await.map_err(Denied::through_client)
+        self.unary(Rpc::Campaign, false, request, |request, caller| async move {
+            self.campaign(request, caller)
+                .await
+                .map_err(Denied::through_client)
         })
         .await
     }
@@ -40,10 +42,10 @@ impl Election for Api {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        self.unary(Rpc::Proclaim, false, request, |request, who| async move {
+        self.unary(Rpc::Proclaim, false, request, |request, caller| async move {
             let leader = request.leader.ok_or(Denied::LeaderFieldMissing)?;
             let header = self
-                .proclaim(&leader, &request.value, who)
+                .proclaim(&leader, &request.value, caller)
                 .await
                 .map_err(Denied::through_client)?;
             Ok(ProclaimResponse { header })
@@ -52,9 +54,9 @@ impl Election for Api {
     }
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        self.unary(Rpc::Leader, false, request, |request, who| async move {
+        self.unary(Rpc::Leader, false, request, |request, caller| async move {
             let found = self
-                .range(oldest(&prefix(&request.name)), who)
+                .range(oldest(&prefix(&request.name)), caller)
                 .await
                 .map_err(Denied::through_client)?;
             let kv = found.kvs.into_iter().next().ok_or(Denied::ElectionNoLeader)?;
@@ -72,22 +74,22 @@ impl Election for Api {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        self.stream(Rpc::Observe, false, request, |request, who| {
+        self.stream(Rpc::Observe, false, request, |request, caller| {
             self.metrics.rpc(Rpc::Observe).msg_received.inc();
-            Ok(Box::pin(Observed::new(self.shared(), &request.name, who).into_stream()) as Answers<_>)
+            Ok(Box::pin(Observed::new(self.shared(), &request.name, caller).into_stream()) as Answers<_>)
         })
         .await
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
-        self.unary(Rpc::Resign, false, request, |request, who| async move {
+        self.unary(Rpc::Resign, false, request, |request, caller| async move {
             let leader = request.leader.ok_or(Denied::LeaderFieldMissing)?;
             let resign = pb::TxnRequest {
                 compare: vec![created_at(&leader.key, leader.rev)],
                 success: vec![delete_op(&leader.key)],
                 ..Default::default()
             };
-            let resigned = self.txn(resign, who).await.map_err(Denied::through_client)?;
+            let resigned = self.txn(resign, caller).await.map_err(Denied::through_client)?;
             Ok(ResignResponse {
                 header: resigned.header,
             })
@@ -98,8 +100,8 @@ impl Election for Api {
 
 impl Api {
     /// Returns once elected.
-    async fn campaign(&self, request: CampaignRequest, who: Caller) -> Result<CampaignResponse, Denied> {
-        let lease = self.contender_lease(request.lease, &who).await?;
+    async fn campaign(&self, request: CampaignRequest, caller: Caller) -> Result<CampaignResponse, Denied> {
+        let lease = self.contender_lease(request.lease, &caller).await?;
         let prefix = prefix(&request.name);
         let own = key(&prefix, lease);
         let enter = pb::TxnRequest {
@@ -107,10 +109,10 @@ impl Api {
             success: vec![put_op(&own, &request.value, lease)],
             failure: vec![range_op(get(&own))],
         };
-        let entered = self.txn(enter, who.clone()).await?;
+        let entered = self.txn(enter, caller.clone()).await?;
         let held = found(&entered, 0).filter(|_| !entered.succeeded);
         let created = held.map_or(revision(&entered.header), |held| held.create_revision);
-        let claim = Claim::new(self, &who, &own, created);
+        let claim = Claim::new(self, &caller, &own, created);
         let leader = LeaderKey {
             name: request.name,
             key: own.into(),
@@ -118,9 +120,9 @@ impl Api {
             lease,
         };
         if held.is_some_and(|held| held.value != request.value) {
-            self.proclaim(&leader, &request.value, who.clone()).await?;
+            self.proclaim(&leader, &request.value, caller.clone()).await?;
         }
-        self.wait_for_older(&prefix, created, &who).await?;
+        self.wait_for_older(&prefix, created, &caller).await?;
         claim.keep();
         Ok(CampaignResponse {
             header: entered.header,
@@ -133,14 +135,14 @@ impl Api {
         &self,
         leader: &LeaderKey,
         value: &Bytes,
-        who: Caller,
+        caller: Caller,
     ) -> Result<Option<pb::ResponseHeader>, Denied> {
         let proclaim = pb::TxnRequest {
             compare: vec![created_at(&leader.key, leader.rev)],
             success: vec![put_op(&leader.key, value, leader.lease)],
             ..Default::default()
         };
-        let response = self.txn(proclaim, who).await?;
+        let response = self.txn(proclaim, caller).await?;
         if response.succeeded {
             Ok(response.header)
         } else {
@@ -153,7 +155,7 @@ impl Api {
 struct Observed {
     api: Shared,
     prefix: Vec<u8>,
-    who: Caller,
+    caller: Caller,
     /// Follows the present leader's key; `None`: the leader has to be found.
     watch: Option<BoxStream<'static, Result<pb::WatchResponse, Status>>>,
     ready: VecDeque<LeaderResponse>,
@@ -161,11 +163,11 @@ struct Observed {
 }
 
 impl Observed {
-    fn new(api: Shared, name: &[u8], who: Caller) -> Self {
+    fn new(api: Shared, name: &[u8], caller: Caller) -> Self {
         Observed {
             api,
             prefix: prefix(name),
-            who,
+            caller,
             watch: None,
             ready: VecDeque::new(),
             done: false,
@@ -218,10 +220,12 @@ impl Observed {
 
     /// Waits for a leader and begins to follow it.
     async fn find(&mut self) -> Result<(), Denied> {
-        let found = self.api.range(oldest(&self.prefix), self.who.clone()).await?;
+        let found = self.api.range(oldest(&self.prefix), self.caller.clone()).await?;
         let (mut header, mut kv) = (found.header, found.kvs.into_iter().next());
         if kv.is_none() {
-            let mut watch = self.api.watch_prefix(&self.prefix, revision(&header), &self.who);
+            let mut watch = self
+                .api
+                .watch_prefix(&self.prefix, revision(&header), &self.caller);
             while kv.is_none() {
                 let response = watch.next().await.and_then(Result::ok);
                 let response = response.ok_or(Denied::LostWatcher)?;
@@ -239,7 +243,7 @@ impl Observed {
         if let Some(kv) = &kv {
             self.watch = Some(
                 self.api
-                    .watch_from(&kv.key, &[], revision(&header) + 1, &self.who),
+                    .watch_from(&kv.key, &[], revision(&header) + 1, &self.caller),
             );
         }
         self.ready.push_back(LeaderResponse { header, kv });

@@ -25,8 +25,8 @@ pub type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + S
 impl Kv for Api {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let on_learner = request.get_ref().serializable;
-        self.unary(Rpc::Range, on_learner, request, |request, who| {
-            self.range(request, who)
+        self.unary(Rpc::Range, on_learner, request, |request, caller| {
+            self.range(request, caller)
         })
         .await
     }
@@ -37,43 +37,47 @@ impl Kv for Api {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        self.stream(Rpc::RangeStream, false, request, |request, who| {
+        self.stream(Rpc::RangeStream, false, request, |request, caller| {
             self.metrics.rpc(Rpc::RangeStream).msg_received.inc();
             validate::range(&request)?;
             validate::range_stream(&request)?;
             self.member_metrics().store.ranges.inc();
-            let chunks = Chunks::new(self.shared(), request, who);
+            let chunks = Chunks::new(self.shared(), request, caller);
             Ok(Box::pin(chunks.into_stream()) as Answers<_>)
         })
         .await
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        self.unary(Rpc::Put, false, request, |request, who| self.put(request, who))
-            .await
+        self.unary(Rpc::Put, false, request, |request, caller| {
+            self.put(request, caller)
+        })
+        .await
     }
 
     async fn delete_range(
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        self.unary(Rpc::DeleteRange, false, request, |request, who| {
-            self.delete_range(request, who)
+        self.unary(Rpc::DeleteRange, false, request, |request, caller| {
+            self.delete_range(request, caller)
         })
         .await
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        self.unary(Rpc::Txn, false, request, |request, who| self.txn(request, who))
-            .await
+        self.unary(Rpc::Txn, false, request, |request, caller| {
+            self.txn(request, caller)
+        })
+        .await
     }
 
     async fn compact(
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        self.unary(Rpc::Compact, false, request, |request, who| {
-            self.compact(request, who)
+        self.unary(Rpc::Compact, false, request, |request, caller| {
+            self.compact(request, caller)
         })
         .await
     }
@@ -81,10 +85,14 @@ impl Kv for Api {
 
 impl Api {
     /// A range, linearizable unless the client asks for less.
-    pub async fn range(&self, request: pb::RangeRequest, who: Caller) -> Result<pb::RangeResponse, Denied> {
+    pub async fn range(
+        &self,
+        request: pb::RangeRequest,
+        caller: Caller,
+    ) -> Result<pb::RangeResponse, Denied> {
         validate::range(&request)?;
         let begun = self.env.now();
-        let answer = self.read_range(request, who).await;
+        let answer = self.read_range(request, caller).await;
         self.read(RequestKind::Range, begun, answer.is_ok());
         answer
     }
@@ -97,20 +105,24 @@ impl Api {
         }
     }
 
-    async fn read_range(&self, request: pb::RangeRequest, who: Caller) -> Result<pb::RangeResponse, Denied> {
+    async fn read_range(
+        &self,
+        request: pb::RangeRequest,
+        caller: Caller,
+    ) -> Result<pb::RangeResponse, Denied> {
         let begun = self.env.now();
         if !request.serializable
             && !self.consensus.is_auth_enabled()
-            && let Some(read) = range::at_once(self, &request, &who).await.transpose()
+            && let Some(read) = range::at_once(self, &request, &caller).await.transpose()
         {
             return self.answer_range(begun, read);
         }
         if !request.serializable {
             self.consensus.read_barrier().await?;
         }
-        let permit = self.permit_range(&request, &who).await?;
+        let permit = self.permit_range(&request, &caller).await?;
         let begun = self.env.now();
-        let read = range::local(self, request, &who).await;
+        let read = range::local(self, request, &caller).await;
         let response = self.answer_range(begun, read)?;
         self.confirm(&permit).await?;
         Ok(response)
@@ -129,16 +141,16 @@ impl Api {
         Ok(response)
     }
 
-    pub async fn permit_range(&self, request: &pb::RangeRequest, who: &Caller) -> Result<Permit, Denied> {
+    pub async fn permit_range(&self, request: &pb::RangeRequest, caller: &Caller) -> Result<Permit, Denied> {
         let (key, range_end) = (request.key.clone(), request.range_end.clone());
-        let permit = move |state: &State, who: &Header| state.auth().permit_read(who, &key, &range_end);
-        self.permit(who, permit).await
+        let permit = move |state: &State, caller: &Header| state.auth().permit_read(caller, &key, &range_end);
+        self.permit(caller, permit).await
     }
 
-    async fn put(&self, request: pb::PutRequest, who: Caller) -> Result<pb::PutResponse, Denied> {
+    async fn put(&self, request: pb::PutRequest, caller: Caller) -> Result<pb::PutResponse, Denied> {
         self.reserve(space::put(&request)).await?;
         validate::put(&request)?;
-        match self.propose(&who, Command::Put(request)).await? {
+        match self.propose(&caller, Command::Put(request)).await? {
             (Answer::Put(mut response), _) => {
                 self.complete(&mut response.header);
                 Ok(response)
@@ -150,10 +162,10 @@ impl Api {
     pub async fn delete_range(
         &self,
         request: pb::DeleteRangeRequest,
-        who: Caller,
+        caller: Caller,
     ) -> Result<pb::DeleteRangeResponse, Denied> {
         validate::delete_range(&request)?;
-        match self.propose(&who, Command::DeleteRange(request)).await? {
+        match self.propose(&caller, Command::DeleteRange(request)).await? {
             (Answer::DeleteRange(mut response), _) => {
                 self.complete(&mut response.header);
                 Ok(response)
@@ -166,19 +178,19 @@ impl Api {
     pub fn txn(
         &self,
         request: pb::TxnRequest,
-        who: Caller,
+        caller: Caller,
     ) -> BoxFuture<'_, Result<pb::TxnResponse, Denied>> {
         Box::pin(async move {
             self.reserve(space::txn(&request)).await?;
             validate::txn(&request, self.options.max_txn_ops)?;
             let mut response = if validate::is_read_only(&request) {
                 let begun = self.env.now();
-                let answer = self.read_txn(request, &who).await;
+                let answer = self.read_txn(request, &caller).await;
                 self.read(RequestKind::ReadonlyTxn, begun, answer.is_ok());
                 answer?
             } else {
-                range::check_answer(self, &request, &who).await?;
-                match self.propose(&who, Command::Txn(request)).await? {
+                range::check_answer(self, &request, &caller).await?;
+                match self.propose(&caller, Command::Txn(request)).await? {
                     (Answer::Txn(response), _) => response,
                     (other, _) => mismatch(&other),
                 }
@@ -188,15 +200,15 @@ impl Api {
         })
     }
 
-    async fn read_txn(&self, request: pb::TxnRequest, who: &Caller) -> Result<pb::TxnResponse, Denied> {
+    async fn read_txn(&self, request: pb::TxnRequest, caller: &Caller) -> Result<pb::TxnResponse, Denied> {
         let request = Arc::new(request);
         if !validate::is_serializable(&request) {
             self.consensus.read_barrier().await?;
         }
         let asked = request.clone();
-        let permit = move |state: &State, who: &Header| state.permit_txn(who, &asked);
-        let permit = self.permit(who, permit).await?;
-        let response = range::local_txn(self, &request, who).await?;
+        let permit = move |state: &State, caller: &Header| state.permit_txn(caller, &asked);
+        let permit = self.permit(caller, permit).await?;
+        let response = range::local_txn(self, &request, caller).await?;
         OpCounts::of_txn(&request, &response).count(&self.member_metrics().store);
         self.confirm(&permit).await?;
         Ok(response)
@@ -207,10 +219,10 @@ impl Api {
     async fn compact(
         &self,
         request: pb::CompactionRequest,
-        who: Caller,
+        caller: Caller,
     ) -> Result<pb::CompactionResponse, Denied> {
         let pb::CompactionRequest { revision, physical } = request;
-        match self.propose(&who, Command::Compaction(request)).await? {
+        match self.propose(&caller, Command::Compaction(request)).await? {
             (Answer::Compaction, now) => {
                 if physical {
                     self.consensus.swept(revision).await?;

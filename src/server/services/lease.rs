@@ -27,8 +27,8 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.unary(Rpc::LeaseGrant, false, request, |request, who| {
-            self.lease_grant(request, who)
+        self.unary(Rpc::LeaseGrant, false, request, |request, caller| {
+            self.lease_grant(request, caller)
         })
         .await
     }
@@ -37,8 +37,8 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        self.unary(Rpc::LeaseRevoke, false, request, |request, who| {
-            self.lease_revoke(request, who)
+        self.unary(Rpc::LeaseRevoke, false, request, |request, caller| {
+            self.lease_revoke(request, caller)
         })
         .await
     }
@@ -53,7 +53,7 @@ impl Lease for Api {
             Rpc::LeaseKeepAlive,
             "lease-keepalive",
             request,
-            |requests, who| Box::pin(keep_alives(self.shared(), requests, who)) as KeepAlives,
+            |requests, caller| Box::pin(keep_alives(self.shared(), requests, caller)) as KeepAlives,
         )
         .await
     }
@@ -62,8 +62,8 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        self.unary(Rpc::LeaseTimeToLive, false, request, |request, who| {
-            self.lease_time_to_live(request, who)
+        self.unary(Rpc::LeaseTimeToLive, false, request, |request, caller| {
+            self.lease_time_to_live(request, caller)
         })
         .await
     }
@@ -72,8 +72,8 @@ impl Lease for Api {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.unary(Rpc::LeaseLeases, false, request, |_, who| async move {
-            let permit = self.permit(&who, State::permit_leases).await?;
+        self.unary(Rpc::LeaseLeases, false, request, |_, caller| async move {
+            let permit = self.permit(&caller, State::permit_leases).await?;
             let ids = self.consensus.leases().await;
             let leases = ids.into_iter().map(|id| pb::LeaseStatus { id }).collect();
             self.confirm(&permit).await?;
@@ -90,7 +90,7 @@ impl Api {
     pub async fn lease_grant(
         &self,
         mut request: pb::LeaseGrantRequest,
-        who: Caller,
+        caller: Caller,
     ) -> Result<pb::LeaseGrantResponse, Denied> {
         self.reserve(space::LEASE_BYTES).await?;
         // Raised silently, as etcd: a lease must outlast an election.
@@ -98,7 +98,7 @@ impl Api {
         while request.id == 0 {
             request.id = random_id(self.env.random_u64());
         }
-        match self.propose(&who, Command::LeaseGrant(request)).await? {
+        match self.propose(&caller, Command::LeaseGrant(request)).await? {
             (Answer::LeaseGrant { id, ttl }, revision) => {
                 let header = Some(self.header(revision));
                 Ok(pb::LeaseGrantResponse {
@@ -115,9 +115,9 @@ impl Api {
     async fn lease_revoke(
         &self,
         request: pb::LeaseRevokeRequest,
-        who: Caller,
+        caller: Caller,
     ) -> Result<pb::LeaseRevokeResponse, Denied> {
-        match self.propose(&who, Command::LeaseRevoke(request)).await? {
+        match self.propose(&caller, Command::LeaseRevoke(request)).await? {
             (Answer::LeaseRevoke, revision) => Ok(pb::LeaseRevokeResponse {
                 header: Some(self.header(revision)),
             }),
@@ -129,12 +129,12 @@ impl Api {
     async fn lease_time_to_live(
         &self,
         request: pb::LeaseTimeToLiveRequest,
-        who: Caller,
+        caller: Caller,
     ) -> Result<pb::LeaseTimeToLiveResponse, Denied> {
         let id = request.id;
-        let permit = move |state: &State, who: &Header| state.permit_lease_reads(who, id);
+        let permit = move |state: &State, caller: &Header| state.permit_lease_reads(caller, id);
         let permit = match request.keys {
-            true => Some(self.permit(&who, permit).await?),
+            true => Some(self.permit(&caller, permit).await?),
             false => None,
         };
         let found = self
@@ -162,12 +162,12 @@ impl Api {
     async fn renew_leases(
         &self,
         asked: Vec<Result<LeaseId, Status>>,
-        who: &Caller,
+        caller: &Caller,
     ) -> Vec<Result<Renewed, Status>> {
         let mut last = None;
         let known = |id: Result<LeaseId, Status>| id.map_err(|error| last = Some(error)).ok();
         let mut ids: Vec<LeaseId> = asked.into_iter().filter_map(known).collect();
-        if let Err(refused) = self.permit_renewals(&ids, who).await {
+        if let Err(refused) = self.permit_renewals(&ids, caller).await {
             ids.truncate(refused.permitted);
             last = Some(status(refused.denied));
         }
@@ -187,17 +187,17 @@ impl Api {
         }
     }
 
-    async fn permit_renewals(&self, ids: &[LeaseId], who: &Caller) -> Result<(), Refused> {
+    async fn permit_renewals(&self, ids: &[LeaseId], caller: &Caller) -> Result<(), Refused> {
         let ids = ids.to_vec();
-        let permit = move |state: &State, who: &Header| {
+        let permit = move |state: &State, caller: &Header| {
             for (permitted, &id) in ids.iter().enumerate() {
-                let permit = state.permit_lease_renewal(who, id);
+                let permit = state.permit_lease_renewal(caller, id);
                 permit.map_err(|denied| Refused { permitted, denied })?;
             }
             // For leases without keys nobody has looked yet at how old a token is.
-            Ok(require_current(state, who.auth_revision)?)
+            Ok(require_current(state, caller.auth_revision)?)
         };
-        self.permit(who, permit).await.map(drop)
+        self.permit(caller, permit).await.map(drop)
     }
 
     /// The answer to a renewal, when it can be given.
@@ -243,13 +243,13 @@ fn random_id(random: u64) -> LeaseId {
 fn keep_alives(
     api: Shared,
     requests: Requests<Streaming<pb::LeaseKeepAliveRequest>>,
-    who: Caller,
+    caller: Caller,
 ) -> impl Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send {
-    let (renewing, answering, who) = (api.clone(), api, Arc::new(who));
+    let (renewing, answering, caller) = (api.clone(), api, Arc::new(caller));
     let asked = requests.map(|request| Ok(request?.id));
     let renew = move |asked| {
-        let (api, who) = (renewing.clone(), who.clone());
-        async move { api.renew_leases(asked, &who).await }
+        let (api, caller) = (renewing.clone(), caller.clone());
+        async move { api.renew_leases(asked, &caller).await }
     };
     let answer = move |renewed: Result<Renewed, Status>| {
         let api = answering.clone();

@@ -13,21 +13,21 @@ use crate::server::wire::rpc::Rpc;
 #[async_trait]
 impl Lock for Api {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        self.unary(Rpc::Lock, false, request, |request, who| async move {
-            self.lock(request, who).await.map_err(Denied::through_client)
+        self.unary(Rpc::Lock, false, request, |request, caller| async move {
+            self.lock(request, caller).await.map_err(Denied::through_client)
         })
         .await
     }
 
     /// Who holds the lock is not asked.
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        self.unary(Rpc::Unlock, false, request, |request, who| async move {
+        self.unary(Rpc::Unlock, false, request, |request, caller| async move {
             let delete = pb::DeleteRangeRequest {
                 key: request.key,
                 ..Default::default()
             };
             let deleted = self
-                .delete_range(delete, who)
+                .delete_range(delete, caller)
                 .await
                 .map_err(Denied::through_client)?;
             Ok(UnlockResponse {
@@ -40,8 +40,8 @@ impl Lock for Api {
 
 impl Api {
     /// Returns once the lock is held, at once if this lease holds it already.
-    async fn lock(&self, request: LockRequest, who: Caller) -> Result<LockResponse, Denied> {
-        let lease = self.contender_lease(request.lease, &who).await?;
+    async fn lock(&self, request: LockRequest, caller: Caller) -> Result<LockResponse, Denied> {
+        let lease = self.contender_lease(request.lease, &caller).await?;
         let prefix = prefix(&request.name);
         let own = key(&prefix, lease);
         let enter = pb::TxnRequest {
@@ -49,7 +49,7 @@ impl Api {
             success: vec![put_op(&own, b"", lease), range_op(oldest(&prefix))],
             failure: vec![range_op(get(&own)), range_op(oldest(&prefix))],
         };
-        let entered = self.txn(enter, who.clone()).await?;
+        let entered = self.txn(enter, caller.clone()).await?;
         let created = match found(&entered, 0) {
             Some(held) if !entered.succeeded => held.create_revision,
             _ => revision(&entered.header),
@@ -61,10 +61,10 @@ impl Api {
                 key: own.into(),
             });
         }
-        let claim = Claim::new(self, &who, &own, created);
-        self.wait_for_older(&prefix, created, &who).await?;
+        let claim = Claim::new(self, &caller, &own, created);
+        self.wait_for_older(&prefix, created, &caller).await?;
         // The lease may have ended while this waited.
-        let still = self.range(get(&own), who).await?;
+        let still = self.range(get(&own), caller).await?;
         claim.keep();
         if still.kvs.is_empty() {
             return Err(Denied::MutexSessionExpired);

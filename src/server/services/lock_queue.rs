@@ -127,17 +127,17 @@ pub fn revision(header: &Option<pb::ResponseHeader>) -> Revision {
 /// somebody who is gone.
 pub struct Claim {
     api: super::kv::Shared,
-    who: Caller,
+    caller: Caller,
     key: Vec<u8>,
     created: Revision,
     kept: bool,
 }
 
 impl Claim {
-    pub fn new(api: &Api, who: &Caller, key: &[u8], created: Revision) -> Claim {
+    pub fn new(api: &Api, caller: &Caller, key: &[u8], created: Revision) -> Claim {
         Claim {
             api: api.shared(),
-            who: who.clone(),
+            caller: caller.clone(),
             key: key.to_vec(),
             created,
             kept: false,
@@ -160,10 +160,10 @@ impl Drop for Claim {
             success: vec![delete_op(&self.key)],
             ..Default::default()
         };
-        let (api, who) = (self.api.clone(), self.who.clone());
+        let (api, caller) = (self.api.clone(), self.caller.clone());
         let env = api.env.clone();
         env.spawn_detached(async move {
-            if let Err(error) = api.txn(withdraw, who).await {
+            if let Err(error) = api.txn(withdraw, caller).await {
                 tracing::warn!(%error, "a contender's key stays until its lease ends");
             }
         });
@@ -172,7 +172,7 @@ impl Drop for Claim {
 
 impl Api {
     /// The lease of a contender; a new one if it brings none.
-    pub async fn contender_lease(&self, lease: LeaseId, who: &Caller) -> Result<LeaseId, Denied> {
+    pub async fn contender_lease(&self, lease: LeaseId, caller: &Caller) -> Result<LeaseId, Denied> {
         if lease != 0 {
             return Ok(lease);
         }
@@ -180,24 +180,29 @@ impl Api {
             ttl: SESSION_TTL_SECONDS,
             id: 0,
         };
-        Ok(self.lease_grant(grant, who.clone()).await?.id)
+        Ok(self.lease_grant(grant, caller.clone()).await?.id)
     }
 
     /// Waits until every key of the prefix that was created before `created` is gone.
-    pub async fn wait_for_older(&self, prefix: &[u8], created: Revision, who: &Caller) -> Result<(), Denied> {
+    pub async fn wait_for_older(
+        &self,
+        prefix: &[u8],
+        created: Revision,
+        caller: &Caller,
+    ) -> Result<(), Denied> {
         loop {
             let before = by_creation(prefix, SortOrder::Descend, created - 1);
-            let response = self.range(before, who.clone()).await?;
+            let response = self.range(before, caller.clone()).await?;
             let Some(last) = response.kvs.first() else {
                 return Ok(());
             };
-            self.wait_for_deletion(&last.key, revision(&response.header), who)
+            self.wait_for_deletion(&last.key, revision(&response.header), caller)
                 .await?;
         }
     }
 
-    async fn wait_for_deletion(&self, key: &[u8], from: Revision, who: &Caller) -> Result<(), Denied> {
-        let mut watch = self.watch_from(key, &[], from, who);
+    async fn wait_for_deletion(&self, key: &[u8], from: Revision, caller: &Caller) -> Result<(), Denied> {
+        let mut watch = self.watch_from(key, &[], from, caller);
         while let Some(response) = watch.next().await {
             let response = response.map_err(|_| Denied::LostWatcher)?;
             if response.events.iter().any(is_deletion) {
@@ -216,7 +221,7 @@ impl Api {
         key: &[u8],
         range_end: &[u8],
         start_revision: Revision,
-        who: &Caller,
+        caller: &Caller,
     ) -> BoxStream<'static, Result<pb::WatchResponse, Status>> {
         let create = pb::WatchCreateRequest {
             key: key.to_vec().into(),
@@ -227,7 +232,7 @@ impl Api {
         let request = pb::WatchRequest {
             request_union: Some(RequestUnion::CreateRequest(create)),
         };
-        self.watch_stream(stream::iter([Ok(request)]), who.clone())
+        self.watch_stream(stream::iter([Ok(request)]), caller.clone())
     }
 
     /// What happens to the keys of a prefix.
@@ -235,9 +240,9 @@ impl Api {
         &self,
         prefix: &[u8],
         from: Revision,
-        who: &Caller,
+        caller: &Caller,
     ) -> BoxStream<'static, Result<pb::WatchResponse, Status>> {
-        self.watch_from(prefix, &end_of(prefix), from, who)
+        self.watch_from(prefix, &end_of(prefix), from, caller)
     }
 }
 

@@ -17,14 +17,14 @@ use crate::state::{Answer, State};
 #[async_trait]
 impl Maintenance for Api {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        self.unary(Rpc::Alarm, false, request, |request, who| async move {
+        self.unary(Rpc::Alarm, false, request, |request, caller| async move {
             // Who may list them need not be able to change them.
             let rights = match request.action() {
                 AlarmAction::Get => Rights::User,
                 _ => Rights::Root,
             };
-            self.admit_rights(rights, &who).await?;
-            match self.propose(&who, Command::Alarm(request)).await? {
+            self.admit_rights(rights, &caller).await?;
+            match self.propose(&caller, Command::Alarm(request)).await? {
                 (Answer::Alarm(alarms), revision) => Ok(pb::AlarmResponse {
                     header: Some(self.header(revision)),
                     alarms,
@@ -103,8 +103,8 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        self.unary(Rpc::Downgrade, false, request, |request, who| async move {
-            self.downgrade(request, &who).await
+        self.unary(Rpc::Downgrade, false, request, |request, caller| async move {
+            self.downgrade(request, &caller).await
         })
         .await
     }

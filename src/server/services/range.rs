@@ -44,16 +44,16 @@ const STREAM_KEYS_FIRST: usize = 10;
 const PIECE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The local state's answer. The header carries only the revision.
-pub async fn local(api: &Api, request: RangeRequest, who: &Caller) -> Result<RangeResponse, Denied> {
+pub async fn local(api: &Api, request: RangeRequest, caller: &Caller) -> Result<RangeResponse, Denied> {
     for _ in 0..restarts_max() {
-        match Reading::new(api, who).range(&request).await {
+        match Reading::new(api, caller).range(&request).await {
             Err(Failed::Overtaken) => {}
             Err(Failed::Denied(denied)) => return Err(denied),
             Ok(answer) => return Ok(answer),
         }
     }
     let answer = from_copy(api, None, move |state, store| state.range(&request, store)).await??;
-    who.answer().add(answer.encoded_len());
+    caller.answer().add(answer.encoded_len());
     Ok(answer)
 }
 
@@ -62,9 +62,9 @@ pub async fn local(api: &Api, request: RangeRequest, who: &Caller) -> Result<Ran
 pub async fn at_once(
     api: &Api,
     request: &RangeRequest,
-    who: &Caller,
+    caller: &Caller,
 ) -> Result<Option<RangeResponse>, Denied> {
-    match Reading::new(api, who).range_at_once(request.clone()).await {
+    match Reading::new(api, caller).range_at_once(request.clone()).await {
         Ok(answer) => Ok(answer),
         Err(Failed::Overtaken) => Ok(None),
         Err(Failed::Denied(denied)) => Err(denied),
@@ -72,9 +72,9 @@ pub async fn at_once(
 }
 
 /// The local state's answer to a transaction of ranges alone.
-pub async fn local_txn(api: &Api, request: &Arc<TxnRequest>, who: &Caller) -> Result<TxnResponse, Denied> {
+pub async fn local_txn(api: &Api, request: &Arc<TxnRequest>, caller: &Caller) -> Result<TxnResponse, Denied> {
     for _ in 0..restarts_max() {
-        match Reading::new(api, who).txn(request).await {
+        match Reading::new(api, caller).txn(request).await {
             Err(Failed::Overtaken) => {}
             Err(Failed::Denied(denied)) => return Err(denied),
             Ok(answer) => return Ok(answer),
@@ -82,12 +82,12 @@ pub async fn local_txn(api: &Api, request: &Arc<TxnRequest>, who: &Caller) -> Re
     }
     let request = request.clone();
     let answer = from_copy(api, None, move |state, store| state.read_txn(&request, store)).await??;
-    who.answer().add(answer.encoded_len());
+    caller.answer().add(answer.encoded_len());
     Ok(answer)
 }
 
 /// Reads what the answer to a write still lacks.
-pub async fn complete(api: &Api, outcome: &mut Outcome, who: &Caller) -> Result<(), Denied> {
+pub async fn complete(api: &Api, outcome: &mut Outcome, caller: &Caller) -> Result<(), Denied> {
     let unread = std::mem::take(&mut outcome.unread);
     let Ok(answer) = &mut outcome.answer else {
         return Ok(());
@@ -96,7 +96,7 @@ pub async fn complete(api: &Api, outcome: &mut Outcome, who: &Caller) -> Result<
         view: unread.store,
         bytes_left: limits::TXN_ANSWER_BYTES_MAX,
         too_large: Denied::AnswerCut,
-        ..Reading::new(api, who)
+        ..Reading::new(api, caller)
     };
     let mut filled = Vec::new();
     for part in unread.parts {
@@ -110,14 +110,14 @@ pub async fn complete(api: &Api, outcome: &mut Outcome, who: &Caller) -> Result<
 }
 
 /// Refuses a transaction that writes if what one of its ranges reads now would be too much for its answer.
-pub async fn check_answer(api: &Api, request: &TxnRequest, who: &Caller) -> Result<(), Denied> {
+pub async fn check_answer(api: &Api, request: &TxnRequest, caller: &Caller) -> Result<(), Denied> {
     let mut branches = vec![&request.success, &request.failure];
     while let Some(ops) = branches.pop() {
         for op in ops {
             match &op.request {
                 Some(Request::RequestTxn(nested)) => branches.extend([&nested.success, &nested.failure]),
                 Some(Request::RequestRange(range)) if may_be_large(range) => {
-                    let mut reading = Reading::new(api, who);
+                    let mut reading = Reading::new(api, caller);
                     // Whatever else is wrong, or changes meanwhile, is found when the transaction is applied.
                     if let Err(Failed::Denied(Denied::AnswerTooLarge)) = reading.weigh(range).await {
                         return Err(Denied::AnswerTooLarge);
@@ -185,8 +185,8 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(api: &'a Api, who: &Caller) -> Self {
-        let answer = who.answer();
+    fn new(api: &'a Api, caller: &Caller) -> Self {
+        let answer = caller.answer();
         // What an earlier attempt has read is gone.
         answer.release();
         Reading {
@@ -473,7 +473,7 @@ fn look(
 pub struct Chunks {
     api: Shared,
     request: RangeRequest,
-    who: Caller,
+    caller: Caller,
     permit: Option<Permit>,
     open: Option<(RangeCursor, Option<SharedStore>)>,
     keys: usize,
@@ -481,11 +481,11 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    pub fn new(api: Shared, request: RangeRequest, who: Caller) -> Self {
+    pub fn new(api: Shared, request: RangeRequest, caller: Caller) -> Self {
         Chunks {
             api,
             request,
-            who,
+            caller,
             permit: None,
             open: None,
             keys: STREAM_KEYS_FIRST,
@@ -514,10 +514,10 @@ impl Chunks {
             if !self.request.serializable {
                 api.consensus.read_barrier().await?;
             }
-            self.permit = Some(api.permit_range(&self.request, &self.who).await?);
+            self.permit = Some(api.permit_range(&self.request, &self.caller).await?);
             if self.request.range_end.is_empty() || self.request.count_only {
                 self.done = true;
-                let mut response = local(&api, self.request.clone(), &self.who).await?;
+                let mut response = local(&api, self.request.clone(), &self.caller).await?;
                 if let Some(permit) = &self.permit {
                     api.confirm(permit).await?;
                 }
@@ -546,7 +546,7 @@ impl Chunks {
 
     /// The next pairs; in the last chunk also what belongs to the range as a whole.
     async fn chunk(&mut self, api: &Api, bytes: usize) -> Result<RangeResponse, Failed> {
-        let mut reading = Reading::new(api, &self.who);
+        let mut reading = Reading::new(api, &self.caller);
         let within = |left: usize| Bounds {
             entries: limits::LOOK_ENTRIES_MAX,
             // Of the last pair that etcd's limit reads only its being there is wanted.

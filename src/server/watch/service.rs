@@ -27,8 +27,8 @@ impl Watch for Api {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.exchange(Rpc::Watch, "watch", request, |requests, who| {
-            self.watch_stream(requests, who) as Answers<_>
+        self.exchange(Rpc::Watch, "watch", request, |requests, caller| {
+            self.watch_stream(requests, caller) as Answers<_>
         })
         .await
     }
@@ -39,14 +39,14 @@ impl Api {
     pub(in crate::server) fn watch_stream(
         &self,
         requests: impl Stream<Item = Result<pb::WatchRequest, Status>> + Send + 'static,
-        who: Caller,
+        caller: Caller,
     ) -> BoxStream<'static, Result<pb::WatchResponse, Status>> {
-        let (api, who) = (self.shared(), Arc::new(who));
+        let (api, caller) = (self.shared(), Arc::new(caller));
         let requests = requests.then(move |request| {
-            let (api, who) = (api.clone(), who.clone());
+            let (api, caller) = (api.clone(), caller.clone());
             async move {
                 let request = request?;
-                let refused = api.watch_refused(&request, &who).await;
+                let refused = api.watch_refused(&request, &caller).await;
                 Ok(Asked { request, refused })
             }
         });
@@ -55,7 +55,7 @@ impl Api {
 
     /// Why a watch may not be created, as it stands in its cancel reason: the text of a gRPC error in Go. The
     /// range is judged as the client gave it, before an open end is made into anything else.
-    async fn watch_refused(&self, request: &pb::WatchRequest, who: &Caller) -> Option<String> {
+    async fn watch_refused(&self, request: &pb::WatchRequest, caller: &Caller) -> Option<String> {
         let Some(RequestUnion::CreateRequest(create)) = &request.request_union else {
             return None;
         };
@@ -64,8 +64,8 @@ impl Api {
             false => create.key.clone(),
         };
         let range_end = create.range_end.clone();
-        let permit = move |state: &State, who: &Header| state.auth().permit_read(who, &key, &range_end);
-        let denied = self.permit(who, permit).await.err()?;
+        let permit = move |state: &State, caller: &Header| state.auth().permit_read(caller, &key, &range_end);
+        let denied = self.permit(caller, permit).await.err()?;
         Some(format!(
             "rpc error: code = {} desc = {}",
             CODES[denied.code() as usize],

@@ -203,7 +203,7 @@ impl<R, S: Source> Session<R, S> {
 
     fn request(&mut self, Asked { request, refused }: Asked) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(_)) if let Some(why) = refused => self.refuse(&why),
+            Some(RequestUnion::CreateRequest(_)) if let Some(reason) = refused => self.refuse(&reason),
             Some(RequestUnion::CreateRequest(request)) => self.create(request),
             Some(RequestUnion::CancelRequest(request)) => self.cancel(request.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.settle(Pending::Progress),
@@ -291,13 +291,13 @@ impl<R, S: Source> Session<R, S> {
         self.next_id - 1
     }
 
-    fn refuse(&mut self, why: &str) {
+    fn refuse(&mut self, reason: &str) {
         let response = WatchResponse {
             header: self.header(self.setup.hub.revision()),
             watch_id: NO_WATCH,
             created: true,
             canceled: true,
-            cancel_reason: why.to_owned(),
+            cancel_reason: reason.to_owned(),
             ..WatchResponse::default()
         };
         self.respond(response);
@@ -321,8 +321,8 @@ impl<R, S: Source> Session<R, S> {
     }
 
     /// Has all that was applied dispatched, before any other request is taken.
-    fn settle(&mut self, why: Pending) {
-        self.pending = Some(why);
+    fn settle(&mut self, reason: Pending) {
+        self.pending = Some(reason);
         self.commands.push_back(Command::Settle { stream: self.number });
     }
 

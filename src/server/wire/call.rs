@@ -86,9 +86,9 @@ impl Api {
         };
         let admitted = self.admit(rpc, on_learner, request.metadata());
         let call = |request: Request<Req>| async {
-            let who = self.caller(request.metadata(), request.extensions());
-            self.admit_rights(rpc.rights(), &who).await?;
-            let answer = handle(request.into_inner(), who).await;
+            let caller = self.caller(request.metadata(), request.extensions());
+            self.admit_rights(rpc.rights(), &caller).await?;
+            let answer = handle(request.into_inner(), caller).await;
             pause(&self.env, Site::AnsweredLate, ANSWER_PAUSE).await;
             answer
         };
@@ -134,9 +134,9 @@ impl Api {
         let span = self.span(rpc, &request);
         let opened = async {
             let admission = self.admit(rpc, on_learner, request.metadata())?;
-            let who = self.caller(request.metadata(), request.extensions());
-            self.admit_rights(rpc.rights(), &who).await?;
-            let stream = open(request.into_inner(), who)?;
+            let caller = self.caller(request.metadata(), request.extensions());
+            self.admit_rights(rpc.rights(), &caller).await?;
+            let stream = open(request.into_inner(), caller)?;
             Ok((admission, stream))
         };
         match opened.await {
@@ -176,7 +176,7 @@ impl Api {
         S: Stream<Item = Result<T, Status>>,
     {
         let request = request.map(|requests| Requests::new(&self.metrics, rpc, label, requests));
-        self.stream(rpc, false, request, |requests, who| Ok(open(requests, who)))
+        self.stream(rpc, false, request, |requests, caller| Ok(open(requests, caller)))
             .await
     }
 

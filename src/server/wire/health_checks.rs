@@ -98,10 +98,10 @@ impl Api {
             // Writing to memory cannot fail.
             let _ = match result {
                 Ok(()) => writeln!(text, "[+]{name} ok"),
-                Err(why) => {
+                Err(reason) => {
                     passed = false;
-                    tracing::warn!(check = name, why, "health check failed");
-                    writeln!(text, "[-]{name} failed: {why}")
+                    tracing::warn!(check = name, reason, "health check failed");
+                    writeln!(text, "[-]{name} failed: {reason}")
                 }
             };
         }

@@ -30,14 +30,14 @@ use crate::server::spans::Span;
 #[derive(Default)]
 struct End {
     needs_leader: bool,
-    why: OnceLock<Denied>,
+    reason: OnceLock<Denied>,
     waker: AtomicWaker,
 }
 
 impl End {
-    fn end(&self, why: Denied) {
+    fn end(&self, reason: Denied) {
         // The first reason counts.
-        let _ = self.why.set(why);
+        let _ = self.reason.set(reason);
         self.waker.wake();
     }
 }
@@ -64,24 +64,24 @@ impl Streams {
         });
         self.lock().insert(number, end.clone());
         // Looked at after the insertion, so that a stop between the two is seen by one of both.
-        if let Some(&why) = self.closed.get() {
-            end.end(why);
+        if let Some(&reason) = self.closed.get() {
+            end.end(reason);
         }
         (number, end)
     }
 
     /// Ends the streams whose clients demanded a leader.
-    pub fn end_leaderless(&self, why: Denied) {
+    pub fn end_leaderless(&self, reason: Denied) {
         self.lock()
             .values()
             .filter(|end| end.needs_leader)
-            .for_each(|end| end.end(why));
+            .for_each(|end| end.end(reason));
     }
 
     /// Ends every stream, also those that are opened later.
-    pub fn end_all(&self, why: Denied) {
-        let _ = self.closed.set(why);
-        self.lock().values().for_each(|end| end.end(why));
+    pub fn end_all(&self, reason: Denied) {
+        let _ = self.closed.set(reason);
+        self.lock().values().for_each(|end| end.end(reason));
     }
 }
 
@@ -155,14 +155,14 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for Guarded<S> {
         };
         this.is_polled = true;
         this.end.waker.register(cx.waker());
-        let mut why = this.end.why.get().copied();
+        let mut reason = this.end.reason.get().copied();
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            why = Some(Denied::ContextDeadlineExceeded);
+            reason = Some(Denied::ContextDeadlineExceeded);
         }
-        if let Some(why) = why {
-            let status = status(why);
+        if let Some(reason) = reason {
+            let status = status(reason);
             this.finish(status.code());
             return Poll::Ready(Some(Err(status)));
         }

@@ -52,14 +52,14 @@ impl Auth {
     }
 
     /// Management and maintenance are for who holds the role root.
-    pub fn require_root(&self, who: &Header) -> Result<(), Denied> {
+    pub fn require_root(&self, caller: &Header) -> Result<(), Denied> {
         if !self.enabled {
             return Ok(());
         }
-        if who.user.is_empty() {
+        if caller.user.is_empty() {
             return Err(Denied::UserEmpty);
         }
-        match self.users.get(&who.user) {
+        match self.users.get(&caller.user) {
             None => Err(Denied::UserNotFound),
             Some(user) if is_root(user) => Ok(()),
             Some(_) => Err(Denied::PermissionDenied),
@@ -67,8 +67,8 @@ impl Auth {
     }
 
     /// Somebody, whatever he may do.
-    pub fn require_user(&self, who: &Header) -> Result<(), Denied> {
-        if self.enabled && who.user.is_empty() {
+    pub fn require_user(&self, caller: &Header) -> Result<(), Denied> {
+        if self.enabled && caller.user.is_empty() {
             Err(Denied::UserEmpty)
         } else {
             Ok(())
@@ -76,30 +76,33 @@ impl Auth {
     }
 
     /// Reading a range of keys.
-    pub fn permit_read(&self, who: &Header, key: &[u8], range_end: &[u8]) -> Result<(), Denied> {
-        self.permit(who, Access::Read, key, range_end)
+    pub fn permit_read(&self, caller: &Header, key: &[u8], range_end: &[u8]) -> Result<(), Denied> {
+        self.permit(caller, Access::Read, key, range_end)
     }
 
-    fn permit_write(&self, who: &Header, key: &[u8], range_end: &[u8]) -> Result<(), Denied> {
-        self.permit(who, Access::Write, key, range_end)
+    fn permit_write(&self, caller: &Header, key: &[u8], range_end: &[u8]) -> Result<(), Denied> {
+        self.permit(caller, Access::Write, key, range_end)
     }
 
-    fn permit(&self, who: &Header, access: Access, key: &[u8], range_end: &[u8]) -> Result<(), Denied> {
+    fn permit(&self, caller: &Header, access: Access, key: &[u8], range_end: &[u8]) -> Result<(), Denied> {
         if !self.enabled {
             return Ok(());
         }
-        if who.auth_revision == 0 {
+        if caller.auth_revision == 0 {
             return Err(Denied::UserEmpty);
         }
-        if who.auth_revision < self.revision {
+        if caller.auth_revision < self.revision {
             return Err(Denied::AuthOldRevision);
         }
-        let user = self.users.get(&who.user).ok_or(Denied::PermissionDenied)?;
+        let user = self.users.get(&caller.user).ok_or(Denied::PermissionDenied)?;
         let allowed = is_root(user)
-            || self.allowed.get(&who.user).is_some_and(|allowed| match access {
-                Access::Read => allowed.read.contain(key, range_end),
-                Access::Write => allowed.write.contain(key, range_end),
-            });
+            || self
+                .allowed
+                .get(&caller.user)
+                .is_some_and(|allowed| match access {
+                    Access::Read => allowed.read.contain(key, range_end),
+                    Access::Write => allowed.write.contain(key, range_end),
+                });
         if allowed {
             Ok(())
         } else {
@@ -116,20 +119,20 @@ impl Auth {
 
 impl State {
     /// Whether a client may have this command applied. What is not named here was checked where it came in.
-    pub(in crate::state) fn permit(&self, who: &Header, request: &Request) -> Result<(), Denied> {
+    pub(in crate::state) fn permit(&self, caller: &Header, request: &Request) -> Result<(), Denied> {
         let auth = &self.auth;
         if !auth.enabled {
             return Ok(());
         }
         match request {
-            Request::Range(request) => auth.permit_read(who, &request.key, &request.range_end),
-            Request::Put(request) => self.permit_put(who, request),
-            Request::DeleteRange(request) => self.permit_delete(who, request),
-            Request::Txn(request) => self.permit_txn(who, request),
-            Request::LeaseRevoke(request) => self.permit_lease_writes(who, request.id),
-            Request::Compaction(_) => auth.require_root(who),
-            Request::AuthUserGet(request) if request.name == who.user => Ok(()),
-            Request::AuthRoleGet(request) if auth.holds(&who.user, &request.role) => Ok(()),
+            Request::Range(request) => auth.permit_read(caller, &request.key, &request.range_end),
+            Request::Put(request) => self.permit_put(caller, request),
+            Request::DeleteRange(request) => self.permit_delete(caller, request),
+            Request::Txn(request) => self.permit_txn(caller, request),
+            Request::LeaseRevoke(request) => self.permit_lease_writes(caller, request.id),
+            Request::Compaction(_) => auth.require_root(caller),
+            Request::AuthUserGet(request) if request.name == caller.user => Ok(()),
+            Request::AuthRoleGet(request) if auth.holds(&caller.user, &request.role) => Ok(()),
             Request::AuthStatus(_) | Request::Authenticate(_) => Ok(()),
             Request::AuthEnable(_)
             | Request::AuthDisable(_)
@@ -145,87 +148,87 @@ impl State {
             | Request::AuthRoleDelete(_)
             | Request::AuthRoleGet(_)
             | Request::AuthRoleGrantPermission(_)
-            | Request::AuthRoleRevokePermission(_) => auth.require_root(who),
+            | Request::AuthRoleRevokePermission(_) => auth.require_root(caller),
             _ => Ok(()),
         }
     }
 
     /// A lease is attached only by who could revoke it, that is, delete all its keys.
-    fn permit_put(&self, who: &Header, request: &PutRequest) -> Result<(), Denied> {
-        self.auth.permit_write(who, &request.key, &[])?;
-        self.permit_lease_writes(who, request.lease)?;
+    fn permit_put(&self, caller: &Header, request: &PutRequest) -> Result<(), Denied> {
+        self.auth.permit_write(caller, &request.key, &[])?;
+        self.permit_lease_writes(caller, request.lease)?;
         if request.prev_kv {
-            self.auth.permit_read(who, &request.key, &[])?;
+            self.auth.permit_read(caller, &request.key, &[])?;
         }
         Ok(())
     }
 
-    fn permit_delete(&self, who: &Header, request: &DeleteRangeRequest) -> Result<(), Denied> {
-        self.auth.permit_write(who, &request.key, &request.range_end)?;
+    fn permit_delete(&self, caller: &Header, request: &DeleteRangeRequest) -> Result<(), Denied> {
+        self.auth.permit_write(caller, &request.key, &request.range_end)?;
         if request.prev_kv {
-            self.auth.permit_read(who, &request.key, &request.range_end)?;
+            self.auth.permit_read(caller, &request.key, &request.range_end)?;
         }
         Ok(())
     }
 
     /// Compares and both branches, at every depth (CVE-2026-33343): which branch runs tells as much as a read.
-    pub fn permit_txn(&self, who: &Header, request: &TxnRequest) -> Result<(), Denied> {
+    pub fn permit_txn(&self, caller: &Header, request: &TxnRequest) -> Result<(), Denied> {
         for compare in &request.compare {
-            self.auth.permit_read(who, &compare.key, &compare.range_end)?;
+            self.auth.permit_read(caller, &compare.key, &compare.range_end)?;
         }
         let mut ops = request.success.iter().chain(&request.failure);
-        ops.try_for_each(|op| self.permit_op(who, op))
+        ops.try_for_each(|op| self.permit_op(caller, op))
     }
 
-    fn permit_op(&self, who: &Header, op: &RequestOp) -> Result<(), Denied> {
+    fn permit_op(&self, caller: &Header, op: &RequestOp) -> Result<(), Denied> {
         match &op.request {
             Some(request_op::Request::RequestRange(request)) => {
-                self.auth.permit_read(who, &request.key, &request.range_end)
+                self.auth.permit_read(caller, &request.key, &request.range_end)
             }
-            Some(request_op::Request::RequestPut(request)) => self.permit_put(who, request),
-            Some(request_op::Request::RequestDeleteRange(request)) => self.permit_delete(who, request),
-            Some(request_op::Request::RequestTxn(request)) => self.permit_txn(who, request),
+            Some(request_op::Request::RequestPut(request)) => self.permit_put(caller, request),
+            Some(request_op::Request::RequestDeleteRange(request)) => self.permit_delete(caller, request),
+            Some(request_op::Request::RequestTxn(request)) => self.permit_txn(caller, request),
             None => Ok(()),
         }
     }
 
     /// Renewing, attaching and revoking a lease need WRITE on all its keys.
-    pub fn permit_lease_writes(&self, who: &Header, id: LeaseId) -> Result<(), Denied> {
-        self.permit_lease(who, id, Access::Write)
+    pub fn permit_lease_writes(&self, caller: &Header, id: LeaseId) -> Result<(), Denied> {
+        self.permit_lease(caller, id, Access::Write)
     }
 
     /// Seeing the keys of a lease needs READ on all of them.
-    pub fn permit_lease_reads(&self, who: &Header, id: LeaseId) -> Result<(), Denied> {
-        self.permit_lease(who, id, Access::Read)
+    pub fn permit_lease_reads(&self, caller: &Header, id: LeaseId) -> Result<(), Denied> {
+        self.permit_lease(caller, id, Access::Read)
     }
 
-    fn permit_lease(&self, who: &Header, id: LeaseId, access: Access) -> Result<(), Denied> {
+    fn permit_lease(&self, caller: &Header, id: LeaseId, access: Access) -> Result<(), Denied> {
         let Some(lease) = self.leases.get(&id) else {
             return Ok(());
         };
-        if self.auth.require_root(who).is_ok() {
+        if self.auth.require_root(caller).is_ok() {
             return Ok(());
         }
         lease
             .keys
             .iter()
-            .try_for_each(|key| self.auth.permit(who, access, key, &[]))
+            .try_for_each(|key| self.auth.permit(caller, access, key, &[]))
     }
 
     /// Renewing needs a user, whether or not the lease has keys.
-    pub fn permit_lease_renewal(&self, who: &Header, id: LeaseId) -> Result<(), Denied> {
-        self.auth.require_user(who)?;
-        self.permit_lease_writes(who, id)
+    pub fn permit_lease_renewal(&self, caller: &Header, id: LeaseId) -> Result<(), Denied> {
+        self.auth.require_user(caller)?;
+        self.permit_lease_writes(caller, id)
     }
 
     /// Listing leases needs READ on every key of every one of them.
-    pub fn permit_leases(&self, who: &Header) -> Result<(), Denied> {
-        self.auth.require_user(who)?;
-        if self.auth.require_root(who).is_ok() {
+    pub fn permit_leases(&self, caller: &Header) -> Result<(), Denied> {
+        self.auth.require_user(caller)?;
+        if self.auth.require_root(caller).is_ok() {
             return Ok(());
         }
         self.leases
             .keys()
-            .try_for_each(|&id| self.permit_lease_reads(who, id))
+            .try_for_each(|&id| self.permit_lease_reads(caller, id))
     }
 }

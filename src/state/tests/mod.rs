@@ -121,7 +121,7 @@ impl Machine {
         self.batch_for(None, requests)
     }
 
-    fn batch_for(&mut self, who: Option<&Header>, requests: &[Request]) -> Vec<Outcome> {
+    fn batch_for(&mut self, caller: Option<&Header>, requests: &[Request]) -> Vec<Outcome> {
         let mut pending = Pending::new(&self.store);
         let mut outcomes = Vec::new();
         for request in requests {
@@ -132,7 +132,7 @@ impl Machine {
             };
             outcomes.push(
                 self.state
-                    .apply(at, who, request, &mut pending, self.asked)
+                    .apply(at, caller, request, &mut pending, self.asked)
                     .unwrap(),
             );
         }
@@ -169,8 +169,8 @@ impl Machine {
     }
 
     /// The same on behalf of a client.
-    pub fn apply_for(&mut self, who: &Header, request: Request) -> Outcome {
-        self.batch_for(Some(who), &[request]).remove(0)
+    pub fn apply_for(&mut self, caller: &Header, request: Request) -> Outcome {
+        self.batch_for(Some(caller), &[request]).remove(0)
     }
 
     pub fn ok(&mut self, request: Request) -> Answer {

@@ -45,7 +45,7 @@ fn client(env: &Env, member: MemberId, address: String, callers: &InboundConnect
         env: env.clone(),
         identity: Identity { cluster: 7, member },
         peer,
-        way: DialOptions::default(),
+        dial: DialOptions::default(),
         book,
         timeout: PATIENCE,
         removed: Arc::default(),

@@ -25,7 +25,7 @@ async fn client() -> (Env, RpcClient, Box<dyn Listener>) {
         identity: identity(1),
         peer: 2,
         book,
-        way: Default::default(),
+        dial: Default::default(),
         timeout: PATIENCE,
         removed: Arc::default(),
         trouble: Arc::default(),

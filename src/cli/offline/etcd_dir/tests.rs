@@ -30,11 +30,11 @@ fn records(all: &[(i64, Vec<u8>)]) -> Vec<u8> {
 
 #[test]
 fn a_log_says_whose_it_is_and_how_far_it_goes() {
-    let who = Metadata { node: 7, cluster: 9 }.encode_to_vec();
+    let caller = Metadata { node: 7, cluster: 9 }.encode_to_vec();
     let entry = |index| Entry { term: 1, index }.encode_to_vec();
     let mut bytes = records(&[
         (CRC, vec![]),
-        (METADATA, who),
+        (METADATA, caller),
         (ENTRY, entry(1)),
         (ENTRY, entry(2)),
     ]);
