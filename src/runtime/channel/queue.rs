@@ -216,7 +216,7 @@ impl<T> Sender<T> {
     }
 
     /// Messages in the queue.
-    pub fn len(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.shared.lock().queue.len()
     }
 

@@ -296,7 +296,7 @@ fn what_must_not_be_lost_goes_beyond_the_limits() {
     let mut waits = pin!(sender.send(2, 1));
     assert!(task.poll(waits.as_mut()).is_pending());
     assert_eq!(sender.send_beyond(3, 1), Ok(()));
-    assert_eq!(sender.len(), 2);
+    assert_eq!(sender.queued(), 2);
     assert_eq!(received(&mut receiver), [1, 3, 2]);
     let reader = Arc::new(Woken::default());
     let waker = Waker::from(reader.clone());

@@ -213,7 +213,7 @@ impl Inner {
 
     fn backlog(&self) -> Backlog {
         let unsynced = self.watches.values().filter(|watch| !watch.is_synced.get());
-        let queued: usize = self.streams.values().map(|stream| stream.updates.len()).sum();
+        let queued: usize = self.streams.values().map(|stream| stream.updates.queued()).sum();
         Backlog {
             unsynced: unsynced.count(),
             pending: queued + self.backlog.len(),
