@@ -391,7 +391,7 @@ impl Consensus {
         look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
     ) -> T {
         let look = contained(look);
-        let looked = self.ask(move |core| look(core)).await;
+        let looked = self.ask(move |core| core.machine().look(look)).await;
         looked.unwrap_or_else(|panic| panic.resume())
     }
 
@@ -443,10 +443,10 @@ impl Consensus {
 /// A look for the core, contained there if who asks is.
 fn contained<T>(
     look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T,
-) -> impl FnOnce(&Core) -> Result<T, Panic> {
+) -> impl FnOnce(&State, &dyn Fn() -> SharedStore) -> Result<T, Panic> {
     let for_request = panics::is_contained();
-    move |core| {
-        let look = || core.machine().look(look);
+    move |state, store| {
+        let look = || look(state, store);
         match for_request {
             true => panics::contain(look),
             false => Ok(look()),

@@ -15,14 +15,14 @@ use tokio::sync::mpsc;
 
 use super::Consensus;
 use super::contained;
-use super::core::{Ask, Core, Turn};
+use super::core::{Ask, Core};
 use super::peers::message::{PeerRequest, PeerResponse};
 use super::raft::format::record::raft_id;
 use super::raft::types::LogId;
-use crate::base::{Denied, MemberId, limits};
+use crate::base::{Denied, MemberId, effort, limits};
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::channel::{Answer, answer};
-use crate::runtime::{Elapsed, Instant};
+use crate::runtime::{Elapsed, Env, Instant, let_others_run};
 use crate::state::{SharedStore, State};
 
 /// Pause before a round is repeated.
@@ -67,27 +67,38 @@ pub(super) struct Waiting {
     reader: Box<dyn Reader>,
 }
 
-/// What a read does then.
+/// What a read does then: it looks at the state, on the core, and is answered, on any thread.
 trait Reader: Send {
     /// Whether somebody waits for it still.
     fn is_wanted(&self) -> bool;
-    fn finish(self: Box<Self>, core: &Core, reached: Result<(), Denied>);
+    fn look(&mut self, state: &State, store: &dyn Fn() -> SharedStore);
+    /// Answers with what was found, or with a refusal.
+    fn answer(self: Box<Self>, refused: Option<Denied>);
 }
 
 struct Look<T, L> {
-    look: L,
+    look: Option<L>,
+    found: Option<T>,
     answer: Answer<Result<T, Denied>>,
 }
 
-impl<T: Send, L: FnOnce(&Core) -> T + Send> Reader for Look<T, L> {
+impl<T: Send, L: FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send> Reader for Look<T, L> {
     fn is_wanted(&self) -> bool {
         !self.answer.is_closed()
     }
 
-    fn finish(self: Box<Self>, core: &Core, reached: Result<(), Denied>) {
-        let Look { look, answer } = *self;
-        if !answer.is_closed() {
-            answer.send(reached.map(|()| look(core)));
+    fn look(&mut self, state: &State, store: &dyn Fn() -> SharedStore) {
+        if self.is_wanted() {
+            self.found = self.look.take().map(|look| look(state, store));
+        }
+    }
+
+    fn answer(self: Box<Self>, refused: Option<Denied>) {
+        let Look { found, answer, .. } = *self;
+        let found = found.map(Ok);
+        // Nothing was found for whoever has left.
+        if let Some(result) = refused.map(Err).or(found) {
+            answer.send(result);
         }
     }
 }
@@ -114,6 +125,7 @@ impl ReadQueue {
     /// Whether there was room.
     fn push(&self, read: Waiting) -> Result<(), Waiting> {
         let mut waiting = self.waiting.borrow_mut();
+        let is_first = waiting.is_empty();
         let bytes = self.bytes.get() + read.bytes;
         let fits = waiting.len() < limits::READS_QUEUED_MAX && bytes <= limits::READS_QUEUED_BYTES_MAX;
         if !fits && !waiting.is_empty() {
@@ -121,8 +133,10 @@ impl ReadQueue {
         }
         self.bytes.set(bytes);
         waiting.push(read);
-        // Full means that a wake-up is on its way already.
-        let _ = self.wake.try_send(());
+        if is_first {
+            // Full means that a wake-up is on its way already.
+            let _ = self.wake.try_send(());
+        }
         Ok(())
     }
 
@@ -135,7 +149,7 @@ impl ReadQueue {
 impl Consensus {
     /// Returns once a local read sees every write that was acknowledged before the call.
     pub async fn read_barrier(&self) -> Result<(), Denied> {
-        self.read_when_current(0, |_| ()).await
+        self.read_when_current(0, |_, _| ()).await
     }
 
     /// A [`look`](Self::look) that sees every write that was acknowledged before the call. It keeps `bytes`.
@@ -151,13 +165,17 @@ impl Consensus {
     async fn read_when_current<T: Send + 'static>(
         &self,
         bytes: usize,
-        look: impl FnOnce(&Core) -> T + Send + 'static,
+        look: impl FnOnce(&State, &dyn Fn() -> SharedStore) -> T + Send + 'static,
     ) -> Result<T, Denied> {
         let (answer, answered) = answer();
         let waiting = Waiting {
             deadline: self.env().now() + self.request_timeout(),
             bytes,
-            reader: Box::new(Look { look, answer }),
+            reader: Box::new(Look {
+                look: Some(look),
+                found: None,
+                answer,
+            }),
         };
         self.submit(Ask::Read(waiting), bytes, answered).await
     }
@@ -167,7 +185,7 @@ impl Core {
     /// Puts a read in line.
     pub(super) fn take_read(&self, read: Waiting) {
         if let Err(refused) = self.0.reads.push(read) {
-            refused.reader.finish(self, Err(Denied::TooManyRequests));
+            refused.reader.answer(Some(Denied::TooManyRequests));
         }
     }
 
@@ -267,7 +285,7 @@ impl Core {
         *round = rest;
         let any = !late.is_empty();
         for read in late {
-            read.reader.finish(self, Err(Denied::Timeout));
+            read.reader.answer(Some(Denied::Timeout));
         }
         any
     }
@@ -280,12 +298,42 @@ impl Core {
                 self.drop_late(&mut round);
                 continue;
             };
-            let mut turn = Turn::begin();
-            for read in std::mem::take(&mut round) {
-                read.reader.finish(&self, reached);
-                turn.pause_if_long().await;
+            match reached {
+                Ok(()) => self.look_and_answer(std::mem::take(&mut round)).await,
+                Err(denied) => answer_all(self.env(), std::mem::take(&mut round), Some(denied)),
             }
         }
+    }
+
+    /// Has reads look at the state, as many in one look as may be.
+    async fn look_and_answer(&self, round: Vec<Waiting>) {
+        let mut reads = round.into_iter();
+        while reads.len() > 0 {
+            let looked = self.machine().look(|state, store| {
+                let (begun, mut looked) = (effort::spent(), Vec::with_capacity(reads.len()));
+                while effort::spent().wrapping_sub(begun) <= limits::LOOK_ENTRIES_MAX as u64
+                    && let Some(mut read) = reads.next()
+                {
+                    read.reader.look(state, store);
+                    looked.push(read);
+                }
+                looked
+            });
+            answer_all(self.env(), looked, None);
+            if reads.len() > 0 {
+                let_others_run().await;
+            }
+        }
+    }
+}
+
+/// Answers reads. To wake one task after the other costs this thread more than to look at the state for it, so where they are
+/// many, one task over there wakes them all.
+fn answer_all(env: &Env, reads: Vec<Waiting>, refused: Option<Denied>) {
+    let answer = move |reads: Vec<Waiting>| reads.into_iter().for_each(|read| read.reader.answer(refused));
+    match reads.len() <= limits::ANSWERED_AT_ONCE_MAX {
+        true => answer(reads),
+        false => env.spawn_detached(async move { answer(reads) }),
     }
 }
 

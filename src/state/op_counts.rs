@@ -5,7 +5,7 @@
 //! also counts compares as ranges; here only what was asked to be read.)
 
 use super::{Answer, Outcome};
-use crate::base::metrics::{RequestKind, StoreFigures};
+use crate::base::metrics::{RequestKind, StoreMetrics};
 use crate::proto::command::command::Request;
 use crate::proto::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, TxnResponse, request_op::Request as Op,
@@ -122,7 +122,7 @@ impl OpCounts {
     }
 
     /// Adds it to a member's metrics.
-    pub fn count(&self, metrics: &StoreFigures) {
+    pub fn count(&self, metrics: &StoreMetrics) {
         for (amount, counter) in [
             (self.ranges, &metrics.ranges),
             (self.puts, &metrics.puts),

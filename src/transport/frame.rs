@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, Wri
 
 use super::malformed;
 use crate::base::limits;
-use crate::base::metrics::PeerFigures;
+use crate::base::metrics::PeerMetrics;
 use crate::runtime::Stream;
 use crate::runtime::buggify::{self, Site};
 
@@ -25,14 +25,14 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The receiving side of a connection.
 pub struct FrameReader {
     stream: BufReader<ReadHalf<Stream>>,
-    metrics: Option<Arc<PeerFigures>>,
+    metrics: Option<Arc<PeerMetrics>>,
 }
 
 /// The sending side of a connection. Frames are buffered until [`flush`](Self::flush).
 pub struct FrameWriter {
     stream: WriteHalf<Stream>,
     buffer: BytesMut,
-    metrics: Option<Arc<PeerFigures>>,
+    metrics: Option<Arc<PeerMetrics>>,
 }
 
 pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
@@ -54,7 +54,7 @@ pub(super) fn split(stream: Stream) -> (FrameReader, FrameWriter) {
 
 impl FrameReader {
     /// From now on what comes in is counted.
-    pub(super) fn count(&mut self, metrics: Arc<PeerFigures>) {
+    pub(super) fn count(&mut self, metrics: Arc<PeerMetrics>) {
         self.metrics = Some(metrics);
     }
 
@@ -134,7 +134,7 @@ impl FrameWriter {
     }
 
     /// From now on what goes out is counted.
-    pub(super) fn count(&mut self, metrics: Arc<PeerFigures>) {
+    pub(super) fn count(&mut self, metrics: Arc<PeerMetrics>) {
         self.metrics = Some(metrics);
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::{self, FrameReader, FrameWriter};
 use super::{decode, decode_body, encode, encode_body, malformed};
-use crate::base::metrics::PeerFigures;
+use crate::base::metrics::PeerMetrics;
 use crate::base::{ClusterId, MemberId};
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::tls::{Tls, described};
@@ -173,7 +173,7 @@ impl Dialer {
     }
 
     /// What is counted of the peer; nothing of one that has no name yet.
-    pub(super) fn metrics(&self) -> Option<Arc<PeerFigures>> {
+    pub(super) fn metrics(&self) -> Option<Arc<PeerMetrics>> {
         (self.peer != 0).then(|| self.env.metrics().peers.of(self.peer))
     }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use kind::RequestKind;
 pub use meter::{Counter, Gauge, Held, Histogram};
-pub use peers::{PeerFigures, Peers, Transfers};
+pub use peers::{PeerMetrics, Peers, Transfers};
 
 fn millis(first: u64, bounds: usize) -> Histogram {
     Histogram::seconds(Duration::from_millis(first), bounds)
@@ -29,19 +29,19 @@ fn millis(first: u64, bounds: usize) -> Histogram {
 /// Everything below the server that is counted of one member, since its start.
 #[derive(Default)]
 pub struct MemberMetrics {
-    pub log: LogFigures,
-    pub engine: EngineFigures,
-    pub snapshots: SnapshotFigures,
-    pub state: StateFigures,
-    pub store: StoreFigures,
-    pub leases: LeaseFigures,
-    pub agreement: AgreementFigures,
+    pub log: LogMetrics,
+    pub engine: EngineMetrics,
+    pub snapshots: SnapshotMetrics,
+    pub state: StateMetrics,
+    pub store: StoreMetrics,
+    pub leases: LeaseMetrics,
+    pub agreement: AgreementMetrics,
     pub peers: Peers,
-    pub requests: RequestFigures,
+    pub requests: RequestMetrics,
 }
 
 /// The write-ahead log.
-pub struct LogFigures {
+pub struct LogMetrics {
     /// The sync of a group.
     pub sync: Histogram,
     /// The write of a group, before its sync.
@@ -49,9 +49,9 @@ pub struct LogFigures {
     pub written_bytes: Counter,
 }
 
-impl Default for LogFigures {
+impl Default for LogMetrics {
     fn default() -> Self {
-        LogFigures {
+        LogMetrics {
             sync: millis(1, 14),
             write: millis(1, 14),
             written_bytes: Counter::default(),
@@ -60,7 +60,7 @@ impl Default for LogFigures {
 }
 
 /// The store under the state.
-pub struct EngineFigures {
+pub struct EngineMetrics {
     /// A batch of applied entries that the engine takes in, and each sync of all it took in before.
     pub commit: Histogram,
     /// The former alone.
@@ -69,9 +69,9 @@ pub struct EngineFigures {
     pub views: Gauge,
 }
 
-impl Default for EngineFigures {
+impl Default for EngineMetrics {
     fn default() -> Self {
-        EngineFigures {
+        EngineMetrics {
             commit: millis(1, 14),
             write: millis(1, 14),
             views: Gauge::default(),
@@ -81,21 +81,21 @@ impl Default for EngineFigures {
 
 /// How long one look at the state takes, or one turn of applying.
 #[derive(Default)]
-pub struct StateFigures {
-    pub read: HeldFigures,
-    pub apply: HeldFigures,
+pub struct StateMetrics {
+    pub read: HeldMetrics,
+    pub apply: HeldMetrics,
 }
 
 /// One side of the lock.
-pub struct HeldFigures {
+pub struct HeldMetrics {
     pub seconds: Histogram,
     /// Entries of the index and records of the store that were looked at meanwhile.
     pub entries: Histogram,
 }
 
-impl Default for HeldFigures {
+impl Default for HeldMetrics {
     fn default() -> Self {
-        HeldFigures {
+        HeldMetrics {
             seconds: Histogram::seconds(Duration::from_micros(10), 20),
             entries: Histogram::numbers(1, 24),
         }
@@ -103,7 +103,7 @@ impl Default for HeldFigures {
 }
 
 /// Snapshots of the whole store.
-pub struct SnapshotFigures {
+pub struct SnapshotMetrics {
     /// Making the point behind which the log may be purged: naming it, the sync, and both.
     pub naming: Histogram,
     pub sync: Histogram,
@@ -117,9 +117,9 @@ pub struct SnapshotFigures {
     pub read_out: Histogram,
 }
 
-impl Default for SnapshotFigures {
+impl Default for SnapshotMetrics {
     fn default() -> Self {
-        SnapshotFigures {
+        SnapshotMetrics {
             naming: millis(1, 14),
             sync: millis(1, 14),
             save: millis(1, 14),
@@ -132,7 +132,7 @@ impl Default for SnapshotFigures {
 }
 
 /// Keys: operations that were carried out here, compactions, hashes.
-pub struct StoreFigures {
+pub struct StoreMetrics {
     pub ranges: Counter,
     pub puts: Counter,
     pub deletes: Counter,
@@ -153,9 +153,9 @@ pub struct StoreFigures {
     pub hash_at_revision: Histogram,
 }
 
-impl Default for StoreFigures {
+impl Default for StoreMetrics {
     fn default() -> Self {
-        StoreFigures {
+        StoreMetrics {
             ranges: Counter::default(),
             puts: Counter::default(),
             deletes: Counter::default(),
@@ -172,7 +172,7 @@ impl Default for StoreFigures {
     }
 }
 
-pub struct LeaseFigures {
+pub struct LeaseMetrics {
     pub granted: Counter,
     pub revoked: Counter,
     /// By this member as the leader.
@@ -183,9 +183,9 @@ pub struct LeaseFigures {
     pub ttl: Histogram,
 }
 
-impl Default for LeaseFigures {
+impl Default for LeaseMetrics {
     fn default() -> Self {
-        LeaseFigures {
+        LeaseMetrics {
             granted: Counter::default(),
             revoked: Counter::default(),
             renewed: Counter::default(),
@@ -197,7 +197,7 @@ impl Default for LeaseFigures {
 
 /// Raft and what is near it.
 #[derive(Default)]
-pub struct AgreementFigures {
+pub struct AgreementMetrics {
     pub slow_applies: Counter,
     /// Commands that came to be applied a second time, and were not.
     pub duplicates: Counter,
@@ -227,7 +227,7 @@ impl Reasons {
 }
 
 /// How long requests take.
-pub struct RequestFigures {
+pub struct RequestMetrics {
     /// Applying a command, by its kind.
     pub apply: ByKind,
     /// From its arrival at this member to its answer, by kind.
@@ -238,10 +238,10 @@ pub struct RequestFigures {
     pub panics: Counter,
 }
 
-impl Default for RequestFigures {
+impl Default for RequestMetrics {
     fn default() -> Self {
         let fine = || Histogram::seconds(Duration::from_micros(100), 20);
-        RequestFigures {
+        RequestMetrics {
             apply: ByKind::new(fine),
             whole: ByKind::new(|| millis(1, 14)),
             range: ByOutcome::new(fine),

@@ -9,7 +9,7 @@ use super::meter::{Counter, Gauge, Histogram};
 use crate::base::{MemberId, limits};
 
 /// Metrics of one peer, as this member sees it.
-pub struct PeerFigures {
+pub struct PeerMetrics {
     /// Whether it could be reached when that was last tried.
     active: AtomicBool,
     /// How often it could be reached no more.
@@ -55,9 +55,9 @@ impl Transfers {
     }
 }
 
-impl Default for PeerFigures {
+impl Default for PeerMetrics {
     fn default() -> Self {
-        PeerFigures {
+        PeerMetrics {
             active: AtomicBool::new(false),
             disconnects: Counter::default(),
             sent_bytes: Counter::default(),
@@ -71,7 +71,7 @@ impl Default for PeerFigures {
     }
 }
 
-impl PeerFigures {
+impl PeerMetrics {
     pub fn is_active(&self) -> bool {
         self.active.load(Relaxed)
     }
@@ -97,10 +97,10 @@ impl PeerFigures {
 
 /// The metrics of every peer that has been spoken with. Whoever counts holds on to its peer's.
 #[derive(Default)]
-pub struct Peers(Mutex<BTreeMap<MemberId, Arc<PeerFigures>>>);
+pub struct Peers(Mutex<BTreeMap<MemberId, Arc<PeerMetrics>>>);
 
 impl Peers {
-    pub fn of(&self, peer: MemberId) -> Arc<PeerFigures> {
+    pub fn of(&self, peer: MemberId) -> Arc<PeerMetrics> {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Members come and go over the years, and a stranger may call itself anything: what is beyond the bound is
         // counted together.
@@ -109,7 +109,7 @@ impl Peers {
         peers.entry(place).or_default().clone()
     }
 
-    pub fn all(&self) -> Vec<(MemberId, Arc<PeerFigures>)> {
+    pub fn all(&self) -> Vec<(MemberId, Arc<PeerMetrics>)> {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.iter().map(|(id, peer)| (*id, peer.clone())).collect()
     }

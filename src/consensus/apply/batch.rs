@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::metrics::{self, Stopwatch};
 use crate::base::broken::Unknown;
 use crate::base::{Broken, Level};
-use crate::consensus::propose::command;
+use crate::consensus::propose::command::{self, Decoded};
 use crate::consensus::raft::format::entry::{Batch, BatchName};
 use crate::consensus::recovery::force_new_cluster::NOBODY;
 use crate::proto::command::command::Request;
@@ -34,20 +34,24 @@ pub fn check_level(what: impl FnOnce() -> String, needed: Level, known: Level) -
     })
 }
 
-/// Applies the commands of a batch that stands at `at`. `asked`: somebody waits here for the answers.
+/// Applies the commands of a batch that stands at `at`. `decoded`: somebody waits here for the answers, and some are decoded
+/// already.
 pub fn apply_batch(
     env: &Env,
     state: &mut State,
     at: Position,
     batch: &Batch,
     pending: &mut Pending<'_>,
-    asked: bool,
+    decoded: Option<Vec<Option<Decoded>>>,
 ) -> Result<Vec<Effect>, Broken> {
     let turns = take_turns(state, at, batch, pending);
+    let asked = decoded.is_some();
+    let mut decoded = decoded.into_iter().flatten();
     let mut stopwatch = Stopwatch::start(env);
     let apply = |(turn, (number, encoded)): (Turn, (u64, Bytes))| {
         // A copy: whoever keeps a key of it, a watcher say, would else keep the whole batch in memory.
-        let (header, request) = command::decode(&Bytes::copy_from_slice(&encoded))
+        let decode = || command::decode(&Bytes::copy_from_slice(&encoded));
+        let (header, request) = (decoded.next().flatten().map_or_else(decode, Ok))
             .map_err(|unreadable| Broken::contradiction(format!("entry {} holds {unreadable}", at.index)))?;
         if turn != Turn::First {
             state.advance(at, pending);

@@ -357,8 +357,8 @@ impl StateMachine {
                         commands += batch.len();
                         check_level(|| format!("entry {}", at.index), batch.level(), self.level)?;
                         let name = batch.name();
-                        let asked = self.proposals.awaits(name);
-                        let effects = apply_batch(env, state, at, &batch, &mut pending, asked)?;
+                        let decoded = self.proposals.take_decoded(name);
+                        let effects = apply_batch(env, state, at, &batch, &mut pending, decoded)?;
                         batches.push((name, effects));
                     }
                 }
@@ -392,7 +392,7 @@ impl StateMachine {
             .map(|(name, effects)| (name, outcomes(effects)));
         let term = term(&last.log_id);
         self.applied.send(last);
-        self.proposals.applied(term, batches);
+        self.proposals.applied(term, batches).send(&self.env);
         Ok(())
     }
 

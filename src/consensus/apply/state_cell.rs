@@ -11,7 +11,7 @@ use std::cell::{RefCell, RefMut};
 use std::ops::{Deref, DerefMut};
 
 use crate::base::effort;
-use crate::base::metrics::HeldFigures;
+use crate::base::metrics::HeldMetrics;
 use crate::runtime::{Env, Instant};
 
 /// See the module.
@@ -38,7 +38,7 @@ impl<T> StateCell<T> {
         self.held(&self.env.metrics().state.apply)
     }
 
-    fn held<'a>(&'a self, metrics: &'a HeldFigures) -> Held<'a, T> {
+    fn held<'a>(&'a self, metrics: &'a HeldMetrics) -> Held<'a, T> {
         let inner = self.inner.try_borrow_mut();
         let guard = inner.expect("a look at the state within a look at the state");
         Held::new(guard, &self.env, metrics)
@@ -49,13 +49,13 @@ impl<T> StateCell<T> {
 pub struct Held<'a, T> {
     guard: RefMut<'a, T>,
     env: &'a Env,
-    metrics: &'a HeldFigures,
+    metrics: &'a HeldMetrics,
     since: Instant,
     spent: u64,
 }
 
 impl<'a, T> Held<'a, T> {
-    fn new(guard: RefMut<'a, T>, env: &'a Env, metrics: &'a HeldFigures) -> Self {
+    fn new(guard: RefMut<'a, T>, env: &'a Env, metrics: &'a HeldMetrics) -> Self {
         Held {
             guard,
             env,

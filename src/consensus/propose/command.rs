@@ -16,10 +16,15 @@ use crate::consensus::raft::format::entry::Batch;
 use crate::proto::command::{Command, Header, command::Request};
 use crate::proto::nesting;
 
+/// Who asks, and for what.
+pub type Decoded = (Option<Header>, Request);
+
 /// A command that [`decode`] has decoded.
 #[derive(Clone, Debug)]
 pub struct EncodedCommand {
     bytes: Bytes,
+    /// What was decoded of it: whoever applies it here need not decode it again.
+    decoded: Option<Decoded>,
     operations: usize,
     level: Level,
 }
@@ -37,13 +42,14 @@ impl EncodedCommand {
             return Err(Denied::RequestTooLarge);
         }
         match decode(&encoded) {
-            Ok((_, request)) => Ok(EncodedCommand {
+            Ok((header, request)) => Ok(EncodedCommand {
                 bytes: encoded,
                 operations: match &request {
                     Request::Txn(request) => request.operations().max(1),
                     _ => 1,
                 },
                 level: level(&request),
+                decoded: Some((header, request)),
             }),
             Err(unreadable) => {
                 tracing::error!(%unreadable, "a request that cannot be applied is not proposed");
@@ -54,6 +60,11 @@ impl EncodedCommand {
 
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// What it says, to be applied.
+    pub fn take_decoded(&mut self) -> Option<Decoded> {
+        self.decoded.take()
     }
 
     /// The lowest level that can apply it.
@@ -86,8 +97,8 @@ pub enum Unreadable {
     Level(Level),
 }
 
-/// Who asks, and for what.
-pub fn decode(encoded: &Bytes) -> Result<(Option<Header>, Request), Unreadable> {
+/// What a command says.
+pub fn decode(encoded: &Bytes) -> Result<Decoded, Unreadable> {
     if !nesting::command_fits(encoded) {
         return Err(Unreadable::TooDeep);
     }

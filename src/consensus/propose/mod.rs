@@ -120,7 +120,8 @@ impl Core {
         loop {
             let now = self.env().now();
             for late in self.machine().proposals.take_late(now) {
-                late.answer.send(Err(self.late_reason(late.offered, late.term_then)));
+                late.answer
+                    .send(Err(self.late_reason(late.offered, late.term_then)));
             }
             // What comes meanwhile has as much time at least.
             let next = self.machine().proposals.next_deadline();

@@ -46,12 +46,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::sync::mpsc;
 
-use super::command::EncodedCommand;
+use super::command::{Decoded, EncodedCommand};
 use crate::base::{Denied, Level, MemberId, limits};
 use crate::consensus::raft::format::entry::{Batch, BatchName};
-use crate::runtime::Instant;
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::channel::Answer;
+use crate::runtime::{Env, Instant};
 use crate::state::Outcome;
 
 /// A command that waits for its outcome.
@@ -80,6 +80,26 @@ pub struct Late {
     pub term_then: u64,
     pub offered: bool,
     pub answer: Answer<Result<Outcome, Denied>>,
+}
+
+/// Outcomes, and who waits for them.
+#[must_use = "nobody else answers them"]
+pub struct Replies(Vec<(Answer<Result<Outcome, Denied>>, Outcome)>);
+
+impl Replies {
+    /// Answers, as [`Reader`](crate::consensus::read)s are.
+    pub fn send(self, env: &Env) {
+        let few = self.0.len() <= limits::ANSWERED_AT_ONCE_MAX;
+        let send = move || {
+            self.0
+                .into_iter()
+                .for_each(|(answer, outcome)| answer.send(Ok(outcome)))
+        };
+        match few {
+            true => send(),
+            false => env.spawn_detached(async move { send() }),
+        }
+    }
 }
 
 /// A batch that was offered to a leader: its proposals, by number.
@@ -323,26 +343,34 @@ impl Proposals {
         name.origin == self.member && name.incarnation == self.incarnation
     }
 
-    /// Whether somebody waits here for the outcomes of a batch.
-    pub fn awaits(&self, name: BatchName) -> bool {
-        self.is_ours(name) && self.inner().flights.contains_key(&name.sequence)
+    /// The commands of a batch whose outcomes somebody waits for here, as they were decoded when they came; `None` for those
+    /// that have their answer already, and at all if it is no such batch.
+    pub fn take_decoded(&self, name: BatchName) -> Option<Vec<Option<Decoded>>> {
+        if !self.is_ours(name) {
+            return None;
+        }
+        let mut inner = self.inner();
+        let Inner { flights, waiting, .. } = &mut *inner;
+        let flight = flights.get(&name.sequence)?;
+        let decoded = |number| waiting.get_mut(number)?.proposal.command.take_decoded();
+        Some(flight.proposals.iter().map(decoded).collect())
     }
 
     /// Entries were applied here, the last of them in `term`. Batches of ours are not under way any more, and those who
-    /// wait for them are answered; what is left of earlier terms never will be applied, and is in line again.
-    pub fn applied<O>(&self, term: u64, batches: impl IntoIterator<Item = (BatchName, O)>)
+    /// wait for them are to be answered; what is left of earlier terms never will be applied, and is in line again.
+    pub fn applied<O>(&self, term: u64, batches: impl IntoIterator<Item = (BatchName, O)>) -> Replies
     where
         O: IntoIterator<Item = Outcome>,
     {
         let mut inner = self.inner();
-        let mut landed = false;
+        let (mut landed, mut replies) = (false, Vec::new());
         for (name, outcomes) in batches {
             if self.is_ours(name)
                 && let Some(flight) = inner.flights.remove(&name.sequence)
             {
                 landed = true;
                 for (number, outcome) in flight.proposals.into_iter().zip(outcomes) {
-                    inner.answer(number, Ok(outcome));
+                    replies.extend(inner.take(number).map(|proposal| (proposal.answer, outcome)));
                 }
             }
         }
@@ -351,6 +379,7 @@ impl Proposals {
         if landed || requeued {
             self.wake();
         }
+        Replies(replies)
     }
 
     /// The state was replaced by a snapshot that ends in `term`: what was under way may or may not be in it.

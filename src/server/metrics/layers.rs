@@ -8,8 +8,8 @@ use prometheus::proto::{LabelPair, MetricFamily};
 use super::families::{Families, labels};
 use crate::base::MemberId;
 use crate::base::metrics::{
-    ByKind, ByOutcome, EngineFigures, Histogram, LogFigures, MemberMetrics, PeerFigures, RequestKind,
-    SnapshotFigures, StateFigures, StoreFigures, Transfers,
+    ByKind, ByOutcome, EngineMetrics, Histogram, LogMetrics, MemberMetrics, PeerMetrics, RequestKind,
+    SnapshotMetrics, StateMetrics, StoreMetrics, Transfers,
 };
 
 /// All of them, as `local` sees them.
@@ -31,7 +31,7 @@ fn amount(counter: &crate::base::metrics::Counter) -> i64 {
     i64::try_from(counter.get()).unwrap_or(i64::MAX)
 }
 
-fn log(out: &mut Families, log: &LogFigures) {
+fn log(out: &mut Families, log: &LogMetrics) {
     out.histogram(
         "etcd_disk_wal_fsync_duration_seconds",
         "The latency distributions of fsync called by WAL.",
@@ -49,7 +49,7 @@ fn log(out: &mut Families, log: &LogFigures) {
     );
 }
 
-fn engine(out: &mut Families, engine: &EngineFigures) {
+fn engine(out: &mut Families, engine: &EngineMetrics) {
     out.histogram(
         "etcd_disk_backend_commit_duration_seconds",
         "The latency distributions of commit called by backend.",
@@ -67,7 +67,7 @@ fn engine(out: &mut Families, engine: &EngineFigures) {
     );
 }
 
-fn snapshots(out: &mut Families, snapshots: &SnapshotFigures) {
+fn snapshots(out: &mut Families, snapshots: &SnapshotMetrics) {
     out.histogram(
         "etcd_debugging_snap_save_marshalling_duration_seconds",
         "The marshalling cost distributions of save called by snapshot.",
@@ -106,7 +106,7 @@ fn snapshots(out: &mut Families, snapshots: &SnapshotFigures) {
 }
 
 /// Not etcd's: what one client's work costs all others.
-fn state(out: &mut Families, state: &StateFigures) {
+fn state(out: &mut Families, state: &StateMetrics) {
     let sides = [("apply", &state.apply), ("read", &state.read)];
     out.histograms(
         "quorate_state_held_seconds",
@@ -120,7 +120,7 @@ fn state(out: &mut Families, state: &StateFigures) {
     );
 }
 
-fn store(out: &mut Families, store: &StoreFigures) {
+fn store(out: &mut Families, store: &StoreMetrics) {
     for (name, help, counter) in [
         (
             "etcd_mvcc_range_total",
@@ -316,7 +316,7 @@ fn by_kind(kinds: &ByKind, labels: impl Fn(&str, &str) -> Vec<LabelPair>) -> Lab
 
 fn peers(out: &mut Families, member_metrics: &MemberMetrics, local: MemberId) {
     let peers = member_metrics.peers.all();
-    let peers: Vec<(String, &PeerFigures)> = peers
+    let peers: Vec<(String, &PeerMetrics)> = peers
         .iter()
         .map(|(id, peer)| (format!("{id:x}"), &**peer))
         .collect();
@@ -372,9 +372,9 @@ fn peers(out: &mut Families, member_metrics: &MemberMetrics, local: MemberId) {
 fn transfers(
     out: &mut Families,
     dial: &str,
-    peers: &[(String, &PeerFigures)],
+    peers: &[(String, &PeerMetrics)],
     labels: impl Fn(&String) -> Vec<LabelPair>,
-    of: impl Fn(&PeerFigures) -> &Transfers,
+    of: impl Fn(&PeerMetrics) -> &Transfers,
 ) {
     out.counters(
         &format!("etcd_network_snapshot_{dial}_success"),

@@ -258,7 +258,7 @@ async fn version(api: &Api) -> Response<Body> {
     respond(StatusCode::OK, "application/json", body)
 }
 
-/// Figures about the process and raft, under the names that etcd's page has and that mean something here.
+/// Metrics of the process and raft, under the names that etcd's page has and that mean something here.
 fn debug_vars(api: &Api) -> Response<Body> {
     let status = api.consensus.status();
     let member = api.consensus.member_id();

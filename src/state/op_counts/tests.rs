@@ -64,7 +64,7 @@ fn a_transaction_counts_for_what_it_did() {
         responses: vec![put_answer()],
         ..TxnResponse::default()
     };
-    let metrics = StoreFigures::default();
+    let metrics = StoreMetrics::default();
     tally.count(&metrics);
     OpCounts::of_txn(&request, &failed).count(&metrics);
     let counted = [&metrics.ranges, &metrics.puts, &metrics.deletes, &metrics.txns];

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn only_who_was_there_can_be_lost() {
-    let peer = PeerFigures::default();
+    let peer = PeerMetrics::default();
     peer.lost();
     assert_eq!((peer.sent_failures.get(), peer.disconnects.get()), (1, 0));
     peer.reached();

@@ -16,7 +16,7 @@ async fn a_look_within_a_look_is_refused() {
 
 #[tokio::test]
 async fn what_is_looked_at_meanwhile_is_counted() {
-    let (env, metrics) = (crate::runtime::tokio::env(), HeldFigures::default());
+    let (env, metrics) = (crate::runtime::tokio::env(), HeldMetrics::default());
     let cell = RefCell::new(());
     effort::spend(1_000);
     let held = Held::new(cell.borrow_mut(), &env, &metrics);

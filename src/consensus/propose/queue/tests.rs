@@ -66,7 +66,11 @@ fn outcomes(batch: &Batch) -> Vec<Outcome> {
 }
 
 fn apply(proposals: &Proposals, term: u64, batches: &[&Batch]) {
-    proposals.applied(term, batches.iter().map(|batch| (batch.name(), outcomes(batch))));
+    let replies = proposals.applied(term, batches.iter().map(|batch| (batch.name(), outcomes(batch))));
+    replies
+        .0
+        .into_iter()
+        .for_each(|(answer, outcome)| answer.send(Ok(outcome)));
 }
 
 fn revision(outcomes: &mut Outcomes) -> Option<i64> {
