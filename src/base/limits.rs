@@ -115,8 +115,10 @@ pub const ENGINE_WRITE_BUFFER_BYTES_MAX: u64 = 96 * 1024 * 1024;
 pub const ENGINE_DISCARDED_MIN: usize = 10_000;
 /// The simulator's engine rewrites its journal when it is this long and four times what is in it.
 pub const JOURNAL_REWRITE_BYTES: u64 = 64 * 1024;
-/// Entries of the index that one look at the locked state may take in: about a millisecond.
-pub const LOOK_ENTRIES_MAX: usize = 10_000;
+/// Entries of the index that one look at the state may take in: less than half a millisecond.
+pub const LOOK_ENTRIES_MAX: usize = 4_000;
+/// Threads for what computes for long: hashes, sorting, snapshots.
+pub const BACKGROUND_THREADS_MAX: usize = 2;
 /// Entries of the index, and changes that it forgets, that one piece of a sweep behind a compaction may take in: about a millisecond.
 pub const SWEEP_PIECE_ENTRIES: usize = 4_000;
 /// Rows of what a sweep keeps that are written at once: a few bytes for each key, so a few KB each as a rule.

@@ -54,7 +54,7 @@ use crate::bbolt::Encoder;
 use crate::proto::mvccpb;
 use crate::runtime::channel::{self, Answered, Limits, TrySendError, answer};
 use crate::runtime::panics::{self, Panic};
-use crate::runtime::{Crossing, Env, Task, signal};
+use crate::runtime::{Aside, Crossing, Env, Task, signal};
 use crate::state::etcd_snapshot::Export;
 use crate::state::{SharedStore, State};
 use crate::storage::wal::Wal;
@@ -408,7 +408,9 @@ impl Consensus {
     /// The store as it is now, as rows of etcd's file.
     pub async fn export(&self) -> Result<Export<Box<dyn View>>, Broken> {
         let view = self.0.vitals.store.engine().view();
-        self.env().run_blocking(|| Export::new(view)).await
+        self.env()
+            .run_aside(Aside::Background, || Export::new(view))
+            .await
     }
 
     /// Another member's [`hash_now`](Self::hash_now); `None` if it cannot be asked.

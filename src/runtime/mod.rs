@@ -46,14 +46,21 @@ pub use net::{Listener, Stream};
 use panics::Panic;
 pub use time::{Instant, Silence};
 
-/// Work that waits for others than this member's own disk.
+/// Work that has threads of its own, so that nothing else waits for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Aside {
     /// Names are looked up: a name server may be away.
     Names,
     /// Files are read because somebody connects.
     Files,
+    /// What computes for long, and may take longer: others have the processors first.
+    Background,
 }
+
+/// What a piece of long work takes where nothing else is done.
+const PIECE_USUAL: Duration = Duration::from_millis(2);
+/// The longest pause after a piece.
+const PIECE_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Makes, on the thread of a core, the future that is this core.
 pub type Begin = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
@@ -274,6 +281,16 @@ impl Env {
             output
                 .expect("blocking work runs to its end")
                 .unwrap_or_else(|panic| panic.resume())
+        }
+    }
+
+    /// To be called after each piece of long work, of when that began: if it took longer than usual, others want the processors, or
+    /// the core, and are left them for twice as long.
+    pub async fn give_way(&self, begun: Instant) {
+        let took = self.now() - begun;
+        match took > PIECE_USUAL {
+            true => self.sleep((2 * took).min(PIECE_PAUSE_MAX)).await,
+            false => let_others_run().await,
         }
     }
 

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use crate::base::{Broken, Denied, Revision, RevisionAt, limits};
 use crate::consensus::Consensus;
 use crate::consensus::core::Core;
+use crate::runtime::Aside;
 use crate::runtime::buggify::{self, Site, pause};
-use crate::runtime::let_others_run;
 use crate::state::{HashPlan, HashPlanner, KvHash, Overtaken, SharedStore, State};
 use crate::storage::View;
 
@@ -97,7 +97,7 @@ impl Consensus {
         let (planner, view) = self.plan_hash(revision).await?;
         pause(self.env(), Site::HashedLate, HASH_PAUSE).await;
         let run = move || planner.finish().run(&*view);
-        let hash = self.env().run_blocking(run).await;
+        let hash = self.env().run_aside(Aside::Background, run).await;
         let took = self.env().now() - begun;
         self.env().metrics().store.hash_at_revision.observe(took);
         self.checked(hash)
@@ -127,7 +127,7 @@ impl Consensus {
             });
             Ok(planned)
         };
-        let planned = self.env().run_blocking(plan).await;
+        let planned = self.env().run_aside(Aside::Background, plan).await;
         self.checked(planned)?
     }
 
@@ -135,8 +135,9 @@ impl Consensus {
         while !planner.is_complete() {
             let entries = buggify::limit(Site::HashTinyLooks, limits::LOOK_ENTRIES_MAX, 3);
             let look = move |state: &State| state.plan_on(&mut planner, entries).map(|()| planner);
+            let begun = self.env().now();
             planner = self.read(look).await?;
-            let_others_run().await;
+            self.env().give_way(begun).await;
         }
         Ok(planner)
     }
@@ -155,7 +156,7 @@ impl Core {
                 } = compacted;
                 HashPlan::of_compaction(since, revision, &dead, &*view)?.run(&*view)
             };
-            match self.env().run_blocking(look).await {
+            match self.env().run_aside(Aside::Background, look).await {
                 Ok(hash) => {
                     let KvHash {
                         hash: value,

@@ -17,8 +17,8 @@ use crate::base::kv::{Batch, Change};
 use crate::base::{Broken, Denied, Revision, RevisionAt, limits};
 use crate::consensus::Consensus;
 use crate::consensus::core::Core;
+use crate::runtime::Aside;
 use crate::runtime::buggify::{self, Site, pause};
-use crate::runtime::let_others_run;
 use crate::state::{Pending, Replaced, State, Sweep, Swept};
 use crate::storage::{Engine, View};
 
@@ -95,7 +95,9 @@ impl Core {
         let Ok(SweptIndex { sweep, engine, view }) = self.sweep_index(sweep).await else {
             return Ok(());
         };
-        let mut swept = env.run_blocking(move || sweep.finish(&view)).await?;
+        let mut swept = env
+            .run_aside(Aside::Background, move || sweep.finish(&view))
+            .await?;
         // An engine that is replaced meanwhile takes all this, too: it goes when its last user is gone.
         self.write_changes(&*engine, std::mem::take(&mut swept.rows))
             .await?;
@@ -120,18 +122,19 @@ impl Core {
                 // Of the same moment: later there may be another store.
                 Ok(sweep.is_complete().then(|| (engine.clone(), engine.view())))
             })?;
-            metrics.index_compaction_pause.observe(stopwatch.lap());
+            let took = stopwatch.lap();
+            metrics.index_compaction_pause.observe(took);
             if let Some((engine, view)) = store {
                 return Ok(SweptIndex { sweep, engine, view });
             }
-            self.after_piece().await;
+            self.after_piece(took).await;
         }
     }
 
-    /// Others have their turn.
-    async fn after_piece(&self) {
+    /// Others have their turn, and this thread for longer than the piece took: nobody waits for a sweep.
+    async fn after_piece(&self, took: Duration) {
         pause(self.env(), Site::SweepPieceLate, PIECE_PAUSE).await;
-        let_others_run().await;
+        self.env().sleep(2 * took).await;
     }
 
     /// Hands one piece of the work to the engine, when it has room.
@@ -140,8 +143,9 @@ impl Core {
         let mut stopwatch = Stopwatch::start(self.env());
         let handed = piece();
         let metrics = &self.env().metrics().store;
-        metrics.compaction_pause.observe(stopwatch.lap());
-        self.after_piece().await;
+        let took = stopwatch.lap();
+        metrics.compaction_pause.observe(took);
+        self.after_piece(took).await;
         handed
     }
 

@@ -54,16 +54,27 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, raised)?)
 }
 
+/// A tenth of the share of a thread that serves somebody.
+const BACKGROUND_NICENESS: i32 = 10;
+
 /// Runs work on threads that do nothing else than that sort of work.
 pub(super) fn run_aside(aside: Aside, work: Box<dyn FnOnce() + Send>) {
-    static POOLS: [OnceLock<tokio::runtime::Runtime>; 2] = [const { OnceLock::new() }; 2];
-    let [names, files] = &POOLS;
+    static POOLS: [OnceLock<tokio::runtime::Runtime>; 3] = [const { OnceLock::new() }; 3];
+    let [names, files, background] = &POOLS;
     let (pool, threads) = match aside {
         Aside::Names => (names, limits::NAME_LOOKUPS_MAX),
         Aside::Files => (files, limits::HANDSHAKE_READS_MAX),
+        Aside::Background => (background, limits::BACKGROUND_THREADS_MAX),
     };
     let pool = pool.get_or_init(|| {
         let mut builder = tokio::runtime::Builder::new_current_thread();
+        if aside == Aside::Background {
+            builder.on_thread_start(|| {
+                // On Linux a thread has a niceness of its own. Without it, it is only less polite.
+                let _ =
+                    rustix::process::setpriority_process(Some(rustix::thread::gettid()), BACKGROUND_NICENESS);
+            });
+        }
         let pool = builder.max_blocking_threads(threads).build();
         pool.expect("a runtime without drivers asks the system for nothing")
     });

@@ -7,6 +7,7 @@ use super::snapshot;
 use crate::base::Denied;
 use crate::proto::command::command::Request as Command;
 use crate::proto::etcdserverpb::{self as pb, alarm_request::AlarmAction, maintenance_server::Maintenance};
+use crate::runtime::Aside;
 use crate::server::VERSION;
 use crate::server::api::{Api, mismatch};
 use crate::server::background::quota;
@@ -162,7 +163,10 @@ impl Api {
         // What a compaction left dead is in the file until it is swept, here and there at different times.
         self.consensus.all_swept().await?;
         let export = self.consensus.export().await;
-        let hash = self.env.run_blocking(move || export?.hash(true)).await;
+        let hash = self
+            .env
+            .run_aside(Aside::Background, move || export?.hash(true))
+            .await;
         self.member_metrics().store.hash.observe(self.env.now() - begun);
         Ok(pb::HashResponse {
             hash: self.consensus.checked(hash)?,

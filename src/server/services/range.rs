@@ -25,7 +25,7 @@ use crate::proto::etcdserverpb::{
 };
 use crate::proto::mvccpb::KeyValue;
 use crate::runtime::buggify::{self, Site, pause};
-use crate::runtime::let_others_run;
+use crate::runtime::{Aside, Instant};
 use crate::server::api::Api;
 use crate::server::auth::Caller;
 use crate::server::auth::access::Permit;
@@ -147,7 +147,7 @@ async fn from_copy<T: Send + 'static>(
         Some(view) => view,
         None => api.consensus.look(|_, view| view()).await,
     };
-    let copied = api.env.run_blocking(move || {
+    let copied = api.env.run_aside(Aside::Background, move || {
         let state = State::open_with_cache(&*view, 0)?;
         read(&state, &*view)
     });
@@ -182,6 +182,8 @@ struct Reading<'a> {
     too_large: Denied,
     /// Where these bytes are counted.
     answer: Answer,
+    /// Since when it has not paused.
+    since: Instant,
 }
 
 impl<'a> Reading<'a> {
@@ -195,6 +197,7 @@ impl<'a> Reading<'a> {
             bytes_left: usize::MAX,
             too_large: Denied::AnswerTooLarge,
             answer,
+            since: api.env.now(),
         }
     }
 
@@ -212,10 +215,11 @@ impl<'a> Reading<'a> {
     }
 
     /// Lets others run between two looks, and the client read what it has asked for before.
-    async fn pause(&self) {
-        let_others_run().await;
+    async fn pause(&mut self) {
+        self.api.env.give_way(self.since).await;
         self.answer.room().await;
         pause(&self.api.env, Site::RangePieceLate, PIECE_PAUSE).await;
+        self.since = self.api.env.now();
     }
 
     /// The first look.
@@ -315,7 +319,7 @@ impl<'a> Reading<'a> {
             *cursor = self
                 .api
                 .env
-                .run_blocking(move || {
+                .run_aside(Aside::Background, move || {
                     sorting.close();
                     sorting
                 })

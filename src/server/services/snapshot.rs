@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::base::{Broken, Denied};
 use crate::consensus::SnapshotFile;
 use crate::proto::etcdserverpb::SnapshotResponse;
-use crate::runtime::Instant;
+use crate::runtime::{Aside, Instant};
 use crate::server::api::Api;
 use crate::server::wire::status::status;
 pub use crate::state::etcd_snapshot::STORAGE_VERSION as VERSION;
@@ -97,7 +97,7 @@ async fn read<T: Send + 'static>(
     api: Arc<Api>,
     look: impl FnOnce() -> Result<T, Broken> + Send + 'static,
 ) -> Result<T, Denied> {
-    let found = api.env.run_blocking(look).await;
+    let found = api.env.run_aside(Aside::Background, look).await;
     api.consensus.checked(found)
 }
 
