@@ -551,12 +551,16 @@ impl<R, S: Source> Session<R, S> {
 }
 
 impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Session<R, S> {
+    /// Whether a request may be taken: all before it were answered, or are on their way.
+    fn is_free(&self) -> bool {
+        self.pending.is_none() && self.commands.is_empty() && self.sending.is_none()
+    }
+
     /// Takes requests that have arrived; true if there were some.
     fn take_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
         let mut worked = false;
         for _ in 0..REQUESTS_PER_TURN {
-            let is_free = self.pending.is_none() && self.commands.is_empty() && self.sending.is_none();
-            if self.ended || !is_free {
+            if self.ended || !self.is_free() {
                 break;
             }
             match Pin::new(&mut self.requests).poll_next(cx) {
@@ -589,6 +593,7 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
             if this.damaged {
                 return Poll::Ready(Some(Err(status(Denied::Corrupt))));
             }
+            let was_free = this.is_free();
             let asked = match this.take_requests(cx) {
                 Ok(asked) => asked,
                 Err(status) => return Poll::Ready(Some(Err(status))),
@@ -608,7 +613,9 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
                 this.settle(Pending::Tick);
             }
             this.send_commands(cx);
-            if !this.ready.is_empty() || asked || updated || ticked {
+            // Or nobody would look at requests again when they come.
+            let has_become_free = !was_free && this.is_free();
+            if !this.ready.is_empty() || asked || updated || ticked || has_become_free {
                 continue;
             }
             if caught_up {

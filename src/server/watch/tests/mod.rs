@@ -116,14 +116,11 @@ impl Member {
         })
     }
 
-    /// What streams have asked is answered, as on the core's thread; whether there was something.
-    fn answer(&self) -> bool {
-        let mut had_commands = false;
+    /// What streams have asked is answered, as on the core's thread.
+    fn answer(&self) {
         while let Ok(command) = self.commands.borrow_mut().try_recv() {
             self.dispatcher.execute(command);
-            had_commands = true;
         }
-        had_commands
     }
 
     /// Unsynced watches, and what waits.
@@ -305,8 +302,8 @@ impl Client {
         let waker = Waker::from(woken.clone());
         for _ in 0..1000 {
             let polled = self.session.poll_next_unpin(&mut Context::from_waker(&waker));
-            let had_commands = self.member.answer();
-            if polled.is_ready() || !(woken.0.swap(false, Ordering::Relaxed) || had_commands) {
+            self.member.answer();
+            if polled.is_ready() || !woken.0.swap(false, Ordering::Relaxed) {
                 return polled;
             }
         }
