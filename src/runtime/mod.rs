@@ -38,7 +38,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::base::MemberMetrics;
+use ::tokio::sync::Semaphore;
+
+use crate::base::{MemberMetrics, limits};
 pub use crossing::Crossing;
 pub use disk::{Disk, File};
 pub use futures_util::future::{BoxFuture, LocalBoxFuture};
@@ -53,14 +55,16 @@ pub enum Aside {
     Names,
     /// Files are read because somebody connects.
     Files,
-    /// What computes for long, and may take longer: others have the processors first.
+    /// What computes for long because a client asks for it, and may take longer: others have the processors first.
     Background,
+    /// The same for what the member itself has to do: it does not wait for clients' work.
+    Upkeep,
 }
 
 /// What a piece of long work takes where nothing else is done.
 const PIECE_USUAL: Duration = Duration::from_millis(2);
 /// The longest pause after a piece.
-const PIECE_PAUSE_MAX: Duration = Duration::from_millis(50);
+const PIECE_PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Makes, on the thread of a core, the future that is this core.
 pub type Begin = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
@@ -138,6 +142,8 @@ pub trait Abort: Send + Sync {
 pub struct Env {
     runtime: Arc<dyn Runtime>,
     metrics: Arc<MemberMetrics>,
+    /// Who wants [background](Aside::Background) work done waits here: whoever leaves takes along what it would have held.
+    background: Arc<Semaphore>,
 }
 
 /// Time ran out before the future was ready.
@@ -156,6 +162,7 @@ impl Env {
         Env {
             runtime: Arc::new(runtime),
             metrics: Arc::default(),
+            background: Arc::new(Semaphore::new(limits::BACKGROUND_THREADS_MAX)),
         }
     }
 
@@ -164,6 +171,7 @@ impl Env {
         Env {
             runtime: self.runtime.clone(),
             metrics: Arc::default(),
+            background: Arc::new(Semaphore::new(limits::BACKGROUND_THREADS_MAX)),
         }
     }
 
@@ -312,8 +320,13 @@ impl Env {
                 let _ = sender.send(output);
             }
         };
-        self.runtime.run_aside(aside, Box::new(work));
-        async {
+        let (runtime, background) = (self.runtime.clone(), self.background.clone());
+        async move {
+            let _place = match aside {
+                Aside::Background => background.acquire_owned().await.ok(),
+                Aside::Names | Aside::Files | Aside::Upkeep => None,
+            };
+            runtime.run_aside(aside, Box::new(work));
             let output = receiver.await;
             output
                 .expect("work that is waited for runs to its end")

@@ -58,7 +58,7 @@ pub fn one_goes_beyond() {
         send(&sender, 10);
         send(&sender, 11);
     });
-    let second = thread::spawn(move || assert!(other.send_beyond(20, 1).is_ok()));
+    let second = thread::spawn(move || assert!(other.send_beyond(20).is_ok()));
     let received = rest(receiver);
     let of_the_first: Vec<u32> = received.iter().copied().filter(|message| *message < 20).collect();
     assert_eq!((received.len(), of_the_first), (3, vec![10, 11]));

@@ -156,7 +156,7 @@ impl Core {
                 } = compacted;
                 HashPlan::of_compaction(since, revision, &dead, &*view)?.run(&*view)
             };
-            match self.env().run_aside(Aside::Background, look).await {
+            match self.env().run_aside(Aside::Upkeep, look).await {
                 Ok(hash) => {
                     let KvHash {
                         hash: value,

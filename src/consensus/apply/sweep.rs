@@ -95,9 +95,7 @@ impl Core {
         let Ok(SweptIndex { sweep, engine, view }) = self.sweep_index(sweep).await else {
             return Ok(());
         };
-        let mut swept = env
-            .run_aside(Aside::Background, move || sweep.finish(&view))
-            .await?;
+        let mut swept = env.run_aside(Aside::Upkeep, move || sweep.finish(&view)).await?;
         // An engine that is replaced meanwhile takes all this, too: it goes when its last user is gone.
         self.write_changes(&*engine, std::mem::take(&mut swept.rows))
             .await?;

@@ -23,7 +23,7 @@ pub type Decoded = (Option<Header>, Request);
 #[derive(Clone, Debug)]
 pub struct EncodedCommand {
     bytes: Bytes,
-    /// What was decoded of it: whoever applies it here need not decode it again.
+    /// What was decoded of it, unless it is a transaction: whoever applies it here need not decode it again.
     decoded: Option<Decoded>,
     operations: usize,
     level: Level,
@@ -42,15 +42,19 @@ impl EncodedCommand {
             return Err(Denied::RequestTooLarge);
         }
         match decode(&encoded) {
-            Ok((header, request)) => Ok(EncodedCommand {
-                bytes: encoded,
-                operations: match &request {
-                    Request::Txn(request) => request.operations().max(1),
-                    _ => 1,
-                },
-                level: level(&request),
-                decoded: Some((header, request)),
-            }),
+            Ok((header, request)) => {
+                let (operations, kept) = match &request {
+                    // Its structure would take much more memory than the bytes that are counted.
+                    Request::Txn(request) => (request.operations().max(1), false),
+                    _ => (1, true),
+                };
+                Ok(EncodedCommand {
+                    bytes: encoded,
+                    operations,
+                    level: level(&request),
+                    decoded: kept.then_some((header, request)),
+                })
+            }
             Err(unreadable) => {
                 tracing::error!(%unreadable, "a request that cannot be applied is not proposed");
                 Err(Denied::UnreadableCommand)

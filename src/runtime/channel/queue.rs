@@ -42,6 +42,7 @@ pub fn channel<T>(limits: Limits) -> (Sender<T>, Receiver<T>) {
         limits,
         queue: VecDeque::new(),
         bytes: 0,
+        beyond: 0,
         line: BTreeMap::new(),
         next_place: 0,
         receiver: None,
@@ -97,6 +98,8 @@ pub(super) struct State<T> {
     pub(super) queue: VecDeque<Message<T>>,
     /// The sum of the weights in the queue.
     bytes: usize,
+    /// Messages in it that were sent beyond the limits: they take no room from the others.
+    beyond: usize,
     /// Who waits for room, in order of arrival. Somebody does only while the queue has something in it: the first
     /// message always fits into an empty one.
     line: BTreeMap<u64, Waiting<T>>,
@@ -111,6 +114,7 @@ pub(super) struct State<T> {
 pub(super) struct Message<T> {
     content: T,
     bytes: usize,
+    is_beyond: bool,
 }
 
 struct Waiting<T> {
@@ -122,9 +126,9 @@ struct Waiting<T> {
 impl<T> State<T> {
     fn has_room_for(&self, bytes: usize) -> bool {
         let sum = self.bytes.checked_add(bytes);
-        let is_within =
-            self.queue.len() < self.limits.count && sum.is_some_and(|sum| sum <= self.limits.bytes);
-        !self.is_closed && (is_within || self.queue.is_empty())
+        let is_within = self.queue.len() - self.beyond < self.limits.count
+            && sum.is_some_and(|sum| sum <= self.limits.bytes);
+        !self.is_closed && (is_within || self.queue.len() == self.beyond)
     }
 
     /// Takes a message in, if there is room and nobody waits. The receiver is to be woken then, if it waits.
@@ -135,12 +139,17 @@ impl<T> State<T> {
         if !self.line.is_empty() || !self.has_room_for(bytes) {
             return Err(TrySendError::Full(content));
         }
-        self.take_in(Message { content, bytes });
+        self.take_in(Message {
+            content,
+            bytes,
+            is_beyond: false,
+        });
         Ok(self.receiver.take())
     }
 
     fn take_in(&mut self, message: Message<T>) {
         self.bytes += message.bytes;
+        self.beyond += usize::from(message.is_beyond);
         self.queue.push_back(message);
     }
 
@@ -148,7 +157,11 @@ impl<T> State<T> {
     fn line_up(&mut self, content: T, bytes: usize) -> u64 {
         let place = self.next_place;
         self.next_place += 1;
-        let message = Message { content, bytes };
+        let message = Message {
+            content,
+            bytes,
+            is_beyond: false,
+        };
         self.line.insert(place, Waiting { message, waker: None });
         place
     }
@@ -169,9 +182,10 @@ impl<T> State<T> {
     /// Hands out up to `max` messages.
     fn hand_out(&mut self, max: usize, mut into: impl FnMut(T)) -> usize {
         let count = max.min(self.queue.len());
-        for Message { content, bytes } in self.queue.drain(..count) {
-            self.bytes -= bytes;
-            into(content);
+        for message in self.queue.drain(..count) {
+            self.bytes -= message.bytes;
+            self.beyond -= usize::from(message.is_beyond);
+            into(message.content);
         }
         if self.queue.is_empty() {
             self.queue.shrink_to(KEPT_WHEN_EMPTY);
@@ -196,18 +210,20 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Sends even if there is no room, past those that wait for it: for what is few by itself, and must not be lost.
+    /// Sends even if there is no room, past those that wait for it, and takes none: for what is few and small by itself, and must
+    /// not be lost.
     ///
     /// # Errors
     /// The message: the receiver is gone.
-    pub fn send_beyond(&self, message: T, bytes: usize) -> Result<(), Closed<T>> {
+    pub fn send_beyond(&self, message: T) -> Result<(), Closed<T>> {
         let mut state = self.shared.lock();
         if state.is_closed {
             return Err(Closed(message));
         }
         state.take_in(Message {
             content: message,
-            bytes,
+            bytes: 0,
+            is_beyond: true,
         });
         let receiver = state.receiver.take();
         drop(state);

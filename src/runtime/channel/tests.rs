@@ -295,7 +295,7 @@ fn what_must_not_be_lost_goes_beyond_the_limits() {
     let task = Arc::new(Woken::default());
     let mut waits = pin!(sender.send(2, 1));
     assert!(task.poll(waits.as_mut()).is_pending());
-    assert_eq!(sender.send_beyond(3, 1), Ok(()));
+    assert_eq!(sender.send_beyond(3), Ok(()));
     assert_eq!(sender.queued(), 2);
     assert_eq!(received(&mut receiver), [1, 3, 2]);
     let reader = Arc::new(Woken::default());
@@ -303,11 +303,11 @@ fn what_must_not_be_lost_goes_beyond_the_limits() {
     let mut taken = Vec::new();
     let mut cx = Context::from_waker(&waker);
     assert!(receiver.poll_recv_many(&mut cx, &mut taken).is_pending());
-    assert_eq!(sender.send_beyond(4, 1), Ok(()));
+    assert_eq!(sender.send_beyond(4), Ok(()));
     assert_eq!(reader.times(), 1);
-    assert_eq!(sender.send_beyond(5, 1), Ok(()));
+    assert_eq!(sender.send_beyond(5), Ok(()));
     assert_eq!(receiver.poll_recv_many(&mut cx, &mut taken), Poll::Ready(2));
     assert_eq!(taken, [4, 5]);
     drop(receiver);
-    assert_eq!(sender.send_beyond(6, 1), Err(Closed(6)));
+    assert_eq!(sender.send_beyond(6), Err(Closed(6)));
 }

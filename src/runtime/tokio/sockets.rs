@@ -59,16 +59,17 @@ const BACKGROUND_NICENESS: i32 = 10;
 
 /// Runs work on threads that do nothing else than that sort of work.
 pub(super) fn run_aside(aside: Aside, work: Box<dyn FnOnce() + Send>) {
-    static POOLS: [OnceLock<tokio::runtime::Runtime>; 3] = [const { OnceLock::new() }; 3];
-    let [names, files, background] = &POOLS;
+    static POOLS: [OnceLock<tokio::runtime::Runtime>; 4] = [const { OnceLock::new() }; 4];
+    let [names, files, background, upkeep] = &POOLS;
     let (pool, threads) = match aside {
         Aside::Names => (names, limits::NAME_LOOKUPS_MAX),
         Aside::Files => (files, limits::HANDSHAKE_READS_MAX),
         Aside::Background => (background, limits::BACKGROUND_THREADS_MAX),
+        Aside::Upkeep => (upkeep, 1),
     };
     let pool = pool.get_or_init(|| {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        if aside == Aside::Background {
+        if [Aside::Background, Aside::Upkeep].contains(&aside) {
             builder.on_thread_start(|| {
                 // On Linux a thread has a niceness of its own. Without it, it is only less polite.
                 let _ =

@@ -26,8 +26,10 @@ use crate::runtime::channel::{Receiver, Sender, TrySendError};
 use crate::runtime::{Crossing, Env, let_others_run};
 use crate::server::metrics::Metrics;
 
-/// Revisions that are dispatched before others have their turn.
-const REVISIONS_PER_TURN: usize = 64;
+/// Events that are passed to watches before others have their turn; a revision is never cut.
+const DELIVERIES_PER_TURN: usize = 1_000;
+/// Watches of streams that have ended which are forgotten before others have their turn.
+const CLOSED_PER_TURN: usize = 256;
 /// Commands that are executed before others have their turn.
 const COMMANDS_PER_TURN: usize = 64;
 
@@ -56,6 +58,12 @@ struct Inner {
     streams: BTreeMap<u64, Stream>,
     /// Of the last watch.
     number: u64,
+    /// Streams that wait until everything up to a revision is dispatched, in the order of these.
+    settling: VecDeque<(u64, Revision)>,
+    /// Watches of streams that have ended.
+    closing: Vec<u64>,
+    /// Events that were ever passed to a watch.
+    deliveries: Cell<usize>,
 }
 
 /// A stream, and the numbers of its watches.
@@ -110,28 +118,41 @@ impl WatchEntry {
 /// Reports to a stream what it must not miss, beyond the bounds of its queue: there are few such updates for each watch.
 fn report(stream: &Sender<Update>, update: Update) {
     // A stream that is gone says so, too.
-    let _ = stream.send_beyond(update, 0);
+    let _ = stream.send_beyond(update);
 }
 
 impl Inner {
-    /// Dispatches up to `max` revisions; true if there are more.
-    fn dispatch(&mut self, max: usize) -> bool {
-        for _ in 0..max {
+    /// Dispatches as many revisions as one turn may; true if there are more.
+    fn dispatch(&mut self) -> bool {
+        let begun = self.deliveries.get();
+        while self.deliveries.get().wrapping_sub(begun) < DELIVERIES_PER_TURN {
             let Some((revision, events)) = self.backlog.pop_front() else {
                 return false;
             };
             self.backlog_bytes -= events.iter().map(event_bytes).sum::<usize>();
             self.offer(revision, &events);
-            self.dispatched = revision;
+            self.reach(revision);
         }
         !self.backlog.is_empty()
     }
 
+    /// Everything up to a revision was dispatched.
+    fn reach(&mut self, revision: Revision) {
+        self.dispatched = revision;
+        while let Some((stream, _)) = self.settling.pop_front_if(|(_, target)| *target <= revision) {
+            if let Some(Stream { updates, .. }) = self.streams.get(&stream) {
+                report(updates, Update::Reached(revision));
+            }
+        }
+    }
+
     fn offer(&self, revision: Revision, events: &Arc<[Event]>) {
+        let offer = |watch: &WatchEntry, picked: Option<Vec<u32>>| {
+            self.deliveries.set(self.deliveries.get().wrapping_add(1));
+            watch.offer(Delivery::new(watch.number, revision, events.clone(), picked));
+        };
         if let [event] = &**events {
-            self.visit(revision, event, |watch| {
-                watch.offer(Delivery::new(watch.number, revision, events.clone(), None));
-            });
+            self.visit(revision, event, |watch| offer(watch, None));
             return;
         }
         // One response per watch, with all that the revision holds for it.
@@ -146,8 +167,7 @@ impl Inner {
             });
         }
         for (watch, picked) in picked.into_values() {
-            let picked = Some(picked).filter(|picked| picked.len() < events.len());
-            watch.offer(Delivery::new(watch.number, revision, events.clone(), picked));
+            offer(watch, Some(picked).filter(|picked| picked.len() < events.len()));
         }
     }
 
@@ -245,6 +265,9 @@ impl Dispatcher {
             }
             received.drain(..).for_each(|command| self.execute(command));
             let_others_run().await;
+            while self.close_some() {
+                let_others_run().await;
+            }
         }
     }
 
@@ -273,18 +296,16 @@ impl Dispatcher {
             }
             Command::Sync { number, next } => inner.sync(number, next),
             Command::Settle { stream } => {
-                inner.dispatch(usize::MAX);
-                if let Some(Stream { updates, .. }) = inner.streams.get(&stream) {
-                    report(updates, Update::Reached(inner.applied));
+                let (applied, dispatched) = (inner.applied, inner.dispatched);
+                inner.settling.push_back((stream, applied));
+                match dispatched >= applied {
+                    true => inner.reach(dispatched),
+                    false => self.wake(),
                 }
             }
             Command::Close { stream } => {
-                let watches = inner.streams.get(&stream).map(|stream| stream.watches.clone());
-                for number in watches.into_iter().flatten() {
-                    inner.unwatch(number);
-                    metrics.watchers.dec();
-                }
-                if inner.streams.remove(&stream).is_some() {
+                if let Some(Stream { watches, .. }) = inner.streams.remove(&stream) {
+                    inner.closing.extend(watches);
                     metrics.watch_streams.dec();
                 }
             }
@@ -292,10 +313,28 @@ impl Dispatcher {
         }
     }
 
+    /// Forgets some watches of streams that have ended; true if there are more.
+    pub(super) fn close_some(&self) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let from = inner.closing.len().saturating_sub(CLOSED_PER_TURN);
+        for number in inner.closing.split_off(from) {
+            if inner.unwatch(number) {
+                self.metrics.watchers.dec();
+            }
+        }
+        !inner.closing.is_empty()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     /// Dispatches what is applied; never ends.
     pub(super) async fn dispatch(&self) {
         poll_fn(|cx| {
-            if self.inner.borrow_mut().dispatch(REVISIONS_PER_TURN) {
+            if self.inner.borrow_mut().dispatch() {
                 cx.waker().wake_by_ref();
             } else {
                 self.waker.set(Some(cx.waker().clone()));
@@ -313,17 +352,19 @@ impl Observer for Dispatcher {
         self.revision.store(revision, Ordering::Release);
         if inner.registry.len() == 0 {
             inner.backlog.clear();
-            (inner.backlog_bytes, inner.dispatched) = (0, revision);
-            return;
+            inner.backlog_bytes = 0;
+            return inner.reach(revision);
         }
         inner.backlog_bytes += events.iter().map(event_bytes).sum::<usize>();
         inner.backlog.push_back((revision, events.into()));
         let few =
             inner.registry.len() <= limits::WATCHES_SERVED_AT_ONCE_MAX && !buggify(Site::WatchHandedOutLate);
         if few || inner.backlog_bytes > limits::WATCH_BACKLOG_BYTES_MAX {
-            inner.dispatch(usize::MAX);
-        } else if let Some(waker) = self.waker.take() {
-            waker.wake();
+            // At least the oldest: so the backlog grows no further.
+            inner.dispatch();
+        }
+        if !inner.backlog.is_empty() {
+            self.wake();
         }
     }
 
@@ -336,7 +377,8 @@ impl Observer for Dispatcher {
         }
         inner.backlog.clear();
         inner.backlog_bytes = 0;
-        (inner.applied, inner.dispatched) = (revision, revision);
+        inner.applied = revision;
+        inner.reach(revision);
         self.revision.store(revision, Ordering::Release);
     }
 

@@ -158,13 +158,13 @@ impl<T> Node<T> {
     }
 }
 
-fn insert<T>(link: &mut Link<T>, mut new: Node<T>) {
+fn insert<T>(link: &mut Link<T>, new: Node<T>) {
     let Some(node) = link else {
         *link = Some(Box::new(new));
         return;
     };
     match node.place_of(&new.start, &new.end) {
-        Ordering::Equal => node.items.append(&mut new.items),
+        Ordering::Equal => node.items.extend(new.items),
         Ordering::Less => {
             insert(&mut node.left, new);
             if node

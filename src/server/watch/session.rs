@@ -371,23 +371,22 @@ impl<R, S: Source> Session<R, S> {
         idle.into_iter().for_each(|id| self.progress(id, revision));
     }
 
-    /// Takes in updates; whether there were some.
-    fn take_updates(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Takes in updates; whether there were some. An error: the core has ended, and dispatches nothing any more.
+    fn take_updates(&mut self, cx: &mut Context<'_>) -> Result<bool, Denied> {
         if self.arriving.is_empty() {
-            if self.updates.poll_recv_many(cx, &mut self.arriving).is_pending() {
-                return false;
+            match self.updates.poll_recv_many(cx, &mut self.arriving) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(0) => return Err(Denied::Stopped),
+                Poll::Ready(_) => self.late = self.setup.env.cross(Crossing::FromCore),
             }
-            self.late = self.setup.env.cross(Crossing::FromCore);
         }
         if let Some(late) = &mut self.late {
             if late.as_mut().poll(cx).is_pending() {
-                return false;
+                return Ok(false);
             }
             self.late = None;
         }
         let arrived = std::mem::take(&mut self.arriving);
-        // Nothing: the core has ended, and the server with it.
-        let has_some = !arrived.is_empty();
         let mut batches = Vec::new();
         for update in arrived {
             if let Update::Events(delivery) = update {
@@ -424,7 +423,7 @@ impl<R, S: Source> Session<R, S> {
             }
         }
         self.send(batches);
-        has_some
+        Ok(true)
     }
 
     /// The watch of a number, if it is still the one that its id names.
@@ -598,7 +597,10 @@ impl<A: Into<Asked>, R: Stream<Item = Result<A, Status>> + Unpin, S: Source> Str
                 Ok(asked) => asked,
                 Err(status) => return Poll::Ready(Some(Err(status))),
             };
-            let updated = this.take_updates(cx);
+            let updated = match this.take_updates(cx) {
+                Ok(updated) => updated,
+                Err(denied) => return Poll::Ready(Some(Err(status(denied)))),
+            };
             let caught_up = match this.catch_up(cx) {
                 Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
                 caught_up => caught_up.is_ready(),

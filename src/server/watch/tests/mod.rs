@@ -121,6 +121,7 @@ impl Member {
         while let Ok(command) = self.commands.borrow_mut().try_recv() {
             self.dispatcher.execute(command);
         }
+        while self.dispatcher.close_some() {}
     }
 
     /// Unsynced watches, and what waits.
