@@ -38,7 +38,7 @@ use crate::storage::wal::Wal;
 
 /// What is asked of the core.
 pub(super) enum Ask {
-    Propose(Proposal),
+    Propose(Box<Proposal>),
     /// To be done when a local read is linearizable.
     Read(Waiting),
     /// Anything that takes no time.
@@ -214,7 +214,7 @@ impl Core {
             let mut turn = Turn::begin();
             for ask in asked.drain(..) {
                 match ask {
-                    Ask::Propose(proposal) => self.take_proposal(proposal),
+                    Ask::Propose(proposal) => self.take_proposal(*proposal),
                     Ask::Read(read) => self.take_read(read),
                     Ask::Do(what) => what(&self),
                     Ask::Stop(answer) => {

@@ -83,7 +83,8 @@ impl Consensus {
     async fn propose_as(&self, header: Option<Header>, request: Request) -> Result<Outcome, Denied> {
         let (proposal, answered) = proposal(header, request, None)?;
         let bytes = proposal.command.bytes().len();
-        self.submit(Ask::Propose(proposal), bytes, answered).await
+        let ask = Ask::Propose(Box::new(proposal));
+        self.submit(ask, bytes, answered).await
     }
 }
 
