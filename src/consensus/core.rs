@@ -85,12 +85,25 @@ impl Turn {
         Turn(effort::spent())
     }
 
+    pub fn is_long(&self) -> bool {
+        effort::spent().wrapping_sub(self.0) > limits::LOOK_ENTRIES_MAX as u64
+    }
+
     /// Lets others have their turn if this one was long.
     pub async fn pause_if_long(&mut self) {
-        if effort::spent().wrapping_sub(self.0) > limits::LOOK_ENTRIES_MAX as u64 {
+        if self.is_long() {
             let_others_run().await;
             self.0 = effort::spent();
         }
+    }
+}
+
+/// Sends so many answers. To wake one task after the other costs this thread more than most of what it does for them, so where
+/// they are many, one task over there wakes them all.
+pub(super) fn send_answers(env: &Env, count: usize, send: impl FnOnce() + Send + 'static) {
+    match count <= limits::ANSWERED_AT_ONCE_MAX {
+        true => send(),
+        false => env.spawn_detached(async move { send() }),
     }
 }
 

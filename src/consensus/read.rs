@@ -15,11 +15,11 @@ use tokio::sync::mpsc;
 
 use super::Consensus;
 use super::contained;
-use super::core::{Ask, Core};
+use super::core::{Ask, Core, Turn, send_answers};
 use super::peers::message::{PeerRequest, PeerResponse};
 use super::raft::format::record::raft_id;
 use super::raft::types::LogId;
-use crate::base::{Denied, MemberId, effort, limits};
+use crate::base::{Denied, MemberId, limits};
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::channel::{Answer, answer};
 use crate::runtime::{Elapsed, Env, Instant, let_others_run};
@@ -310,8 +310,8 @@ impl Core {
         let mut reads = round.into_iter();
         while reads.len() > 0 {
             let looked = self.machine().look(|state, store| {
-                let (begun, mut looked) = (effort::spent(), Vec::with_capacity(reads.len()));
-                while effort::spent().wrapping_sub(begun) <= limits::LOOK_ENTRIES_MAX as u64
+                let (turn, mut looked) = (Turn::begin(), Vec::with_capacity(reads.len()));
+                while !turn.is_long()
                     && let Some(mut read) = reads.next()
                 {
                     read.reader.look(state, store);
@@ -327,14 +327,10 @@ impl Core {
     }
 }
 
-/// Answers reads. To wake one task after the other costs this thread more than to look at the state for it, so where they are
-/// many, one task over there wakes them all.
 fn answer_all(env: &Env, reads: Vec<Waiting>, refused: Option<Denied>) {
-    let answer = move |reads: Vec<Waiting>| reads.into_iter().for_each(|read| read.reader.answer(refused));
-    match reads.len() <= limits::ANSWERED_AT_ONCE_MAX {
-        true => answer(reads),
-        false => env.spawn_detached(async move { answer(reads) }),
-    }
+    send_answers(env, reads.len(), move || {
+        reads.into_iter().for_each(|read| read.reader.answer(refused));
+    });
 }
 
 fn earliest(round: &[Waiting]) -> Option<Instant> {

@@ -18,7 +18,7 @@ use openraft::Membership;
 use super::applied_state::AppliedState;
 use super::batch::{Effect, apply_batch, check_level, is_about_members, keep_store};
 use super::hash::Compactions;
-use super::metrics::{self};
+use super::metrics;
 use super::state_cell::StateCell;
 use super::sweep::Compacting;
 use crate::base::kv::Read;

@@ -48,6 +48,7 @@ use tokio::sync::mpsc;
 
 use super::command::{Decoded, EncodedCommand};
 use crate::base::{Denied, Level, MemberId, limits};
+use crate::consensus::core::send_answers;
 use crate::consensus::raft::format::entry::{Batch, BatchName};
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::channel::Answer;
@@ -87,18 +88,11 @@ pub struct Late {
 pub struct Replies(Vec<(Answer<Result<Outcome, Denied>>, Outcome)>);
 
 impl Replies {
-    /// Answers, as [`Reader`](crate::consensus::read)s are.
     pub fn send(self, env: &Env) {
-        let few = self.0.len() <= limits::ANSWERED_AT_ONCE_MAX;
-        let send = move || {
-            self.0
-                .into_iter()
-                .for_each(|(answer, outcome)| answer.send(Ok(outcome)))
-        };
-        match few {
-            true => send(),
-            false => env.spawn_detached(async move { send() }),
-        }
+        send_answers(env, self.0.len(), move || {
+            let replies = self.0.into_iter();
+            replies.for_each(|(answer, outcome)| answer.send(Ok(outcome)));
+        });
     }
 }
 

@@ -30,13 +30,7 @@ pub enum SnapshotData {
 }
 
 /// Makes the state durable and says up to which log id.
-pub struct SnapshotBuilder(Rc<StateMachine>);
-
-impl SnapshotBuilder {
-    pub fn of(machine: Rc<StateMachine>) -> SnapshotBuilder {
-        SnapshotBuilder(machine)
-    }
-}
+pub struct SnapshotBuilder(pub Rc<StateMachine>);
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;

@@ -62,8 +62,6 @@ struct Inner {
     settling: VecDeque<(u64, Revision)>,
     /// Watches of streams that have ended.
     closing: Vec<u64>,
-    /// Events that were ever passed to a watch.
-    deliveries: Cell<usize>,
 }
 
 /// A stream, and the numbers of its watches.
@@ -91,20 +89,15 @@ impl WatchEntry {
     /// Passes events on, or leaves the watch unsynced if they do not fit.
     fn offer(&self, delivery: Delivery) {
         let (revision, bytes) = (delivery.revision, delivery.bytes());
-        let sent = match buggify(Site::WatchQueueFull) {
-            true => Err(TrySendError::Full(())),
-            false => {
-                let sent = self.updates.try_send(Update::Events(delivery), bytes);
-                sent.map_err(|error| match error {
-                    TrySendError::Full(_) => TrySendError::Full(()),
-                    TrySendError::Closed(_) => TrySendError::Closed(()),
-                })
-            }
-        };
-        match sent {
-            Err(TrySendError::Full(())) => self.unsync(revision),
-            // If the stream is gone, it says so, too.
-            Ok(()) | Err(TrySendError::Closed(())) => self.next.set(revision + 1),
+        // A stream that is gone says so, too.
+        let is_full = buggify(Site::WatchQueueFull)
+            || matches!(
+                self.updates.try_send(Update::Events(delivery), bytes),
+                Err(TrySendError::Full(_))
+            );
+        match is_full {
+            true => self.unsync(revision),
+            false => self.next.set(revision + 1),
         }
     }
 
@@ -124,13 +117,13 @@ fn report(stream: &Sender<Update>, update: Update) {
 impl Inner {
     /// Dispatches as many revisions as one turn may; true if there are more.
     fn dispatch(&mut self) -> bool {
-        let begun = self.deliveries.get();
-        while self.deliveries.get().wrapping_sub(begun) < DELIVERIES_PER_TURN {
+        let mut deliveries = 0;
+        while deliveries < DELIVERIES_PER_TURN {
             let Some((revision, events)) = self.backlog.pop_front() else {
                 return false;
             };
             self.backlog_bytes -= events.iter().map(event_bytes).sum::<usize>();
-            self.offer(revision, &events);
+            deliveries += self.offer(revision, &events);
             self.reach(revision);
         }
         !self.backlog.is_empty()
@@ -146,14 +139,16 @@ impl Inner {
         }
     }
 
-    fn offer(&self, revision: Revision, events: &Arc<[Event]>) {
-        let offer = |watch: &WatchEntry, picked: Option<Vec<u32>>| {
-            self.deliveries.set(self.deliveries.get().wrapping_add(1));
+    /// Passes a revision on to the watches that want it; to how many.
+    fn offer(&self, revision: Revision, events: &Arc<[Event]>) -> usize {
+        let mut deliveries = 0;
+        let mut offer = |watch: &WatchEntry, picked: Option<Vec<u32>>| {
+            deliveries += 1;
             watch.offer(Delivery::new(watch.number, revision, events.clone(), picked));
         };
         if let [event] = &**events {
             self.visit(revision, event, |watch| offer(watch, None));
-            return;
+            return deliveries;
         }
         // One response per watch, with all that the revision holds for it.
         let mut picked: BTreeMap<u64, (&Rc<WatchEntry>, Vec<u32>)> = BTreeMap::new();
@@ -169,6 +164,7 @@ impl Inner {
         for (watch, picked) in picked.into_values() {
             offer(watch, Some(picked).filter(|picked| picked.len() < events.len()));
         }
+        deliveries
     }
 
     /// Visits the synced watches that want an event.
