@@ -146,9 +146,12 @@ fn a_page_that_a_power_loss_took_from_the_store_is_replayed_from_the_log() {
             client.put(&env, &format!("key-{n}"), &noise(n)).await;
         }
     });
-    member.kill();
+    // The answer does not wait for the store: what is applied is queued for it.
     let last = noise(4);
-    let (path, at) = place_in(journal_of_store(member), &last[500_000..500_064]).expect("the last value");
+    let (path, at) = wait_for("the last value in the store's journal", || {
+        place_in(journal_of_store(member), &last[500_000..500_064])
+    });
+    member.kill();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[0; 4096], at / 4096 * 4096).unwrap();
     member.start();
