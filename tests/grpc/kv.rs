@@ -266,6 +266,20 @@ fn a_range_stream_is_the_range_in_growing_chunks() {
                 "RangeStream does not support custom sort orders"
             )
         );
+        // Which etcd sorts, although no order is asked for.
+        let by_value = pb::RangeRequest {
+            sort_target: pb::range_request::SortTarget::Value.into(),
+            ..range("k", "l")
+        };
+        let expected = kv.range(by_value.clone()).await.unwrap().into_inner();
+        let mut stream = kv.range_stream(by_value).await.unwrap().into_inner();
+        let only = stream
+            .message()
+            .await
+            .unwrap()
+            .and_then(|chunk| chunk.range_response);
+        assert_eq!(only, Some(expected));
+        assert!(stream.message().await.unwrap().is_none());
         let count = pb::RangeRequest {
             count_only: true,
             ..range("k", "l")

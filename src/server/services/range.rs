@@ -20,6 +20,7 @@ use tonic::Status;
 use super::kv::Shared;
 use crate::base::kv::Read;
 use crate::base::{Broken, Denied, Revision, limits};
+use crate::proto::etcdserverpb::range_request::SortTarget;
 use crate::proto::etcdserverpb::{
     Compare, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse, request_op::Request,
 };
@@ -519,7 +520,10 @@ impl Chunks {
                 api.consensus.read_barrier().await?;
             }
             self.permit = Some(api.permit_range(&self.request, &self.caller).await?);
-            if self.request.range_end.is_empty() || self.request.count_only {
+            // Without an order, but by something else than the key, etcd sorts each message for itself. What has to be sorted is one
+            // message here.
+            let is_sorted = self.request.sort_target() != SortTarget::Key;
+            if self.request.range_end.is_empty() || self.request.count_only || is_sorted {
                 self.done = true;
                 let mut response = local(&api, self.request.clone(), &self.caller).await?;
                 if let Some(permit) = &self.permit {
