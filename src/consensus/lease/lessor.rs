@@ -33,8 +33,10 @@ struct Inner {
     by_time: BTreeSet<(Instant, LeaseId)>,
     /// When to write down what is left of a lease; empty without checkpoints.
     checkpoints: BTreeSet<(Instant, LeaseId)>,
-    /// Leases for which this leader has proposed a checkpoint: it may be applied at any time.
+    /// Leases for which this leader has proposed a checkpoint: it may be applied at any time of the term.
     proposed: BTreeSet<LeaseId>,
+    /// The same for revokes, of leases that are over.
+    revoking: BTreeSet<LeaseId>,
 }
 
 /// How long a lease is, in seconds.
@@ -216,6 +218,7 @@ impl Lessor {
         let mut inner = self.inner();
         inner.ttls.remove(&id);
         inner.proposed.remove(&id);
+        inner.revoking.remove(&id);
         if let Some(deadline) = inner
             .deadlines
             .as_mut()
@@ -236,17 +239,26 @@ impl Lessor {
         }
     }
 
-    /// This member leads in `term` from now on: every lease starts again, `extension` longer.
+    /// This member leads in `term` from now on: every lease starts again, `extension` longer. If it lost its quorum for a while and
+    /// no other has led, what it proposed before is on its way still, and whatever is being revoked stays over.
     pub fn promote(&self, term: u64, extension: Duration) {
         let mut inner = self.inner();
+        if inner.led_term != term {
+            // What an earlier leader proposed is applied before this one confirms anything.
+            inner.proposed.clear();
+            inner.revoking.clear();
+        }
         inner.led_term = term;
         inner.deadlines = Some(BTreeMap::new());
         inner.by_time.clear();
         inner.checkpoints.clear();
-        inner.proposed.clear();
-        let leases: Vec<_> = inner.ttls.iter().map(|(&id, ttl)| (id, ttl.to_give())).collect();
-        for (id, ttl) in leases {
-            self.start(&mut inner, id, extension + seconds(ttl));
+        let time = |(&id, ttl): (&LeaseId, &Ttl)| match inner.revoking.contains(&id) {
+            true => (id, Duration::ZERO),
+            false => (id, extension + seconds(ttl.to_give())),
+        };
+        let leases: Vec<_> = inner.ttls.iter().map(time).collect();
+        for (id, time) in leases {
+            self.start(&mut inner, id, time);
         }
     }
 
@@ -327,6 +339,7 @@ impl Lessor {
                 inner.set(id, Deadline { look, ..deadline });
             }
         }
+        inner.revoking.extend(&ids);
         ids
     }
 }

@@ -39,6 +39,26 @@ async fn a_new_leader_goes_on_from_a_checkpoint_until_the_lease_is_renewed() {
     assert_eq!(new.due_checkpoints(TERM), []);
 }
 
+/// A leader that lost its quorum for a while leads again in its term: what it proposed is in its log, and may be committed.
+#[tokio::test(start_paused = true)]
+async fn what_is_being_revoked_stays_over_when_its_leader_leads_again() {
+    let lessor = Lessor::new(crate::runtime::tokio::env(), false);
+    lessor.granted(1, 2);
+    lessor.granted(2, 4);
+    lessor.promote(TERM, Duration::ZERO);
+    pass(2).await;
+    assert_eq!(lessor.expired(TERM, 10), [1]);
+    lessor.demote();
+    lessor.promote(TERM, Duration::ZERO);
+    let renewed = [Renewal::Ending, Renewal::Renewed(4)];
+    assert_eq!(lessor.renew(&[1, 2]), Some(Ok(renewed.to_vec())));
+    assert_eq!(lessor.expired(TERM, 10), [1]);
+    // In another term it is in the log that this leader has applied, or nowhere.
+    lessor.demote();
+    lessor.promote(TERM + 1, Duration::ZERO);
+    assert_eq!(lessor.renew(&[1]), Some(Ok(vec![Renewal::Renewed(2)])));
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_checkpoints_none_is_due() {
     let lessor = Lessor::new(crate::runtime::tokio::env(), false);
