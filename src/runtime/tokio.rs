@@ -25,6 +25,9 @@ use super::{
 pub use sockets::{raise_descriptor_limit, reuse_ports};
 use threads::io_threads;
 
+/// What the clock shows at the start: ahead of zero, so that "a minute ago" exists.
+const AT_START: Duration = Duration::from_secs(3600);
+
 /// The environment of a production process. Used inside a tokio runtime only.
 pub struct TokioRuntime {
     start: tokio::time::Instant,
@@ -59,9 +62,14 @@ impl Abort for tokio::task::AbortHandle {
 
 impl Runtime for TokioRuntime {
     fn now(&self) -> Instant {
-        let nanos = self.start.elapsed().as_nanos();
-        // One second ahead of zero, so that "a second ago" exists from the start.
-        Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) + Duration::from_secs(1)
+        let now = tokio::time::Instant::now();
+        let time = match now.checked_duration_since(self.start) {
+            Some(passed) => AT_START + passed,
+            // The paused clock of a test that began before.
+            None => AT_START.saturating_sub(self.start - now),
+        };
+        let nanos = time.as_nanos();
+        Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     fn wall_clock(&self) -> Duration {
