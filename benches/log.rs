@@ -11,6 +11,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use quorate::runtime::tokio::env;
 use quorate::storage::wal::{LogId, LogRecord, Wal, WalOptions};
+use tokio::runtime::LocalOptions;
 
 const VALUE_BYTES: usize = 256;
 /// Entries kept before a purge: some segments are recycled while the bench runs.
@@ -25,9 +26,8 @@ struct Log {
 impl Log {
     async fn open(directory: &Path) -> Log {
         let options = WalOptions::new(*b"bench of the log");
-        let wal = Wal::open(&env(), directory, options)
-            .await
-            .expect("an empty directory");
+        let log = Wal::recover(&env(), directory, options).await;
+        let wal = log.expect("an empty directory").start();
         let payload = Bytes::from(vec![7; VALUE_BYTES]);
         Log {
             wal,
@@ -58,11 +58,9 @@ impl Log {
 }
 
 fn append(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("threads");
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().build_local(LocalOptions::default());
+    let runtime = runtime.expect("a runtime without sockets asks the system for nothing");
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let mut benches = criterion.benchmark_group("log append, 256-byte values");
     benches.measurement_time(Duration::from_secs(5)).sample_size(30);

@@ -27,7 +27,7 @@ use crate::runtime::{Disk, Env, Listener, Task};
 use crate::server::{Jwt, Port, Role, Server, WatchHub, check_initially, check_own_version};
 use crate::state::State;
 use crate::storage::Store;
-use crate::storage::wal::{Wal, WalOptions, Witness};
+use crate::storage::wal::{Recovered, Wal, WalOptions, Witness};
 use crate::transport::{DialOptions, Identity};
 use bootstrap::Bootstrap;
 pub use error::{Mismatch, NodeError};
@@ -44,7 +44,6 @@ const START_PAUSE: Duration = Duration::from_secs(5);
 /// A running member.
 pub struct Node {
     consensus: Consensus,
-    wal: Wal,
     server: Server,
     publish: Task<()>,
     /// Held as long as the data directory is in use.
@@ -116,18 +115,8 @@ impl Node {
         let peer_listener = PeerListener::open(&env, identity, bootstrap.has_data, peers);
         bootstrap.check_not_wiped(&env, &config, &dial).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
-        let (wal, store) = open(&env, &config, &dirs, identity).await?;
+        let (log, store) = open(&env, &config, &dirs, identity).await?;
         pause(&env, Site::StartSlow, START_PAUSE).await;
-        if config.force_new_cluster {
-            consensus::force_new_cluster(
-                &wal,
-                &store,
-                identity.member,
-                &config.advertise_peer_urls,
-                config.level,
-            )
-            .await?;
-        }
         tracing::info!(
             member = format!("{:x}", identity.member),
             cluster = format!("{:x}", identity.cluster),
@@ -150,21 +139,15 @@ impl Node {
             token_ttl: config.auth_token_ttl,
             lease_checkpoints: config.lease_checkpoints,
             slow_apply: config.slow.apply,
+            force_new_cluster: config
+                .force_new_cluster
+                .then(|| config.advertise_peer_urls.clone()),
             probe_interval: config.probe_interval,
         };
-        let consensus = Consensus::start(
-            env.clone(),
-            options,
-            wal.clone(),
-            store,
-            peer_listener,
-            dial,
-            begin_hub,
-        )
-        .await?;
+        let consensus =
+            Consensus::start(env.clone(), options, log, store, peer_listener, dial, begin_hub).await?;
         if let Some(owner) = foreign_owner(&config, &consensus).await {
             consensus.stop().await;
-            wal.close().await;
             let data_dir = config.data_dir;
             return Err(NodeError::ForeignData { data_dir, owner });
         }
@@ -174,14 +157,12 @@ impl Node {
         }
         if let Err(reason) = fit {
             consensus.stop().await;
-            wal.close().await;
             return Err(NodeError::Unfit(reason));
         }
         let publish = env.spawn(publish(env.clone(), consensus.clone(), config.clone()));
         let server = Server::start(env, &config, consensus.clone(), hub, jwt, ports, clients_max).await;
         Ok(Node {
             consensus,
-            wal,
             server,
             publish,
             _lock: lock,
@@ -234,8 +215,8 @@ impl Node {
     }
 
     /// Sees what the log holds, and what of it is durable.
-    pub fn log_witness(&self) -> Witness {
-        self.wal.witness()
+    pub async fn log_witness(&self) -> Witness {
+        self.consensus.log_witness().await
     }
 
     /// Graceful stop: hands leadership over, drains, closes.
@@ -244,7 +225,6 @@ impl Node {
         self.consensus.hand_over(HAND_OVER_TIMEOUT).await;
         self.server.stop().await;
         self.consensus.stop().await;
-        self.wal.close().await;
     }
 }
 
@@ -365,7 +345,7 @@ async fn open(
     config: &Config,
     dirs: &Dirs,
     identity: Identity,
-) -> Result<(Wal, Store), NodeError> {
+) -> Result<(Recovered, Store), NodeError> {
     let mut owner = [0; 16];
     owner[..8].copy_from_slice(&identity.cluster.to_be_bytes());
     owner[8..].copy_from_slice(&identity.member.to_be_bytes());
@@ -375,9 +355,9 @@ async fn open(
         sync: !config.unsafe_no_fsync,
         identity: owner,
     };
-    let wal = Wal::open(env, &dirs.wal, options).await?;
+    let log = Wal::recover(env, &dirs.wal, options).await?;
     let store = Store::open(env, &dirs.member, config.engine).await?;
-    Ok((wal, store))
+    Ok((log, store))
 }
 
 /// An engine without its log must not start: the vote was in the log, and a member that forgot it may vote

@@ -16,7 +16,7 @@ use quorate::proto::command::{Command, command::Request};
 use quorate::proto::etcdserverpb::{self as pb, request_op};
 use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
 use quorate::state::State;
-use quorate::storage::wal::{LogRecord, Wal, WalOptions};
+use quorate::storage::wal::{LogRecord, Recovered, Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
 use quorate::transport::{DialOptions, Identity};
 
@@ -85,6 +85,7 @@ impl Cluster {
             token_ttl: Duration::from_secs(300),
             lease_checkpoints: true,
             slow_apply: Duration::from_secs(1),
+            force_new_cluster: None,
             probe_interval: Duration::ZERO,
         });
         let options = options.collect();
@@ -104,13 +105,13 @@ impl Cluster {
 
     async fn start_member(&mut self, at: usize, listener: Box<dyn Listener>) {
         let dir = self.dir.path().join(at.to_string());
-        let (wal, store) = open(&self.env, &dir).await;
+        let (log, store) = open(&self.env, &dir).await;
         let options = self.options[at].clone();
         let identity = options.identity;
         let started = Consensus::start(
             self.env.clone(),
             options,
-            wal,
+            log,
             store,
             PeerListener::open(&self.env, identity, false, vec![(listener, Security::plain())]),
             DialOptions::default(),
@@ -166,13 +167,13 @@ impl Cluster {
     }
 }
 
-async fn open(env: &Env, dir: &Path) -> (Wal, Store) {
+async fn open(env: &Env, dir: &Path) -> (Recovered, Store) {
     let options = WalOptions {
         segment_bytes: 1 << 20,
         ..WalOptions::new([7; 16])
     };
-    let wal = Wal::open(env, &dir.join("wal"), options).await.unwrap();
-    (wal, Store::open(env, dir, EngineKind::Fjall).await.unwrap())
+    let log = Wal::recover(env, &dir.join("wal"), options).await.unwrap();
+    (log, Store::open(env, dir, EngineKind::Fjall).await.unwrap())
 }
 
 fn put(key: &str, value: &str) -> Request {
@@ -265,10 +266,10 @@ async fn entries_that_older_versions_could_not_apply_are_applied() {
     cluster.leader().await;
     cluster.member(0).propose(put("k", "v")).await.unwrap();
     cluster.stop(0).await;
-    let (wal, store) = open(&cluster.env, &cluster.dir.path().join("0")).await;
-    let last = wal.state().last.unwrap();
+    let (log, store) = open(&cluster.env, &cluster.dir.path().join("0")).await;
+    let last = log.state().last.unwrap();
     let depths = [50, 51, 129];
-    let records = depths
+    let records: Vec<LogRecord> = depths
         .iter()
         .zip(last.index + 1..)
         .map(|(&levels, index)| LogRecord {
@@ -276,10 +277,15 @@ async fn entries_that_older_versions_could_not_apply_are_applied() {
             node: last.node,
             index,
             payload: batch_of(&nested_command(levels, &format!("n{levels}"))).into(),
-        });
-    wal.append(records.collect()).await.unwrap();
-    wal.close().await;
-    drop((wal, store));
+        })
+        .collect();
+    let appended = cluster.env.on_core(move || async move {
+        let wal = log.start();
+        wal.append(records).await.unwrap();
+        wal.close().await;
+    });
+    appended.await.unwrap();
+    drop(store);
     let listener = listen(&cluster.env, &cluster.addresses[0].clone()).await;
     cluster.start_member(0, listener).await;
     cluster.member(0).read_barrier().await.unwrap();

@@ -111,7 +111,7 @@ const QUARANTINE: &[(&str, &[&str])] = &[
 const JEPSEN_MAY_KNOW: &[&str] = &["client", "proto", "runtime"];
 
 /// What decides runs on one thread: no lock and no atomic is around it.
-const ONE_THREAD: &[&str] = &["src/consensus/", "src/state/"];
+const ONE_THREAD: &[&str] = &["src/consensus/", "src/state/", "src/storage/wal/"];
 
 /// What would order something between threads.
 const BETWEEN_THREADS: &[&str] = &[

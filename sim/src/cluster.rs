@@ -331,10 +331,11 @@ impl Cluster {
             Err(error) => Ending::NotStarted(error),
             Ok(node) => {
                 let node = Arc::new(node);
+                let log = node.log_witness().await;
                 {
                     let mut member = locked(&self.shared.members[index]);
                     member.node = Arc::downgrade(&node);
-                    member.log = Some(node.log_witness());
+                    member.log = Some(log);
                 }
                 self.check_recovered_term(index).await;
                 let failure = {

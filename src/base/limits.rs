@@ -90,6 +90,10 @@ pub const LOG_CACHE_BYTES: usize = 16 * 1024 * 1024;
 pub const LOG_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Records that share one write and one sync of the log (one record may be larger).
 pub const LOG_GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Verbs that the log's thread takes from its queue at a time.
+pub const LOG_GROUP_JOBS_MAX: usize = 4096;
+/// Groups that the core notes as durable before others have their turn.
+pub const LOG_TURN_GROUPS_MAX: usize = 64;
 /// Purged segments kept for reuse.
 pub const LOG_SPARE_SEGMENTS_MAX: usize = 2;
 /// Log entries, each of many commands, that are kept at most for a follower that is being sent a snapshot.

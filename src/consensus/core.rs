@@ -28,13 +28,14 @@ use super::raft::machine::Machine;
 use super::raft::network::Network;
 use super::raft::types::Raft;
 use super::read::{ReadQueue, Waiting};
+use super::recovery::force_new_cluster::force_new_cluster;
 use super::status::{Status, Vitals};
 use super::{Options, SharedObserver, contact, membership, raft_config, tokens};
 use crate::base::{Broken, MemberId, effort, limits};
 use crate::runtime::channel::{Answer, Receiver};
 use crate::runtime::{Crossing, Env, Task, let_others_run, signal};
 use crate::storage::Store;
-use crate::storage::wal::Wal;
+use crate::storage::wal::{Recovered, Wal};
 
 /// What is asked of the core.
 pub(super) enum Ask {
@@ -51,7 +52,6 @@ pub(super) enum Ask {
 pub(super) struct Parts {
     pub env: Env,
     pub options: Arc<Options>,
-    pub wal: Wal,
     pub store: Store,
     pub peers: Peers,
 }
@@ -62,6 +62,7 @@ pub(super) struct Core(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     parts: Parts,
+    wal: Wal,
     raft: Raft,
     machine: Rc<StateMachine>,
     network: Network,
@@ -74,6 +75,7 @@ pub(super) struct Inner {
     pub term_seen: Cell<u64>,
     pub lagging: Cell<bool>,
     pub health: RefCell<membership::Health>,
+    pub stopping: signal::Sender<bool>,
     tasks: RefCell<Vec<Task<()>>>,
 }
 
@@ -109,7 +111,29 @@ pub(super) fn send_answers(env: &Env, count: usize, send: impl FnOnce() + Send +
 
 impl Core {
     /// Recovers, and begins to take part. `observer` begins who is told of what is applied, on this thread.
-    pub async fn start(parts: Parts, observer: impl FnOnce(&Env) -> SharedObserver) -> Result<Core, Broken> {
+    pub async fn start(
+        parts: Parts,
+        log: Recovered,
+        observer: impl FnOnce(&Env) -> SharedObserver,
+    ) -> Result<Core, Broken> {
+        let wal = log.start();
+        let started = Core::open(parts, wal.clone(), observer).await;
+        if started.is_err() {
+            // It can be started again then.
+            wal.close().await;
+        }
+        started
+    }
+
+    async fn open(
+        parts: Parts,
+        wal: Wal,
+        observer: impl FnOnce(&Env) -> SharedObserver,
+    ) -> Result<Core, Broken> {
+        if let Some(peer_urls) = &parts.options.force_new_cluster {
+            let Options { identity, level, .. } = &*parts.options;
+            force_new_cluster(&wal, &parts.store, identity.member, peer_urls, *level).await?;
+        }
         let (env, options) = (parts.env.clone(), parts.options.clone());
         let member = options.identity.member;
         let (compactions, compacted) = hash::Compactions::new();
@@ -129,7 +153,7 @@ impl Core {
         // What a killed process left in the page cache is made durable before raft counts on it.
         machine.sync().await?;
         let network = Network::new(parts.peers.clone());
-        let log = LogStore::new(env.clone(), parts.wal.clone());
+        let log = LogStore::new(wal.clone());
         let raft = Raft::new(
             member,
             Arc::new(raft_config(&options)?),
@@ -156,6 +180,7 @@ impl Core {
         };
         let core = Core(Rc::new(Inner {
             parts,
+            wal,
             raft,
             machine,
             network,
@@ -166,6 +191,7 @@ impl Core {
             term_seen: Cell::new(0),
             lagging: Cell::new(false),
             health: RefCell::default(),
+            stopping: signal::channel(false).0,
             tasks: RefCell::default(),
         }));
         core.bootstrap().await?;
@@ -243,15 +269,17 @@ impl Core {
         self.stop().await;
     }
 
-    /// Stops raft and every task. The engine is synced, so that the next start replays little.
+    /// Stops raft and every task, and closes the log. The engine is synced, so that the next start replays little.
     async fn stop(&self) {
         self.0.tasks.borrow().iter().for_each(Task::abort);
+        self.0.stopping.send(true);
         if let Err(error) = self.raft().shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
         if let Err(error) = self.machine().sync().await {
             tracing::error!(%error, "cannot sync the engine");
         }
+        self.wal().close().await;
     }
 
     pub fn env(&self) -> &Env {
@@ -267,7 +295,7 @@ impl Core {
     }
 
     pub fn wal(&self) -> &Wal {
-        &self.0.parts.wal
+        &self.0.wal
     }
 
     pub fn machine(&self) -> &StateMachine {

@@ -44,7 +44,6 @@ pub use peers::url_address;
 pub use raft::format::entry::voters_in;
 pub use raft::format::record::term_in;
 pub use raft::types::Peer;
-pub use recovery::force_new_cluster::force_new_cluster;
 pub use recovery::restore::{begin_log, fill};
 pub use status::{Status, StopReason};
 pub use tokens::simple_token;
@@ -57,7 +56,7 @@ use crate::runtime::panics::{self, Panic};
 use crate::runtime::{Aside, Crossing, Env, Task, signal};
 use crate::state::etcd_snapshot::Export;
 use crate::state::{SharedStore, State};
-use crate::storage::wal::Wal;
+use crate::storage::wal::{Recovered, Witness};
 use crate::storage::{Store, View};
 use crate::transport::{AddressBook, DialOptions, Identity};
 use core::{Ask, Core, Parts};
@@ -104,6 +103,8 @@ pub struct Options {
     pub slow_apply: Duration,
     /// Bytes that the store may hold; `None`: no bound.
     pub quota: Option<u64>,
+    /// The cluster is this member alone from now on, which is called there: `--force-new-cluster`.
+    pub force_new_cluster: Option<Vec<String>>,
     /// How often the others are asked for a sign of life; zero: never.
     pub probe_interval: Duration,
 }
@@ -142,7 +143,7 @@ impl Consensus {
     pub async fn start(
         env: Env,
         options: Options,
-        wal: Wal,
+        log: Recovered,
         store: Store,
         peer_listener: PeerListener,
         dial: DialOptions,
@@ -160,7 +161,6 @@ impl Consensus {
         let parts = Parts {
             env: env.clone(),
             options: options.clone(),
-            wal,
             store,
             peers: Peers::new(
                 env.clone(),
@@ -177,7 +177,7 @@ impl Consensus {
         });
         let (started, outcome) = answer();
         let core = move || async move {
-            match Core::start(parts, observer).await {
+            match Core::start(parts, log, observer).await {
                 Ok(core) => {
                     let machine = core.machine();
                     started.send(Ok(Published {
@@ -231,6 +231,11 @@ impl Consensus {
         }
         self.0.vitals.peers.close();
         let _ = self.0.ended.clone().wait_until(|()| false).await;
+    }
+
+    /// Sees what the log holds, and what of it is durable.
+    pub async fn log_witness(&self) -> Witness {
+        self.ask(|core| core.wal().witness()).await
     }
 
     /// Has the core do something that takes no time. Nothing happens if it has ended.

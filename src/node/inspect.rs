@@ -30,14 +30,13 @@ pub async fn inspect(env: &Env, config: &Config, revision: i64) -> Result<Inspec
     let Some(identity) = stored_identity(env, &dirs).await? else {
         return Err(NodeError::NoMember(config.data_dir.clone()));
     };
-    let (wal, store) = open(env, config, &dirs, identity).await?;
-    let log = wal.state();
+    let (log, store) = open(env, config, &dirs, identity).await?;
+    let log = log.state();
     let found = look(&*store.engine(), revision)?;
     let (last, purged) = (
         log.last.map_or(0, |id| id.index),
         log.purged.map_or(0, |id| id.index),
     );
-    wal.close().await;
     if found.position.index > last && last > 0 {
         return Err(NodeError::Broken(Broken::contradiction(format!(
             "the store stands at entry {}, the log ends at {last}",

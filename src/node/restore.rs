@@ -69,8 +69,7 @@ pub async fn restore<F: ReadAt>(
         )));
     }
     drop(store);
-    let (wal, _store) = open(env, config, &dirs, identity).await?;
-    consensus::begin_log(&wal, identity.member, &imported).await?;
-    wal.close().await;
+    let (log, _store) = open(env, config, &dirs, identity).await?;
+    consensus::begin_log(env, log, identity.member, imported.position).await?;
     Ok(imported)
 }

@@ -253,6 +253,24 @@ impl Env {
         self.runtime.start_core(begin, Box::new(ended))
     }
 
+    /// What a future of one thread comes to, on a core's thread of its own.
+    ///
+    /// # Errors
+    /// The system has no thread left, or is at its end.
+    pub async fn on_core<F>(&self, begin: impl FnOnce() -> F + Send + 'static) -> io::Result<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        let (sender, output) = ::tokio::sync::oneshot::channel();
+        let core = move || async move {
+            // The receiver is gone when nobody waits for the output.
+            let _ = sender.send(begin().await);
+        };
+        self.start_core(core, || ())?;
+        output.await.map_err(io::Error::other)
+    }
+
     /// Starts a task on the thread of the core that calls this. Otherwise as [`spawn`](Self::spawn).
     pub fn spawn_local<F>(&self, future: F) -> Task<F::Output>
     where

@@ -79,8 +79,8 @@ impl Runtime for TestRuntime {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn spawn_local(&self, _task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort> {
-        unreachable!("there is no core")
+    fn spawn_local(&self, task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(Handle(tokio::task::spawn_local(task).abort_handle()))
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {

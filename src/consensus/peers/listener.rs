@@ -301,7 +301,10 @@ impl Core {
             },
         );
         let mut answered = pin!(self.raft().stream_append(requests));
-        while let Some(answer) = answered.next().await {
+        let mut stopping = self.0.stopping.subscribe();
+        let mut stopping = pin!(stopping.wait_until(|stopping| *stopping));
+        // Raft logs answers that it owes at its end as errors: nobody asks it then.
+        while let Either::Right((Some(answer), _)) = select(stopping.as_mut(), answered.next()).await {
             // Raft has stopped: the stream ends, and the leader hears why when it asks again.
             let Ok(answer) = answer else { return };
             pause(self.env(), Site::AppendAnsweredLate, self.election_timeout()).await;

@@ -21,7 +21,6 @@ use super::format::record::{decode_vote, encode_vote};
 use super::types::{Entry, LogId, TypeConfig, Vote, log_id};
 use crate::base::{Broken, limits};
 use crate::runtime::buggify::{self, Site};
-use crate::runtime::{Crossing, Env};
 use crate::state::Position;
 use crate::storage::wal::{LogId as Place, LogRecord, Wal};
 
@@ -31,7 +30,6 @@ pub const NO_NODE: u64 = 0;
 /// See the module. Clones share the log.
 #[derive(Clone)]
 pub struct LogStore {
-    env: Env,
     wal: Wal,
     /// What a read met first.
     met: Rc<OnceCell<Broken>>,
@@ -62,9 +60,8 @@ fn decode_entry(record: LogRecord) -> Result<Entry, Broken> {
 }
 
 impl LogStore {
-    pub fn new(env: Env, wal: Wal) -> Self {
+    pub fn new(wal: Wal) -> Self {
         LogStore {
-            env,
             wal,
             met: Rc::default(),
         }
@@ -163,15 +160,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             index: entry.log_id.index,
             payload: encode_payload(&entry.payload),
         };
-        let durable = self.wal.append(entries.into_iter().map(record).collect());
-        let env = self.env.clone();
-        self.env.spawn_local(async move {
-            let durable = durable.await;
-            if let Some(late) = env.cross(Crossing::FromLog) {
-                late.await;
-            }
-            callback.io_completed(durable.map_err(io::Error::from));
-        });
+        let durable = |result: Result<(), Broken>| callback.io_completed(result.map_err(io::Error::from));
+        let records = entries.into_iter().map(record).collect();
+        self.wal.append_then(records, Box::new(durable));
         Ok(())
     }
 

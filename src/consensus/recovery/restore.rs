@@ -10,10 +10,11 @@ use crate::bbolt::{File, ReadAt};
 use crate::consensus::apply::applied_state::AppliedState;
 use crate::consensus::raft::format::record::encode_vote;
 use crate::consensus::raft::types::{Peer, StoredMembership, Vote, log_id};
-use crate::state::State;
+use crate::runtime::Env;
 use crate::state::etcd_snapshot::{Import, Imported, import};
+use crate::state::{Position, State};
 use crate::storage::Store;
-use crate::storage::wal::{LogId, Wal};
+use crate::storage::wal::{LogId, Recovered, Wal};
 
 /// Fills an empty store, so that all members which do the same with the same file agree. The log is begun by
 /// [`begin_log`]: only with it there is a member.
@@ -53,8 +54,23 @@ pub async fn fill<F: ReadAt>(
 }
 
 /// Begins the log behind what was filled in. No vote of a term up to the file's is given again.
-pub async fn begin_log(wal: &Wal, member: MemberId, imported: &Imported) -> Result<(), Broken> {
-    let position = imported.position;
+pub async fn begin_log(
+    env: &Env,
+    log: Recovered,
+    member: MemberId,
+    position: Position,
+) -> Result<(), Broken> {
+    let begun = env.on_core(move || async move {
+        let wal = log.start();
+        let begun = begin(&wal, member, position).await;
+        wal.close().await;
+        begun
+    });
+    let begun = begun.await;
+    begun.unwrap_or_else(|error| Err(Broken::invariant(format!("cannot write the log: {error}"))))
+}
+
+async fn begin(wal: &Wal, member: MemberId, position: Position) -> Result<(), Broken> {
     let vote = Vote::new(position.term, member);
     wal.save_vote(encode_vote(&vote)).await?;
     let end = LogId {

@@ -36,6 +36,11 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+impl Limits {
+    /// Of a queue to which is only [sent beyond](Sender::send_beyond) its limits: who sends bounds what is in it.
+    pub const NO_ROOM: Limits = Limits { count: 0, bytes: 0 };
+}
+
 /// A queue, with its first sender and its only receiver.
 pub fn channel<T>(limits: Limits) -> (Sender<T>, Receiver<T>) {
     let state = State {

@@ -5,9 +5,8 @@ use std::future::pending;
 use std::io;
 
 use futures_util::future::{BoxFuture, abortable, select};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::oneshot;
-use tokio::task::LocalSet;
 
 use crate::base::limits;
 use crate::runtime::{Abort, Begin};
@@ -62,14 +61,15 @@ pub(super) fn start_log(task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
 /// See [`Runtime::start_core`](crate::runtime::Runtime::start_core).
 pub(super) fn start_core(begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     let io = io_threads();
-    // It touches no socket, so it needs no driver of them: it is woken by whoever has a message for it.
-    let runtime = Builder::new_current_thread().enable_time().build()?;
     let gone = gone(&io);
     let core = move || {
         IO.with(|slot| slot.set(io)).expect("a new thread");
-        let tasks = LocalSet::new();
-        tasks.block_on(&runtime, async { select(gone, begin()).await });
-        drop(tasks);
+        // It touches no socket, so it needs no driver of them: it is woken by whoever has a message for it.
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_time().build_local(LocalOptions::default());
+        let runtime = runtime.expect("a runtime without sockets asks the system for nothing");
+        runtime.block_on(async { select(gone, begin()).await });
+        drop(runtime);
         ended();
     };
     std::thread::Builder::new()

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use proptest::prelude::*;
 
-use super::tests::{id, options, record};
+use super::tests::{id, options, record, start};
 use super::*;
 use crate::storage::fake_disk::{self, FakeDisk};
 
@@ -209,7 +209,7 @@ impl Driver {
 
 async fn open(disk: &FakeDisk) -> Wal {
     let env = fake_disk::env(disk);
-    Wal::open(&env, Path::new("/wal"), options())
+    start(&env, Path::new("/wal"), options())
         .await
         .expect("a crash never makes a log unreadable")
 }
@@ -259,9 +259,9 @@ async fn live(disk: &FakeDisk, life: &Life, before: Model, number: u64) -> (Vec<
     (driver.issued, driver.acknowledged.load(Ordering::Relaxed))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+fn runtime() -> tokio::runtime::LocalRuntime {
     tokio::runtime::Builder::new_current_thread()
-        .build()
+        .build_local(tokio::runtime::LocalOptions::default())
         .expect("no resources needed")
 }
 

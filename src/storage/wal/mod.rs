@@ -1,14 +1,18 @@
 //! The write-ahead log: raft's entries, its vote, and the marks around them.
 //!
 //! ```text
-//!   append, save_vote, truncate_after, purge          read, state
-//!        |  change the log_index, queue the records          |
-//!        v                                                v
-//!      queue --> writer: everything queued is one    log_index (index, newest entries)
-//!                group = one write and one sync           |  older entries
-//!                         |                               v
-//!                         +--------> segments <-----------+
+//!   core    append, save_vote, truncate_after, purge                      read, state
+//!             |  change the log_index, send the records                      |
+//!             |                                                              v
+//!             |                     +--- where its entries lie -----> log_index (index, newest entries)
+//!             v                     |                                        |  older entries
+//!   log     jobs --> writer: everything sent is one                          |
+//!                    group = one write and one sync                          v
+//!                             +----------------------------------------> segments
 //! ```
+//!
+//! The handle, and what it knows, stay on the thread of the core; the writer has one of its own. Between them are two queues
+//! of messages: what is to be written, and what is durable.
 //!
 //! Promises:
 //! * Order is fixed when a verb is called, not when its future is polled; the verb is durable when its
@@ -29,24 +33,27 @@ mod crash_tests;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, oneshot};
+use send_wrapper::SendWrapper;
+use tokio::sync::oneshot;
 
 pub use super::format::LogId;
 use super::{failed, format};
 use crate::base::{Broken, limits};
-use crate::runtime::panics::poisoned;
-use crate::runtime::{Env, Task};
+use crate::runtime::channel::{Limits, Receiver, Sender, channel};
+use crate::runtime::{Crossing, Env, Task, let_others_run};
 use log_index::{LogIndex, Stored};
 use segment::{Segment, SegmentAllocator};
-use writer::{Next, Writer};
+use writer::{Next, Writer, Written};
 
 /// An entry of the log. The payload is opaque.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -132,54 +139,58 @@ pub struct Seen {
     pub payload: Option<Bytes>,
 }
 
-/// Looks at a log without keeping it open.
+/// Looks at a log without keeping it open. Only for the simulator: outside of the thread of the log's core, everything that is
+/// done with it panics.
 #[derive(Clone)]
-pub struct Witness(Arc<Shared>);
+pub struct Witness(SendWrapper<Rc<RefCell<Inner>>>);
 
 impl Witness {
     /// `after`: the ticket of the last look; 0 for the first.
     pub fn look(&self, after: u64) -> Look {
-        self.0.lock().log_index.look(after)
+        self.0.borrow().log_index.look(after)
     }
 }
 
-/// A handle on the log; cheap to clone. When the last one is dropped, what is queued is still written.
+/// A log that was read, and that nobody writes.
+pub struct Recovered {
+    env: Env,
+    options: WalOptions,
+    log_index: LogIndex,
+    segments: BTreeMap<u64, Held>,
+    /// The segment that is written next, and where.
+    active: (Arc<Segment>, u64),
+    /// The sequence number of the next group.
+    sequence: u64,
+    /// A segment that was made ready before the stop.
+    prepared: Option<Segment>,
+    keeper: SegmentAllocator,
+    keeping: Task<()>,
+}
+
+/// A handle on the log, of one thread; cheap to clone. When the last one is dropped, what was sent is still written.
 #[derive(Clone)]
-pub struct Wal(Arc<Handle>);
+pub struct Wal(Rc<Handle>);
 
 struct Handle {
-    shared: Arc<Shared>,
-    /// The writer and the keeper of its segments.
-    tasks: Mutex<Vec<Task<()>>>,
-}
-
-impl Handle {
-    fn stop(&self) {
-        self.shared.lock().closed = true;
-        self.shared.wake.notify_one();
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-struct Shared {
-    inner: Mutex<Inner>,
-    wake: Notify,
+    inner: Rc<RefCell<Inner>>,
+    /// To the writer; `None`: the log is closed.
+    jobs: RefCell<Option<Sender<Job>>>,
+    /// The writer, the keeper of its segments, and who notes what is durable.
+    tasks: RefCell<Vec<Task<()>>>,
 }
 
 struct Inner {
     log_index: LogIndex,
     /// Segments that hold groups, by number.
     segments: BTreeMap<u64, Held>,
-    queue: VecDeque<Job>,
-    /// A committed id that waits for a group.
-    committed: Option<Committed>,
+    /// Who waits for the jobs that were sent, in their order.
+    waiting: VecDeque<Done>,
+    /// A committed id that goes along with the next job.
+    committed: Option<LogId>,
+    /// Nothing is read or written any more.
     broken: Option<Broken>,
-    closed: bool,
+    /// There is no writer any more.
+    ended: bool,
 }
 
 struct Held {
@@ -188,18 +199,17 @@ struct Held {
     last_index: Option<u64>,
 }
 
-/// A committed id on its way to the disk. Its entry may still be queued, behind another of the same index and a
-/// truncation: it is written once everything is that was queued before it.
-struct Committed {
-    id: LogId,
-    /// How many jobs of the queue are before it.
-    ahead: usize,
-}
+/// Is called when what was asked for is durable, or never will be.
+pub type Done = Box<dyn FnOnce(Result<(), Broken>)>;
+
+/// What is said to whoever comes too late.
+const CLOSED: &str = "the log is closed";
 
 /// What one call wants written.
 struct Job {
     records: Records,
-    done: oneshot::Sender<Result<(), Broken>>,
+    /// What is committed, of the jobs before this one.
+    committed: Option<LogId>,
 }
 
 enum Records {
@@ -213,9 +223,138 @@ enum Records {
     Nothing,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(poisoned)
+impl Inner {
+    /// A group is durable: its entries may leave the cache, and segments below a purge their place. Says which segments, and whose
+    /// jobs are done.
+    fn note(&mut self, written: Written, cache_bytes: usize) -> (Vec<Arc<Segment>>, Vec<Done>) {
+        if let Some(segment) = written.entered {
+            let held = Held {
+                segment,
+                last_index: None,
+            };
+            self.segments.insert(held.segment.number, held);
+        }
+        for entry in &written.placed {
+            self.log_index.placed(entry.index, entry.ticket, entry.place);
+        }
+        self.log_index.evict(cache_bytes);
+        if let Some(mut active) = self.segments.last_entry() {
+            let newest = written.placed.iter().map(|entry| entry.index).max();
+            let held = active.get_mut();
+            held.last_index = held.last_index.max(newest);
+        }
+        let mut retired = Vec::new();
+        // `None` is below every index: a segment without entries is not needed either.
+        while self.segments.len() > 1
+            && let Some(oldest) = self.segments.first_entry()
+            && oldest.get().last_index <= written.purged
+        {
+            retired.push(oldest.remove().segment);
+        }
+        let done = self.waiting.drain(..written.jobs.min(self.waiting.len()));
+        (retired, done.collect())
+    }
+
+    /// After a failed write or sync nothing is known about the pages (fsyncgate): nothing is tried again.
+    fn poison(&mut self, broken: Broken) -> Vec<Done> {
+        self.broken.get_or_insert(broken);
+        self.waiting.drain(..).collect()
+    }
+
+    fn end(&mut self) -> (Vec<Done>, Broken) {
+        self.ended = true;
+        let reason = self.broken.clone().unwrap_or(Broken::Stopped(CLOSED));
+        (self.waiting.drain(..).collect(), reason)
+    }
+}
+
+/// Notes what the writer says is durable, until there is no writer any more.
+async fn follow(
+    env: Env,
+    inner: Rc<RefCell<Inner>>,
+    cache_bytes: usize,
+    keeper: SegmentAllocator,
+    mut written: Receiver<Result<Written, Broken>>,
+) {
+    let mut reports = Vec::new();
+    while written.recv_many(&mut reports, limits::LOG_TURN_GROUPS_MAX).await > 0 {
+        if let Some(late) = env.cross(Crossing::FromLog) {
+            late.await;
+        }
+        for report in reports.drain(..) {
+            let result = report.as_ref().map(|_| ()).map_err(Broken::clone);
+            let (retired, done) = match report {
+                Ok(written) => inner.borrow_mut().note(written, cache_bytes),
+                Err(broken) => (Vec::new(), inner.borrow_mut().poison(broken)),
+            };
+            retired.into_iter().for_each(|segment| keeper.retire(segment));
+            done.into_iter().for_each(|done| done(result.clone()));
+        }
+        let_others_run().await;
+    }
+    // Whoever waits still sent to a writer that had ended.
+    let (done, broken) = inner.borrow_mut().end();
+    done.into_iter().for_each(|done| done(Err(broken.clone())));
+}
+
+impl Recovered {
+    pub fn state(&self) -> WalState {
+        self.log_index.state()
+    }
+
+    /// Begins to write it, for the core that this is called on.
+    pub fn start(self) -> Wal {
+        let Recovered {
+            env,
+            options,
+            log_index,
+            segments,
+            active: (segment, offset),
+            sequence,
+            prepared,
+            keeper,
+            keeping,
+        } = self;
+        let state = log_index.state();
+        let inner = Rc::new(RefCell::new(Inner {
+            log_index,
+            segments,
+            waiting: VecDeque::new(),
+            committed: None,
+            broken: None,
+            ended: false,
+        }));
+        let next = match prepared {
+            Some(prepared) => Next::Ready(prepared),
+            None => Next::Asked(keeper.prepare(segment.number + 1, 0)),
+        };
+        // Raft bounds what is on its way to the disk.
+        let (jobs, queue) = channel(Limits::NO_ROOM);
+        let (report, written) = channel(Limits::NO_ROOM);
+        let cache_bytes = options.cache_bytes;
+        let writer = Writer {
+            env: env.clone(),
+            jobs: queue,
+            queue: VecDeque::new(),
+            committed: None,
+            report,
+            options,
+            keeper: keeper.clone(),
+            segment,
+            entered: false,
+            offset,
+            sequence,
+            next,
+            written: state,
+            buffer: BytesMut::new(),
+        };
+        let following = follow(env.clone(), inner.clone(), cache_bytes, keeper, written);
+        let tasks = vec![env.spawn_log(writer.run()), env.spawn_local(following), keeping];
+        Wal(Rc::new(Handle {
+            inner,
+            jobs: RefCell::new(Some(jobs)),
+            tasks: RefCell::new(tasks),
+        }))
     }
 }
 
@@ -225,11 +364,11 @@ impl Wal {
         recovery::owner(env, directory).await
     }
 
-    /// Opens the log in `directory`, or begins one there.
+    /// Reads the log in `directory`, or begins one there: then it has a segment, durably.
     ///
     /// # Errors
     /// Damage, a missing segment, or another member's log: the text names file and offset.
-    pub async fn open(env: &Env, directory: &Path, options: WalOptions) -> Result<Wal, Broken> {
+    pub async fn recover(env: &Env, directory: &Path, options: WalOptions) -> Result<Recovered, Broken> {
         let sectors = options.segment_bytes.is_multiple_of(format::SECTOR as u64);
         assert!(
             sectors && options.segment_bytes >= 4096,
@@ -245,56 +384,36 @@ impl Wal {
         }
         let found = recovery::recover(env, directory, &options).await?;
         let (keeper, keeping) = SegmentAllocator::start(env, directory, &options, found.spares);
-        let (segment, offset) = match found.active {
+        let active = match found.active {
             Some(active) => active,
             None => (
                 writer::first_segment(&keeper).await?,
                 format::SEGMENT_HEADER as u64,
             ),
         };
-        let state = found.log_index.state();
         let mut segments = found.segments;
-        segments.entry(segment.number).or_insert_with(|| Held {
-            segment: segment.clone(),
+        segments.entry(active.0.number).or_insert_with(|| Held {
+            segment: active.0.clone(),
             last_index: None,
         });
-        let inner = Inner {
+        Ok(Recovered {
+            env: env.clone(),
+            options,
             log_index: found.log_index,
             segments,
-            queue: VecDeque::new(),
-            committed: None,
-            broken: None,
-            closed: false,
-        };
-        let shared = Arc::new(Shared {
-            inner: Mutex::new(inner),
-            wake: Notify::new(),
-        });
-        let next = match found.prepared {
-            Some(prepared) => Next::Ready(prepared),
-            None => Next::Asked(keeper.prepare(segment.number + 1, 0)),
-        };
-        let writer = Writer {
-            env: env.clone(),
-            shared: shared.clone(),
-            options,
-            keeper,
-            segment,
-            offset,
+            active,
             sequence: found.sequence,
-            next,
-            written: state,
-            buffer: BytesMut::new(),
-        };
-        let tasks = Mutex::new(vec![env.spawn_log(writer.run()), keeping]);
-        Ok(Wal(Arc::new(Handle { shared, tasks })))
+            prepared: found.prepared,
+            keeper,
+            keeping,
+        })
     }
 
-    /// Writes what is queued, refuses what comes later, and returns when no task of the log touches a file
+    /// Writes what was sent, refuses what comes later, and returns when no task of the log touches a file
     /// any more: it can then be opened again.
     pub async fn close(&self) {
-        self.0.stop();
-        let tasks = std::mem::take(&mut *self.0.tasks.lock().expect("only taken from"));
+        drop(self.0.jobs.take());
+        let tasks = self.0.tasks.take();
         for task in tasks {
             // A task that was aborted does not touch a file either.
             let _ = task.await;
@@ -302,16 +421,23 @@ impl Wal {
     }
 
     pub fn state(&self) -> WalState {
-        self.0.shared.lock().log_index.state()
+        self.0.inner.borrow().log_index.state()
     }
 
     pub fn witness(&self) -> Witness {
-        Witness(self.0.shared.clone())
+        Witness(SendWrapper::new(self.0.inner.clone()))
     }
 
     /// Adds entries behind the last one. They can be read at once, and are durable when this resolves.
     pub fn append(&self, records: Vec<LogRecord>) -> Durable {
-        self.enqueue(|log_index| {
+        let (done, durable) = durable();
+        self.append_then(records, done);
+        durable
+    }
+
+    /// The same; `done` is called when they are durable, or never will be.
+    pub fn append_then(&self, records: Vec<LogRecord>, done: Done) {
+        let change = |log_index: &mut LogIndex| {
             let mut first = None;
             for record in &records {
                 let ticket = log_index.append(record)?;
@@ -320,12 +446,13 @@ impl Wal {
             Ok(first.map_or(Records::Nothing, |first| {
                 Records::Entries(records.into_iter(), first)
             }))
-        })
+        };
+        self.send(change, done);
     }
 
     /// Whether the log holds this entry, or was purged up to it: durably, when that is said.
     pub async fn holds(&self, id: LogId) -> Result<bool, Broken> {
-        let held = self.0.shared.lock().log_index.has(id);
+        let held = self.0.inner.borrow().log_index.has(id);
         if held {
             self.enqueue(|_| Ok(Records::Nothing)).await?;
         }
@@ -342,10 +469,9 @@ impl Wal {
 
     /// Notes what is committed. It rides along with the next group: no sync of its own.
     pub fn save_committed(&self, committed: LogId) {
-        let mut inner = self.0.shared.lock();
+        let mut inner = self.0.inner.borrow_mut();
         inner.log_index.committed = Some(committed);
-        let ahead = inner.queue.len();
-        inner.committed = Some(Committed { id: committed, ahead });
+        inner.committed = Some(committed);
     }
 
     /// Removes the entries behind `end`, all of them for `None`.
@@ -420,7 +546,7 @@ impl Wal {
         to: u64,
         max_bytes: Option<usize>,
     ) -> Result<(Vec<Stored>, Vec<LogRecord>, BTreeMap<u64, Arc<Segment>>), Broken> {
-        let inner = self.0.shared.lock();
+        let inner = self.0.inner.borrow();
         if let Some(broken) = &inner.broken {
             return Err(broken.clone());
         }
@@ -437,43 +563,56 @@ impl Wal {
         Ok((stored, cached, segments))
     }
 
-    /// Changes the log_index and queues the records in one step, so that both have the same order.
     fn enqueue(&self, change: impl FnOnce(&mut LogIndex) -> Result<Records, Broken>) -> Durable {
-        let mut inner = self.0.shared.lock();
-        if let Some(broken) = &inner.broken {
-            return Durable(Err(Some(broken.clone())));
-        }
-        if inner.closed {
-            return Durable(Err(Some(Broken::Stopped("the log is closed"))));
-        }
-        let records = match change(&mut inner.log_index) {
-            Ok(records) => records,
-            Err(broken) => return Durable(Err(Some(broken))),
-        };
-        let (done, receiver) = oneshot::channel();
-        inner.queue.push_back(Job { records, done });
-        drop(inner);
-        self.0.shared.wake.notify_one();
-        Durable(Ok(receiver))
+        let (done, durable) = durable();
+        self.send(change, done);
+        durable
     }
+
+    /// Changes the log_index and sends the records in one step, so that both have the same order.
+    fn send(&self, change: impl FnOnce(&mut LogIndex) -> Result<Records, Broken>, done: Done) {
+        match self.try_send(change) {
+            Ok(()) => self.0.inner.borrow_mut().waiting.push_back(done),
+            Err(broken) => done(Err(broken)),
+        }
+    }
+
+    fn try_send(&self, change: impl FnOnce(&mut LogIndex) -> Result<Records, Broken>) -> Result<(), Broken> {
+        let mut inner = self.0.inner.borrow_mut();
+        if let Some(broken) = &inner.broken {
+            return Err(broken.clone());
+        }
+        let jobs = self.0.jobs.borrow();
+        let open = jobs.as_ref().filter(|_| !inner.ended);
+        let jobs = open.ok_or(Broken::Stopped(CLOSED))?;
+        let records = change(&mut inner.log_index)?;
+        let committed = inner.committed.take();
+        // A writer that has ended says why: `follow` is told, and tells whoever waits.
+        let _ = jobs.send_beyond(Job { records, committed });
+        Ok(())
+    }
+}
+
+fn durable() -> (Done, Durable) {
+    let (sender, receiver) = oneshot::channel();
+    let done = |result| {
+        // The caller may have stopped waiting.
+        let _ = sender.send(result);
+    };
+    (Box::new(done), Durable(receiver))
 }
 
 /// Resolves when what was asked for is durable. It happens whether or not this is awaited.
 #[derive(Debug)]
 #[must_use = "nothing is durable before this resolves"]
-pub struct Durable(Result<oneshot::Receiver<Result<(), Broken>>, Option<Broken>>);
+pub struct Durable(oneshot::Receiver<Result<(), Broken>>);
 
 impl Future for Durable {
     type Output = Result<(), Broken>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Ok(receiver) => {
-                let result = ready!(Pin::new(receiver).poll(cx));
-                Poll::Ready(result.unwrap_or(Err(Broken::Stopped("the log's writer has stopped"))))
-            }
-            Err(refused) => Poll::Ready(Err(refused.take().expect("not polled again once ready"))),
-        }
+        let result = ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(result.unwrap_or(Err(Broken::Stopped(CLOSED))))
     }
 }
 

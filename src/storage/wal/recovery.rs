@@ -24,7 +24,7 @@ use crate::storage::failed;
 use crate::storage::format::{self, Record, SECTOR, SEGMENT_HEADER, SegmentHeader};
 
 /// A log as it was found.
-pub(super) struct Recovered {
+pub(super) struct Found {
     pub log_index: LogIndex,
     pub segments: BTreeMap<u64, Held>,
     /// The segment that is written next, and where; `None` for a new log.
@@ -59,7 +59,7 @@ pub(super) async fn owner(env: &Env, directory: &Path) -> Result<Option<[u8; 16]
     Ok(None)
 }
 
-pub(super) async fn recover(env: &Env, directory: &Path, options: &WalOptions) -> Result<Recovered, Broken> {
+pub(super) async fn recover(env: &Env, directory: &Path, options: &WalOptions) -> Result<Found, Broken> {
     let disk = env.disk();
     let cannot = failed("could not read the log's directory", directory);
     let names = disk.read_dir(directory).await.map_err(&cannot)?;
@@ -316,7 +316,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn finish(mut self, left_over: bool, spares: Vec<u64>) -> Result<Recovered, Broken> {
+    fn finish(mut self, left_over: bool, spares: Vec<u64>) -> Result<Found, Broken> {
         let begin = self
             .end
             .as_ref()
@@ -352,7 +352,7 @@ impl<'a> Replay<'a> {
         } else {
             Arc::into_inner(self.empty.remove(0))
         };
-        Ok(Recovered {
+        Ok(Found {
             log_index: self.log_index,
             segments: self.segments,
             active,

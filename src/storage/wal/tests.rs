@@ -37,8 +37,11 @@ fn directory() -> &'static Path {
 }
 
 async fn open(disk: &FakeDisk) -> Result<Wal, Broken> {
-    let env = fake_disk::env(disk);
-    Wal::open(&env, directory(), options()).await
+    start(&fake_disk::env(disk), directory(), options()).await
+}
+
+pub(super) async fn start(env: &Env, directory: &Path, options: WalOptions) -> Result<Wal, Broken> {
+    Ok(Wal::recover(env, directory, options).await?.start())
 }
 
 async fn append(wal: &Wal, term: u64, indices: std::ops::Range<u64>) {
@@ -79,7 +82,7 @@ async fn refusal(disk: &FakeDisk) -> String {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_was_appended_is_read_at_once_and_after_a_restart() {
     let disk = FakeDisk::default();
     let wal = open(&disk).await.unwrap();
@@ -104,7 +107,7 @@ async fn what_was_appended_is_read_at_once_and_after_a_restart() {
     assert_eq!(all(&wal).await, records(1, 0..5));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_log_over_many_segments_is_read_from_disk_and_memory() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -122,7 +125,7 @@ async fn a_log_over_many_segments_is_read_from_disk_and_memory() {
     assert_eq!(all(&wal).await, [records(1, 0..60), records(2, 60..70)].concat());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_truncated_suffix_is_replaced() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -142,7 +145,7 @@ async fn a_truncated_suffix_is_replaced() {
     assert_eq!(all(&wal).await, records(3, 0..2));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_is_held_is_durable_when_that_is_said() {
     let disk = FakeDisk::default();
     let wal = open(&disk).await.unwrap();
@@ -159,7 +162,7 @@ async fn what_is_held_is_durable_when_that_is_said() {
     assert!(queued.await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn holes_and_impossible_truncations_are_refused() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -175,7 +178,7 @@ async fn holes_and_impossible_truncations_are_refused() {
     append(&wal, 2, 21..22).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_purge_drops_whole_segments_and_keeps_the_vote() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -196,7 +199,7 @@ async fn a_purge_drops_whole_segments_and_keeps_the_vote() {
     assert_eq!(all(&wal).await, records(1, 41..70));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn segments_are_recycled_and_their_old_groups_are_not_taken_for_new() {
     let disk = FakeDisk::default();
     let mut wal = open(&disk).await.unwrap();
@@ -216,7 +219,7 @@ async fn segments_are_recycled_and_their_old_groups_are_not_taken_for_new() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_purge_beyond_the_end_makes_the_log_go_on_there() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -229,7 +232,7 @@ async fn a_purge_beyond_the_end_makes_the_log_go_on_there() {
     assert_eq!(all(&wal).await, records(3, 501..504));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_purge_at_an_entry_of_another_term_drops_the_conflicting_rest() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -242,7 +245,7 @@ async fn a_purge_at_an_entry_of_another_term_drops_the_conflicting_rest() {
     assert_eq!(all(&wal).await, records(2, 31..33));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_entry_larger_than_a_segment_gets_a_larger_one() {
     let disk = FakeDisk::default();
     let wal = open(&disk).await.unwrap();
@@ -263,7 +266,7 @@ async fn an_entry_larger_than_a_segment_gets_a_larger_one() {
     assert_eq!(all(&open(&disk).await.unwrap()).await, records(1, 6..9));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_flipped_byte_in_the_middle_is_refused_with_file_and_offset() {
     let disk = sample().await;
     let victim = segments(&disk)[1].clone();
@@ -276,7 +279,7 @@ async fn a_flipped_byte_in_the_middle_is_refused_with_file_and_offset() {
     assert!(text.contains("new member"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn every_flipped_byte_before_the_last_group_is_refused() {
     let disk = sample().await;
     let files = segments(&disk);
@@ -299,7 +302,7 @@ async fn every_flipped_byte_before_the_last_group_is_refused() {
     open(&disk).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_damaged_last_group_is_a_torn_tail() {
     let disk = FakeDisk::default();
     let wal = open(&disk).await.unwrap();
@@ -315,7 +318,7 @@ async fn a_damaged_last_group_is_a_torn_tail() {
     assert_eq!(all(&wal).await, [records(1, 0..2), records(2, 2..5)].concat());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_truncated_segment_is_refused_by_name() {
     let disk = sample().await;
     let victim = segments(&disk)[2].clone();
@@ -327,7 +330,7 @@ async fn a_truncated_segment_is_refused_by_name() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_missing_segment_is_refused_by_name() {
     let count = segments(&sample().await).len();
     for victim in 0..count - 1 {
@@ -340,7 +343,7 @@ async fn a_missing_segment_is_refused_by_name() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_left_over_of_a_purge_is_put_away() {
     let disk = sample().await;
     let old = segments(&disk)[0].clone();
@@ -360,13 +363,13 @@ async fn a_left_over_of_a_purge_is_put_away() {
     assert!(!segments(&disk).contains(&old));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn another_members_log_is_refused() {
     let disk = sample().await;
     let env = fake_disk::env(&disk);
     let mut foreign = options();
     foreign.identity = *b"another member's";
-    let text = match Wal::open(&env, directory(), foreign).await {
+    let text = match start(&env, directory(), foreign).await {
         Ok(_) => panic!("opened"),
         Err(broken) => broken.to_string(),
     };
@@ -375,7 +378,7 @@ async fn another_members_log_is_refused() {
     assert!(text.contains("616e6f74686572206d656d6265722773"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_failed_sync_poisons_the_log() {
     let disk = FakeDisk::default();
     let wal = open(&disk).await.unwrap();
@@ -399,7 +402,7 @@ async fn a_failed_sync_poisons_the_log() {
     assert_eq!(all(&wal).await, records(1, 0..2));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_full_disk_is_named_and_loses_nothing() {
     let disk = FakeDisk::default();
     disk.set_capacity(Some(3 * SEGMENT as usize));
@@ -420,7 +423,7 @@ async fn a_full_disk_is_named_and_loses_nothing() {
     append(&wal, 1, index..index + 20).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_damaged_entry_is_noticed_when_it_is_read() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -435,20 +438,20 @@ async fn a_damaged_entry_is_noticed_when_it_is_read() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_log_works_on_the_file_system() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("member/wal");
     let env = fake_disk::real_env();
     for round in 0..3 {
-        let wal = Wal::open(&env, &path, options()).await.unwrap();
+        let wal = start(&env, &path, options()).await.unwrap();
         assert_eq!(all(&wal).await, records(1, 0..round * 30));
         append(&wal, 1, round * 30..round * 30 + 30).await;
         wal.close().await;
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_flipped_byte_in_the_newest_segment_is_refused_if_a_group_follows() {
     let disk = FakeDisk::default();
     let wal = open(&disk).await.unwrap();
@@ -473,7 +476,7 @@ async fn a_flipped_byte_in_the_newest_segment_is_refused_if_a_group_follows() {
     assert_eq!(all(&open(&disk).await.unwrap()).await, records(1, 0..4));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_purged_segment_is_not_rewritten_under_a_reader() {
     let disk = sample().await;
     let wal = open(&disk).await.unwrap();
@@ -489,7 +492,7 @@ async fn a_purged_segment_is_not_rewritten_under_a_reader() {
     assert_eq!(entries, records(1, 0..run.len() as u64));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_large_append_is_split_into_groups_and_stays_whole() {
     let disk = FakeDisk::default();
     let wal = open(&disk).await.unwrap();
@@ -499,7 +502,7 @@ async fn a_large_append_is_split_into_groups_and_stays_whole() {
     assert_eq!(all(&open(&disk).await.unwrap()).await, records(1, 0..100));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn without_sync_no_append_waits_for_the_disk() {
     let disk = FakeDisk::default();
     let options = WalOptions {
@@ -507,12 +510,12 @@ async fn without_sync_no_append_waits_for_the_disk() {
         ..options()
     };
     let env = fake_disk::env(&disk);
-    let wal = Wal::open(&env, directory(), options.clone()).await.unwrap();
+    let wal = start(&env, directory(), options.clone()).await.unwrap();
     wal.append(records(1, 0..3)).await.unwrap();
     wal.close().await;
     disk.restart();
     assert_eq!(
-        all(&Wal::open(&env, directory(), options).await.unwrap()).await,
+        all(&start(&env, directory(), options).await.unwrap()).await,
         records(1, 0..3)
     );
     disk.power_fail(1);
@@ -523,11 +526,11 @@ async fn without_sync_no_append_waits_for_the_disk() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn groups_are_measured() {
     let disk = FakeDisk::default();
     let env = fake_disk::env(&disk);
-    let wal = Wal::open(&env, directory(), options()).await.unwrap();
+    let wal = start(&env, directory(), options()).await.unwrap();
     assert_eq!(env.metrics().log.sync.count(), 0, "opening writes no group");
     append(&wal, 1, 0..10).await;
     let log = &env.metrics().log;
@@ -542,7 +545,7 @@ async fn groups_are_measured() {
         ..options()
     };
     let env = env.counting_anew();
-    let wal = Wal::open(&env, directory(), unsynced).await.unwrap();
+    let wal = start(&env, directory(), unsynced).await.unwrap();
     append(&wal, 1, 10..12).await;
     let log = &env.metrics().log;
     assert_eq!((log.sync.count(), log.write.count()), (0, 2));

@@ -1,9 +1,10 @@
-//! The one task that writes the log.
+//! The one task that writes the log, on a thread of its own.
 //!
-//! Whatever was queued while a group was on its way becomes the next group: under load groups grow by
+//! Whatever was sent while a group was on its way becomes the next group: under load groups grow by
 //! themselves, without load nobody waits. It alone knows where the next group goes, and what the groups
 //! written so far amount to.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use tokio::sync::oneshot;
 
 use super::log_index::Place;
 use super::segment::{Segment, SegmentAllocator};
-use super::{Held, Inner, Records, Shared, WalOptions, WalState};
+use super::{Job, Records, WalOptions, WalState};
 use crate::base::{Broken, limits};
 use crate::runtime::buggify::{self, Site, buggify, pause};
+use crate::runtime::channel::{Receiver, Sender};
 use crate::runtime::{Crossing, Env};
 use crate::storage::failed;
 use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_len, record_len};
@@ -22,12 +24,23 @@ use crate::storage::format::{GroupBuilder, LogId, Record, SEGMENT_HEADER, group_
 /// The longest time for which a sync goes unnoticed, in a simulation.
 const SYNCED_PAUSE: Duration = Duration::from_millis(300);
 
+/// How long the core has to note what is durable, before a segment that could not be made is asked for once more.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
 pub(super) struct Writer {
     pub env: Env,
-    pub shared: Arc<Shared>,
+    pub jobs: Receiver<Job>,
+    /// Jobs that were received, and are not in a group yet.
+    pub queue: VecDeque<Job>,
+    /// A committed id that waits for a group; what was sent before it is written.
+    pub committed: Option<LogId>,
+    /// Where each group is reported.
+    pub report: Sender<Result<Written, Broken>>,
     pub options: WalOptions,
     pub keeper: SegmentAllocator,
     pub segment: Arc<Segment>,
+    /// Not reported yet: the segment is a new one.
+    pub entered: bool,
     /// Where the next group goes.
     pub offset: u64,
     /// The next group's sequence number.
@@ -51,15 +64,27 @@ struct Taken {
     /// Bytes of these records in the group.
     bytes: usize,
     committed: Option<LogId>,
-    /// Who is told when the group is durable.
-    done: Vec<oneshot::Sender<Result<(), Broken>>>,
+    /// Jobs of which nothing is left behind.
+    jobs: usize,
+}
+
+/// A group that is durable.
+#[derive(Default)]
+pub(super) struct Written {
+    pub placed: Vec<Placed>,
+    /// The segment that it lies in, if that is a new one.
+    pub entered: Option<Arc<Segment>>,
+    /// What it and those before it amount to: up to here entries are gone.
+    pub purged: Option<u64>,
+    /// How many jobs are done with it.
+    pub jobs: usize,
 }
 
 /// Where an entry of a group lies.
-struct Placed {
-    index: u64,
-    ticket: u64,
-    place: Place,
+pub(super) struct Placed {
+    pub index: u64,
+    pub ticket: u64,
+    pub place: Place,
 }
 
 fn stopped<E>(_: E) -> Broken {
@@ -73,73 +98,82 @@ pub(super) async fn first_segment(keeper: &SegmentAllocator) -> Result<Arc<Segme
 
 impl Writer {
     pub async fn run(mut self) {
+        let mut received = Vec::new();
         loop {
-            let Some(taken) = self.take() else {
-                if self.shared.lock().closed {
+            if self.queue.is_empty() {
+                if self
+                    .jobs
+                    .recv_many(&mut received, limits::LOG_GROUP_JOBS_MAX)
+                    .await
+                    == 0
+                {
                     return;
                 }
-                self.shared.wake.notified().await;
                 if let Some(late) = self.env.cross(Crossing::ToLog) {
                     late.await;
                 }
-                continue;
-            };
-            let result = if taken.bytes == 0 {
+                self.queue.extend(received.drain(..));
+            }
+            while self.queue.len() < limits::LOG_GROUP_JOBS_MAX
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                self.queue.push_back(job);
+            }
+            let taken = self.take();
+            let jobs = taken.jobs;
+            let written = if taken.bytes == 0 {
                 // Nothing to add to what is durable already.
-                Ok(())
+                Ok(Vec::new())
             } else {
                 self.write(taken.records, taken.bytes, taken.committed).await
             };
-            if let Err(broken) = &result {
+            let written = written.map(|placed| Written {
+                placed,
+                entered: std::mem::take(&mut self.entered).then(|| self.segment.clone()),
+                purged: self.written.purged.map(|purged| purged.index),
+                jobs,
+            });
+            let ended = written.is_err();
+            if let Err(broken) = &written {
                 tracing::error!("the log is broken: {broken}");
-                self.poison(broken);
             }
-            for done in taken.done {
-                // The caller may have stopped waiting.
-                let _ = done.send(result.clone());
-            }
-            if result.is_err() {
+            // The core may have gone; what it sent is written all the same.
+            let _ = self.report.send_beyond(written);
+            if ended {
                 return;
             }
         }
     }
 
-    /// Takes what is queued, up to a group's size; `None` if nothing is.
-    fn take(&self) -> Option<Taken> {
+    /// Takes what is queued, up to a group's size. Something is.
+    fn take(&mut self) -> Taken {
         let usual = limits::LOG_GROUP_BYTES_MAX.min(self.options.segment_bytes as usize / 4);
         let room = buggify::limit(Site::LogSmallGroup, usual, 1_000);
-        let mut inner = self.shared.lock();
-        let Inner { queue, committed, .. } = &mut *inner;
         let mut taken = Taken {
-            records: Vec::with_capacity(queue.len()),
+            records: Vec::with_capacity(self.queue.len()),
             bytes: 0,
             committed: None,
-            done: Vec::with_capacity(queue.len()),
+            jobs: 0,
         };
-        while let Some(job) = queue.front_mut() {
+        while let Some(job) = self.queue.front_mut() {
             let Some((records, bytes)) = take_records(&mut job.records, room, taken.bytes) else {
                 break;
             };
+            self.committed = job.committed.take().or(self.committed);
             taken.records.push(records);
             taken.bytes += bytes;
             if let Records::Nothing = job.records {
-                let job = queue.pop_front().expect("just seen");
-                taken.done.push(job.done);
-                if let Some(committed) = committed.as_mut() {
-                    committed.ahead = committed.ahead.saturating_sub(1);
-                }
+                self.queue.pop_front();
+                taken.jobs += 1;
             }
         }
-        if taken.done.is_empty() && taken.records.is_empty() {
-            return None;
-        }
         if taken.bytes > 0
-            && let Some(committed) = committed.take_if(|committed| committed.ahead == 0)
+            && let Some(committed) = self.committed.take()
         {
-            taken.committed = Some(committed.id);
+            taken.committed = Some(committed);
             taken.bytes += record_len(0);
         }
-        Some(taken)
+        taken
     }
 
     async fn write(
@@ -147,7 +181,7 @@ impl Writer {
         records: Vec<Records>,
         bytes: usize,
         committed: Option<LogId>,
-    ) -> Result<(), Broken> {
+    ) -> Result<Vec<Placed>, Broken> {
         let with_checkpoint = SEGMENT_HEADER + group_len(bytes + self.checkpoint_len());
         let fits = if self.offset == SEGMENT_HEADER as u64 {
             with_checkpoint as u64 <= self.segment.length
@@ -176,8 +210,7 @@ impl Writer {
         self.sequence += 1;
         // Nobody else holds the group any more, unless the disk keeps what it was given.
         self.buffer = group.try_into_mut().unwrap_or_default();
-        self.note(&placed);
-        Ok(())
+        Ok(placed)
     }
 
     /// Counts a group that took so long in all, and of that its sync.
@@ -269,7 +302,8 @@ impl Writer {
         if self.offset == SEGMENT_HEADER as u64 {
             // Nothing was written to this one: a larger one takes its place.
             let larger = self.keeper.prepare(self.segment.number, length);
-            return self.enter(larger.await.map_err(stopped)??);
+            self.enter(larger.await.map_err(stopped)??);
+            return Ok(());
         }
         let number = self.segment.number + 1;
         let after = Next::Asked(oneshot::channel().1);
@@ -279,62 +313,24 @@ impl Writer {
         };
         let segment = match ready {
             Ok(segment) if segment.length >= length => segment,
-            // A disk that was full when the segment was to be made may have room now.
-            _ => self.keeper.prepare(number, length).await.map_err(stopped)??,
+            // A disk that was full when the segment was to be made may have room now, or once the core has put away what was purged.
+            _ => match self.keeper.prepare(number, length).await.map_err(stopped)? {
+                Ok(segment) => segment,
+                Err(_) => {
+                    self.env.sleep(ROOM_PAUSE).await;
+                    self.keeper.prepare(number, length).await.map_err(stopped)??
+                }
+            },
         };
         self.next = Next::Asked(self.keeper.prepare(number + 1, 0));
-        self.enter(segment)
-    }
-
-    fn enter(&mut self, segment: Segment) -> Result<(), Broken> {
-        self.segment = Arc::new(segment);
-        self.offset = SEGMENT_HEADER as u64;
-        let held = Held {
-            segment: self.segment.clone(),
-            last_index: None,
-        };
-        self.shared.lock().segments.insert(self.segment.number, held);
+        self.enter(segment);
         Ok(())
     }
 
-    /// A group is durable: its entries may leave the cache, and segments below a purge their place.
-    fn note(&self, placed: &[Placed]) {
-        let mut retired = Vec::new();
-        let mut inner = self.shared.lock();
-        let Inner {
-            log_index, segments, ..
-        } = &mut *inner;
-        for entry in placed {
-            log_index.placed(entry.index, entry.ticket, entry.place);
-        }
-        log_index.evict(self.options.cache_bytes);
-        if let Some(held) = segments.get_mut(&self.segment.number) {
-            let newest = placed.iter().map(|entry| entry.index).max();
-            held.last_index = held.last_index.max(newest);
-        }
-        let purged = self.written.purged.map(|purged| purged.index);
-        while let Some(oldest) = segments.first_entry() {
-            // `None` is below every index: a segment without entries is not needed either.
-            if *oldest.key() == self.segment.number || oldest.get().last_index > purged {
-                break;
-            }
-            retired.push(oldest.remove().segment);
-        }
-        drop(inner);
-        for segment in retired {
-            self.keeper.retire(segment);
-        }
-    }
-
-    /// After a failed write or sync nothing is known about the pages (fsyncgate): never try again.
-    fn poison(&self, broken: &Broken) {
-        let mut inner = self.shared.lock();
-        inner.broken = Some(broken.clone());
-        let queue = std::mem::take(&mut inner.queue);
-        drop(inner);
-        for job in queue {
-            let _ = job.done.send(Err(broken.clone()));
-        }
+    fn enter(&mut self, segment: Segment) {
+        self.segment = Arc::new(segment);
+        self.offset = SEGMENT_HEADER as u64;
+        self.entered = true;
     }
 }
 
