@@ -9,12 +9,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use prost::Message;
 use quorate::base::{Denied, ids};
 use quorate::consensus::{Consensus, Observer, Options, Peer, PeerListener, Renewal, Status};
-use quorate::proto::command::{Command, command::Request};
+use quorate::proto::command::{Command, MemberRemoveCommand, command::Request};
 use quorate::proto::etcdserverpb::{self as pb, request_op};
-use quorate::runtime::{Env, Listener, tls::Security, tokio::env};
+use quorate::runtime::{BoxFuture, Env, Listener, tls::Security, tokio::env};
 use quorate::state::State;
 use quorate::storage::wal::{LogRecord, Recovered, Wal, WalOptions};
 use quorate::storage::{EngineKind, Store};
@@ -381,6 +382,58 @@ async fn every_member_sweeps_what_was_compacted() {
     }
     assert_eq!(seen[0].0.0, revision);
     assert!(seen.iter().all(|one| *one == seen[0]), "{seen:?}");
+}
+
+/// Whatever asks for a quorum is refused by the member's own clock: a caller need not have one.
+async fn every_call_ends_without_a_quorum(led: bool) {
+    let mut cluster = Cluster::start(3, 1000).await;
+    let leader = cluster.leader().await;
+    let grant = Request::LeaseGrant(pb::LeaseGrantRequest { id: 7, ttl: 600 });
+    cluster.member(leader).propose(grant).await.unwrap();
+    let left = if led { leader } else { (leader + 1) % 3 };
+    cluster.member(left).read_barrier().await.unwrap();
+    for other in (0..3).filter(|other| *other != left) {
+        cluster.stop(other).await;
+    }
+    let member = cluster.member(left);
+    while member.status().leader.is_some() {
+        cluster.env.sleep(Duration::from_millis(20)).await;
+    }
+    let id = cluster.options[(left + 1) % 3].identity.member;
+    let remove = Request::MemberRemove(MemberRemoveCommand { id });
+    let calls: Vec<(&str, BoxFuture<'_, Result<(), Denied>>)> = vec![
+        ("put", Box::pin(member.propose(put("k", "v")).map_ok(drop))),
+        ("barrier", Box::pin(member.read_barrier())),
+        ("range", Box::pin(member.look_linearizable(1, |_, _| ()))),
+        ("keep-alive", Box::pin(member.renew_leases(vec![7]).map_ok(drop))),
+        (
+            "time to live",
+            Box::pin(member.lease_time_to_live(7, true).map_ok(drop)),
+        ),
+        ("lease ended", Box::pin(member.lease_ended(7).map_ok(drop))),
+        (
+            "member remove",
+            Box::pin(member.change_members(remove).map_ok(drop)),
+        ),
+        ("move leader", Box::pin(member.move_leader(member.member_id()))),
+    ];
+    let in_time = cluster.options[left].request_timeout + Duration::from_secs(3);
+    let timed = calls.into_iter().map(async |(name, call)| {
+        let ended = cluster.env.timeout(in_time, call).await;
+        let refused = ended.unwrap_or_else(|_| panic!("{name} did not end"));
+        refused.expect_err(name);
+    });
+    futures_util::future::join_all(timed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_to_a_leader_ends_without_a_quorum() {
+    every_call_ends_without_a_quorum(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_to_a_follower_ends_without_a_quorum() {
+    every_call_ends_without_a_quorum(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -253,6 +253,8 @@ impl Core {
                     }
                     Err(reason) => {
                         tracing::debug!(%reason, "read index round failed");
+                        // Without a leader a round fails at once, before any time is looked at.
+                        self.drop_late(&mut round);
                         round.retain(|read| read.reader.is_wanted());
                         self.env().sleep_until(started + RETRY).await;
                     }
