@@ -87,7 +87,12 @@ impl Vitals {
             (members.left.contains(&own), members.is_learner)
         };
         let leads = metrics.state == ServerState::Leader;
-        let alone = metrics.membership_config.voter_ids().count() == 1;
+        let membership = &metrics.membership_config;
+        // Not `voter_ids`, which makes a set: this is asked several times for each write.
+        let voters = || membership.membership().get_joint_config().iter().flatten();
+        let alone = voters()
+            .next()
+            .is_some_and(|first| voters().all(|voter| voter == first));
         // A leader that has not heard from a quorum for long is one only in its own view (CheckQuorum).
         let acked = metrics.last_quorum_acked.as_ref().is_some_and(|acked| {
             let silence = now - **acked;
@@ -100,7 +105,6 @@ impl Vitals {
             false => *leader != own && heard(),
         };
         let stopped = metrics.running_state.as_ref().err();
-        let membership = &metrics.membership_config;
         let set = membership.log_id().as_ref();
         let decided = set.is_none_or(|set| metrics.local_committed.as_ref() >= Some(set));
         let applied = self.applied.borrow().log_id;
@@ -112,7 +116,7 @@ impl Vitals {
             applied: applied.map_or(0, |applied| applied.index),
             snapshot: metrics.snapshot.map_or(0, |snapshot| snapshot.index),
             is_learner,
-            is_voter: metrics.membership_config.voter_ids().any(|voter| voter == own),
+            is_voter: voters().any(|voter| *voter == own),
             membership: set.map(position),
             is_settled: decided && membership.membership().get_joint_config().len() <= 1,
             fatal: removed.then_some(StopReason::Removed).or_else(|| {
