@@ -251,8 +251,8 @@ impl Inner {
         {
             retired.push(oldest.remove().segment);
         }
-        let done = self.waiting.drain(..written.jobs.min(self.waiting.len()));
-        (retired, done.collect())
+        // Each job that was sent has somebody who waits.
+        (retired, self.waiting.drain(..written.jobs).collect())
     }
 
     /// After a failed write or sync nothing is known about the pages (fsyncgate): nothing is tried again.
