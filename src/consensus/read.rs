@@ -9,8 +9,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{ReadPolicy, ServerState};
 use tokio::sync::mpsc;
 
 use super::Consensus;
@@ -203,6 +204,9 @@ impl Core {
 
     /// The log id that a read on any member must wait for, if this member surely leads.
     pub(super) async fn read_index_as_leader(&self) -> Result<Option<LogId>, String> {
+        if let Some(index) = self.read_index_alone() {
+            return Ok(Some(index));
+        }
         match self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(Some(*linearizer.read_log_id().log_id())),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
@@ -210,6 +214,24 @@ impl Core {
             }
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// The same of a leader that is the only member, which needs nobody's word: nobody can have been elected without it, and
+    /// nobody else has been told what is committed since (etcd's raft does so for a singleton).
+    fn read_index_alone(&self) -> Option<LogId> {
+        let seen = self.0.vitals.raft.borrow_watched();
+        let membership = seen.membership_config.membership();
+        let alone = membership.nodes().all(|(member, _)| *member == self.member_id());
+        let leads = seen.state == ServerState::Leader && seen.running_state.is_ok();
+        // What an earlier leader committed is known once something of this term is.
+        let committed = seen.local_committed?;
+        let is_current = committed.leader_id.term == seen.current_term;
+        // What raft says of itself may be behind what it had applied, and answered.
+        (alone && leads && is_current).then_some(
+            self.machine()
+                .applied()
+                .map_or(committed, |applied| applied.max(committed)),
+        )
     }
 
     /// One round. Without a leader there is none, and nothing to count.
@@ -249,7 +271,10 @@ impl Core {
                 match self.round_trip(&mut round, round_timeout).await {
                     Ok(index) => {
                         let round = std::mem::take(&mut round);
-                        self.env().spawn_local(self.clone().finish_round(round, index));
+                        match self.machine().applied() >= index {
+                            true => self.look_and_answer(round).await,
+                            false => drop(self.env().spawn_local(self.clone().finish_round(round, index))),
+                        }
                     }
                     Err(reason) => {
                         tracing::debug!(%reason, "read index round failed");

@@ -1,8 +1,10 @@
 //! Gathers what a connection has to say into fewer writes.
 //!
 //! The commands of one raft entry are answered at the same moment, each by the task of its call, and each
-//! wakes its connection, which would write at once: a system call or two per answer. Here small writes are copied into a buffer, and a connection that flushes it first lets the
-//! tasks that can run now run, once: their answers go out with it (grpc-go does the same).
+//! wakes its connection, which would write at once: a system call or two per answer. Here small writes are copied into a
+//! buffer, and a connection that flushes it first lets the tasks that can run now run, once: their answers go out with it
+//! (grpc-go does the same). Where no other answer is under way there is nothing to wait for, and a task that wakes itself
+//! makes tokio wake another thread, too.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,6 +12,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::unread::Unread;
 
 /// Bytes that wait for a flush; what does not fit is written past the buffer.
 const BUFFERED_BYTES_MAX: usize = 16 * 1024;
@@ -19,15 +23,18 @@ const BUFFER_BYTES_KEPT: usize = 2 * 1024;
 /// A stream that is written to when it is flushed, after one turn of the scheduler.
 pub struct WriteCoalescer<S> {
     stream: S,
+    /// The answers that it writes.
+    answers: Unread,
     buffer: BytesMut,
     /// Others had their turn since the last flush.
     yielded: bool,
 }
 
 impl<S> WriteCoalescer<S> {
-    pub fn new(stream: S) -> Self {
+    pub fn new(stream: S, answers: Unread) -> Self {
         WriteCoalescer {
             stream,
+            answers,
             buffer: BytesMut::new(),
             yielded: false,
         }
@@ -86,7 +93,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.buffer.is_empty() && !self.yielded {
+        if !self.buffer.is_empty() && !self.yielded && self.answers.is_any_under_way() {
             self.yielded = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;

@@ -251,7 +251,7 @@ impl Connections {
         (_opened, stop): (Opened, oneshot::Receiver<Duration>),
     ) {
         let peer = stream.peer.clone();
-        let io = TokioIo::new(WriteCoalescer::new(AnyAuthority::new(stream)));
+        let io = TokioIo::new(WriteCoalescer::new(AnyAuthority::new(stream), front.answers()));
         let mut connection = pin!(self.http.serve_connection_with_upgrades(io, front));
         let mut stop = Some(stop);
         let mut deadline: Option<BoxFuture<'static, ()>> = None;

@@ -94,6 +94,11 @@ impl Front {
             ..self
         }
     }
+
+    /// The answers of this connection.
+    pub fn answers(&self) -> Unread {
+        self.unread.clone()
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Front {

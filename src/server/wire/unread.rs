@@ -24,7 +24,12 @@ const FRAME_COUNTED_BYTES: usize = 16 * 1024;
 
 /// The answers of a connection.
 #[derive(Clone)]
-pub struct Unread(Arc<signal::Sender<Held>>);
+pub struct Unread(Arc<Answers>);
+
+struct Answers {
+    held: signal::Sender<Held>,
+    under_way: AtomicUsize,
+}
 
 #[derive(Default)]
 struct Held {
@@ -36,7 +41,8 @@ struct Held {
 impl Default for Unread {
     fn default() -> Self {
         let (held, _) = signal::channel(Held::default());
-        Unread(Arc::new(held))
+        let under_way = AtomicUsize::new(0);
+        Unread(Arc::new(Answers { held, under_way }))
     }
 }
 
@@ -45,8 +51,14 @@ impl Unread {
         buggify::limit(Site::AnswersUnread, limits::ANSWERS_UNREAD_BYTES_MAX, 1_000)
     }
 
+    /// Whether a request waits for its answer, or for the rest of it.
+    pub fn is_any_under_way(&self) -> bool {
+        self.0.under_way.load(Ordering::Relaxed) > 0
+    }
+
     /// An answer that holds nothing yet.
     pub fn answer(&self) -> Answer {
+        self.0.under_way.fetch_add(1, Ordering::Relaxed);
         Answer(Arc::new(Inner {
             connection: Some(self.clone()),
             bytes: AtomicUsize::new(0),
@@ -73,10 +85,10 @@ impl Inner {
             self.bytes.swap(0, Ordering::Relaxed),
             self.overdraws.swap(false, Ordering::Relaxed),
         );
-        if let Some(Unread(held)) = &self.connection
+        if let Some(Unread(answers)) = &self.connection
             && (bytes > 0 || overdrew)
         {
-            held.send_if_modified(|held| {
+            answers.held.send_if_modified(|held| {
                 held.bytes -= bytes;
                 held.is_overdrawn &= !overdrew;
                 true
@@ -88,15 +100,19 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.release();
+        if let Some(Unread(answers)) = &self.connection {
+            answers.under_way.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Answer {
     /// Waits until the answer may grow.
     pub async fn room(&self) {
-        let Some(Unread(held)) = &self.0.connection else {
+        let Some(Unread(answers)) = &self.0.connection else {
             return;
         };
+        let held = &answers.held;
         if self.0.overdraws.load(Ordering::Relaxed) || held.borrow().bytes < Unread::max() {
             return;
         }
@@ -121,9 +137,9 @@ impl Answer {
 
     /// The answer has grown.
     pub fn add(&self, bytes: usize) {
-        if let Some(Unread(held)) = &self.0.connection {
+        if let Some(Unread(answers)) = &self.0.connection {
             self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-            held.send_if_modified(|held| {
+            answers.held.send_if_modified(|held| {
                 held.bytes += bytes;
                 false
             });
