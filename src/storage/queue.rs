@@ -309,20 +309,24 @@ impl View for LayeredView {}
 /// Writes what is in line, until the queue is gone. Nothing here keeps an idle engine open.
 async fn run(env: Env, queue: Weak<Shared>, mut woken: mpsc::Receiver<()>) {
     while woken.recv().await.is_some() {
-        let is_urgent = |queue: &Shared| queue.waiting.borrow().is_urgent;
-        if queue.upgrade().is_some_and(|queue| !is_urgent(&queue)) {
-            // Whoever cannot wait says so.
-            let _ = env.timeout(LINGER, woken.recv()).await;
+        let mut is_waiting = true;
+        while is_waiting {
+            let is_urgent = |queue: &Shared| queue.waiting.borrow().is_urgent;
+            if queue.upgrade().is_some_and(|queue| !is_urgent(&queue)) {
+                // Whoever cannot wait says so.
+                let _ = env.timeout(LINGER, woken.recv()).await;
+            }
+            pause(&env, Site::EngineQueueLate, WRITE_PAUSE).await;
+            is_waiting = match queue.upgrade() {
+                Some(shared) => shared.write_some(&env).await,
+                None => false,
+            };
         }
-        pause(&env, Site::EngineQueueLate, WRITE_PAUSE).await;
-        while let Some(shared) = queue.upgrade()
-            && shared.write_some(&env).await
-        {}
     }
 }
 
 impl Shared {
-    /// Writes some of what is in line; whether there was something.
+    /// Writes some of what is in line; whether there is more, for which nobody wakes.
     async fn write_some(self: Arc<Self>, env: &Env) -> bool {
         let (mut leaving, mut bytes) = (Vec::new(), 0);
         self.waiting.send_if_modified(|waiting| {
@@ -334,7 +338,7 @@ impl Shared {
                 layer.is_leaving = true;
                 leaving.push(layer.changes.clone());
             }
-            waiting.is_urgent &= !leaving.is_empty();
+            waiting.is_urgent &= leaving.len() < waiting.layers.len();
             false
         });
         if leaving.is_empty() {
@@ -352,16 +356,20 @@ impl Shared {
         let took = env.now() - begun;
         env.metrics().engine.write.observe(took);
         env.metrics().engine.commit.observe(took);
+        let mut is_more = false;
         self.waiting.send_if_modified(|waiting| {
             match &written {
-                Ok(()) => waiting.left(&*self.engine),
+                Ok(()) => {
+                    waiting.left(&*self.engine);
+                    is_more = !waiting.layers.is_empty();
+                }
                 Err(broken) => {
                     waiting.fail(broken);
                 }
             }
             true
         });
-        written.is_ok()
+        is_more
     }
 }
 

@@ -38,7 +38,7 @@ fn what_waits_goes_on_when_a_frame_was_written() {
     assert!(room.as_mut().now_or_never().is_none(), "a part is not written");
     drop(rest);
     assert!(room.now_or_never().is_some());
-    assert_eq!(connection.0.borrow().bytes, 0);
+    assert_eq!(connection.0.held.borrow().bytes, 0);
 }
 
 #[test]
@@ -46,11 +46,11 @@ fn frames_of_what_did_not_count_hold_themselves() {
     let connection = Unread::default();
     let stream = connection.answer();
     let small = stream.keep(Bytes::from(vec![0; FRAME_COUNTED_BYTES - 1]));
-    assert_eq!(connection.0.borrow().bytes, 0);
+    assert_eq!(connection.0.held.borrow().bytes, 0);
     let large = stream.keep(Bytes::from(vec![0; FRAME_COUNTED_BYTES]));
-    assert_eq!(connection.0.borrow().bytes, FRAME_COUNTED_BYTES);
+    assert_eq!(connection.0.held.borrow().bytes, FRAME_COUNTED_BYTES);
     drop((small, large));
-    assert_eq!(connection.0.borrow().bytes, 0);
+    assert_eq!(connection.0.held.borrow().bytes, 0);
     let anywhere = Answer::default();
     anywhere.add(2 * MAX);
     assert!(has_room(&anywhere));
