@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 /// The page whose code map says which layers a layer may know: the map is what is checked.
@@ -459,6 +460,37 @@ fn files_are_short_and_begin_with_what_they_are() {
         let found = FORBIDDEN.iter().filter(|(forbidden, _)| text.contains(forbidden));
         wrong.extend(found.map(|(forbidden, why)| format!("{path}: {forbidden} ({why})")));
     }
+    assert_none(wrong);
+}
+
+/// Whoever changes what a mutant changes learns it here, and not in the simulator's own test, which looks at libraries, too.
+#[test]
+fn mutants_apply_to_the_sources_of_today() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut looked_at, mut wrong) = (0, Vec::new());
+    for entry in fs::read_dir(root.join("sim/mutants")).expect("the mutants are there") {
+        let path = entry.expect("a folder can be read").path();
+        let is_patch = path.extension().is_some_and(|extension| extension == "patch");
+        let patch = is_patch.then(|| fs::read_to_string(&path).expect("a patch can be read"));
+        let changed = patch
+            .as_deref()
+            .and_then(|patch| patch.lines().find_map(|line| line.strip_prefix("+++ b/")));
+        if !changed.is_some_and(|changed| root.join(changed).exists()) {
+            continue;
+        }
+        looked_at += 1;
+        let mut check = Command::new("git");
+        check
+            .args(["apply", "--check", "-p1"])
+            .arg(&path)
+            .current_dir(root);
+        // The tree may lie in another repository, or in none.
+        let checked = check.env("GIT_DIR", "/nonexistent").output().expect("git runs");
+        if !checked.status.success() {
+            wrong.push(String::from_utf8_lossy(&checked.stderr).into_owned());
+        }
+    }
+    assert!(looked_at > 30, "the patches are found");
     assert_none(wrong);
 }
 

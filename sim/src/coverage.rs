@@ -33,6 +33,9 @@ const SENT_AGAIN: [&str; 2] = ["DeadlineExceeded", "Unavailable"];
 /// A member that names no leader any more, though it knows of no newer term than that one's.
 pub const LEADER_MISSED: &str = "status/leader missed";
 
+/// Calls without a deadline that a member ended itself, because they took too long.
+pub const TOLD_LATE: &str = "status/told that it took too long";
+
 /// Members that went back to the release before.
 pub const LEVEL_LEFT: &str = "level/went back";
 /// Runs in which all members came to the next release, and counted on it.
@@ -52,7 +55,7 @@ pub fn known() -> Vec<String> {
         .chain(workloads)
         .chain(buggify::names())
         .chain(crossing::names())
-        .chain([LEADER_MISSED, LEVEL_LEFT, LEVEL_RAISED].map(str::to_owned))
+        .chain([LEADER_MISSED, TOLD_LATE, LEVEL_LEFT, LEVEL_RAISED].map(str::to_owned))
         .collect()
 }
 

@@ -28,6 +28,8 @@ pub mod logs;
 pub mod mutants;
 pub mod nemesis;
 pub mod notebook;
+#[cfg(madsim)]
+pub mod patience;
 pub mod plan;
 pub mod properties;
 pub mod report;

@@ -36,6 +36,7 @@ use crate::judge::{self, Judged};
 use crate::logs::{LineListener, Logs};
 use crate::nemesis;
 use crate::notebook::Notebook;
+use crate::patience;
 use crate::plan::{CALM, Plan};
 use crate::properties::Observation;
 use crate::report::{Report, Violation, add_counters};
@@ -283,6 +284,7 @@ impl Run {
         let clients = self.start_clients(&envs);
         self.end_unscripted();
         self.start_operator(&envs[0]);
+        patience::start(&self.cluster, self.plan.user(), &self.stop);
         let watchers = self.start_watchers(&envs);
         if !self.faults(&envs).await {
             return;

@@ -123,7 +123,7 @@ impl Stop {
         self.0.watches_now.store(true, Ordering::SeqCst);
     }
 
-    fn clients_stopped(&self) -> bool {
+    pub fn clients_stopped(&self) -> bool {
         self.0.clients.load(Ordering::SeqCst)
     }
 

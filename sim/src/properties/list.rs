@@ -76,6 +76,11 @@ const OF_RUNS: &[About] = &[
         source: "Ongaro's thesis, 4.2",
     },
     About {
+        name: "answers-in-time",
+        guarantee: "a member that runs and can be reached answers every call, also of who sets no deadline, if only that it took too long",
+        source: "etcd's `ReqTimeout`: 5 s and two election timeouts",
+    },
+    About {
         name: "no-panic",
         guarantee: "nothing panics; every assertion of the product and of raft is on",
         source: "TigerBeetle: assertions are the second line of defence",

@@ -77,7 +77,9 @@ impl Core {
         let deadline = self.env().now() + self.request_timeout();
         loop {
             let found = match self.status().leader {
-                Some(leader) if leader == self.member_id() => local().await,
+                Some(leader) if leader == self.member_id() => {
+                    self.env().timeout_at(deadline, local()).await.ok().flatten()
+                }
                 Some(leader) => {
                     let asked = self
                         .peers()

@@ -36,6 +36,19 @@ impl Net {
         self.links[from][to].is_cut()
     }
 
+    /// Whether what two hosts say to one another takes longer than usual, or does not arrive.
+    pub fn is_disturbed(&self, now: Nanos, one: HostId, other: HostId) -> bool {
+        self.links[one][other].is_disturbed(now) || self.links[other][one].is_disturbed(now)
+    }
+
+    /// Whether one of two hosts has forgotten a connection that the other goes on with.
+    pub fn is_half_open(&self, one: HostId, other: HostId) -> bool {
+        self.connections.values().any(|Connection { ends, half, .. }| {
+            let hosts = [ends[0].host, ends[1].host];
+            half.is_some() && (hosts == [one, other] || hosts == [other, one])
+        })
+    }
+
     /// Does something to one direction.
     pub fn link(&mut self, from: HostId, to: HostId) -> &mut Link {
         &mut self.links[from][to]

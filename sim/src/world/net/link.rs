@@ -93,6 +93,11 @@ impl Link {
         self.cuts > 0
     }
 
+    /// Whether what is sent now takes longer than usual, or does not arrive.
+    pub fn is_disturbed(&self, now: Nanos) -> bool {
+        self.is_cut() || self.burdens != Burden::default() || self.clogged_until > now
+    }
+
     /// True if this was the first cut.
     pub fn cut(&mut self) -> bool {
         self.cuts += 1;
