@@ -36,9 +36,6 @@ pub trait Engine: Read + Send + Sync {
 
     /// The store as it is now.
     fn view(&self) -> Box<dyn View>;
-
-    /// Bytes on disk: allocated, and in use.
-    fn bytes(&self) -> (u64, u64);
 }
 
 /// A consistent view of an [`Engine`] at one moment.

@@ -514,19 +514,6 @@ impl Engine for FjallEngine {
             spaces: self.shared.spaces.clone(),
         })
     }
-
-    fn bytes(&self) -> (u64, u64) {
-        let Shared { database, .. } = &*self.shared;
-        let tables: u64 = self
-            .shared
-            .keyspaces()
-            .map(|keyspace| keyspace.disk_space())
-            .sum();
-        let in_use = tables + database.write_buffer_size();
-        // A journal that is just being removed has no size.
-        let allocated = database.disk_space().unwrap_or(in_use);
-        (allocated.max(in_use), in_use)
-    }
 }
 
 struct FjallView {

@@ -475,12 +475,4 @@ impl Engine for JournalEngine {
     fn view(&self) -> Box<dyn View> {
         Box::new(self.shared.memory().spaces.clone())
     }
-
-    fn bytes(&self) -> (u64, u64) {
-        let memory = self.shared.memory();
-        (
-            memory.journal_bytes,
-            u64::try_from(memory.live_bytes).unwrap_or(0),
-        )
-    }
 }

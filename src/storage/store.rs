@@ -313,10 +313,6 @@ impl Engine for Generation {
             held: self.0.clone(),
         })
     }
-
-    fn bytes(&self) -> (u64, u64) {
-        self.0.queue().engine().bytes()
-    }
 }
 
 /// A view that keeps its generation's files in place.

@@ -92,10 +92,6 @@ impl Engine for Slow {
             view: Box::new(Nothing),
         })
     }
-
-    fn bytes(&self) -> (u64, u64) {
-        (0, 0)
-    }
 }
 
 impl View for Nothing {}
