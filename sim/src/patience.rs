@@ -3,14 +3,16 @@
 //!
 //! Their calls are in no history: they change nothing.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use quorate::base::limits;
 use quorate::proto::etcdserverpb as pb;
 use quorate::runtime::Env;
 use quorate_jepsen::history::{Outcome, Request};
-use quorate_jepsen::workload::{Connection, Consistency, Stop, User, call, wire_form};
+use quorate_jepsen::workload::{Connection, Consistency, Stop, call, wire_form};
 
 use crate::cluster::{self, Cluster};
 use crate::coverage;
@@ -25,8 +27,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Longer than any run.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
-/// What a member may take besides its time-out: a step between two of its threads, a look at its clock.
-const GRACE: Duration = Duration::from_secs(2);
+/// What may come on top of a member's time-out: an answer that it holds back on purpose (`Site::AnsweredLate`), what a
+/// network that was disturbed sends again, and messages between its threads.
+const GRACE: Duration = Duration::from_secs(4);
+/// Whoever was answered after so long was told that it took too long.
+const LONG: Duration = Duration::from_secs(5);
 /// Of a lease, and of a key, that nobody has.
 const NOWHERE: i64 = i64::MAX;
 const NOTHING: &[u8] = b"\xff nobody writes here";
@@ -57,17 +62,19 @@ fn calls() -> [(&'static str, Request); 4] {
 /// How a call ended for whom it was watched.
 enum End {
     Answered(Outcome),
-    /// The process ended or stood still, or forgot the connection: nobody owes an answer any more.
+    /// The process ended, or forgot the connection: nobody owes an answer any more.
     Excused,
     /// The client has been told nothing for so long, while nothing was in the way.
     Unanswered(Duration),
 }
 
-/// Starts them; they end when clients are to stop.
-pub fn start(cluster: &Cluster, user: Option<User>, stop: &Stop) {
-    let world = cluster.world();
-    let host = world.add_host("p1");
-    let env = world.start(host, |_| std::future::pending());
+/// All of them, on one host; they end when clients are to stop.
+pub fn clients(
+    cluster: &Cluster,
+    (env, host): (&Env, HostId),
+    stop: &Stop,
+) -> Vec<impl Future<Output = ()> + use<>> {
+    let mut clients = Vec::new();
     for member in 0..cluster.len() {
         for (name, request) in calls() {
             let patient = Patient {
@@ -75,12 +82,20 @@ pub fn start(cluster: &Cluster, user: Option<User>, stop: &Stop) {
                 host,
                 cluster: cluster.clone(),
                 member,
-                user: user.clone(),
                 stop: stop.clone(),
             };
-            env.spawn_detached(patient.ask_again_and_again(name, request));
+            clients.push(patient.ask_again_and_again(name, request));
         }
     }
+    clients
+}
+
+/// A connection that a member has taken.
+struct Line {
+    connection: Connection,
+    opened: Nanos,
+    /// Of the member's process.
+    life: u64,
 }
 
 struct Patient {
@@ -88,7 +103,6 @@ struct Patient {
     host: HostId,
     cluster: Cluster,
     member: usize,
-    user: Option<User>,
     stop: Stop,
 }
 
@@ -98,21 +112,18 @@ impl Patient {
         let mut open = None;
         while !self.stop.clients_stopped() {
             self.env.sleep(PAUSE).await;
-            let connection = match open.take() {
-                Some(connection) => connection,
+            let line = match open.take() {
+                Some(line) => line,
                 None => match self.connect(&address).await {
-                    Some(connection) => connection,
+                    Some(line) => line,
                     None => continue,
                 },
             };
-            match self.ask(&connection, &request).await {
-                End::Answered(Outcome::Ok(_)) => open = Some(connection),
-                End::Answered(outcome) => {
-                    if outcome.to_string().contains("etcdserver: request timed out") {
-                        self.cluster.count(coverage::TOLD_LATE);
-                    }
-                }
-                End::Excused => {}
+            let asked = self.env.now();
+            match self.ask(&line, &request).await {
+                End::Answered(Outcome::Ok(_)) => open = Some(line),
+                End::Answered(_) if self.env.now() - asked > LONG => self.cluster.count(coverage::TOLD_LATE),
+                End::Answered(_) | End::Excused => {}
                 End::Unanswered(waited) => {
                     let member = cluster::name(self.member);
                     let text =
@@ -125,8 +136,10 @@ impl Patient {
     }
 
     /// A connection that the member has taken: one that has just started lets connections wait until it is ready.
-    async fn connect(&self, address: &str) -> Option<Connection> {
-        let connection = Connection::open(&self.env, address, TIMEOUT, self.user.as_ref()).await?;
+    async fn connect(&self, address: &str) -> Option<Line> {
+        let (world, user) = (self.cluster.world(), self.cluster.plan().user());
+        let (opened, life) = (world.now(), world.lives(self.cluster.host(self.member)));
+        let connection = Connection::open(&self.env, address, TIMEOUT, user.as_ref()).await?;
         let (_, read) = calls().into_iter().next()?;
         let taken = call(
             &self.env,
@@ -135,7 +148,11 @@ impl Patient {
             TIMEOUT,
         )
         .await;
-        matches!(taken, Outcome::Ok(_)).then_some(connection)
+        matches!(taken, Outcome::Ok(_)).then_some(Line {
+            connection,
+            opened,
+            life,
+        })
     }
 
     /// The member's own clock.
@@ -146,35 +163,29 @@ impl Patient {
             .clock(host, |clock, now| clock.monotonic(now))
     }
 
-    async fn ask(&self, connection: &Connection, request: &Request) -> End {
+    async fn ask(&self, line: &Line, request: &Request) -> End {
         let world = self.cluster.world();
         let host = self.cluster.host(self.member);
-        let Some(life) = world.running_since(host) else {
-            return End::Excused;
-        };
         let options = &self.cluster.plan().options;
-        let limit = Duration::from_secs(5) + options.election_timeout * 2 + options.election_timeout + GRACE;
-        let mut undisturbed = self.clock();
-        let mut asking = Box::pin(call(&self.env, connection, request, FOREVER));
+        let limit = limits::REQUEST_TIMEOUT_BASE + options.election_timeout * 3 + GRACE;
+        let (mut running, mut undisturbed) = (world.running_since(host), self.clock());
+        let mut asking = Box::pin(call(&self.env, &line.connection, request, FOREVER));
         loop {
             match select(asking, world.sleep(LOOK_INTERVAL)).await {
                 Either::Left((outcome, _)) => return End::Answered(outcome),
                 Either::Right(((), rest)) => asking = rest,
             }
-            if world.running_since(host) != Some(life) {
-                return End::Excused;
-            }
-            let (is_disturbed, is_half_open) = world.net(|net, now| {
-                (
-                    net.is_disturbed(now, self.host, host),
-                    net.is_half_open(self.host, host),
-                )
+            let (is_disturbed, has_halved) = world.net(|net, now| {
+                let is_disturbed = net.is_disturbed(now, self.host, host);
+                (is_disturbed, net.has_halved_since(line.opened, self.host, host))
             });
-            if is_half_open {
+            if has_halved || world.is_off(host) || world.lives(host) != line.life {
                 return End::Excused;
             }
-            if is_disturbed {
-                undisturbed = self.clock();
+            // A process that stood still, or still does.
+            let runs = world.running_since(host);
+            if is_disturbed || runs.is_none() || runs != running {
+                (undisturbed, running) = (self.clock(), runs);
             }
             let waited = Duration::from_nanos(self.clock() - undisturbed);
             if waited > limit {

@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -284,7 +285,6 @@ impl Run {
         let clients = self.start_clients(&envs);
         self.end_unscripted();
         self.start_operator(&envs[0]);
-        patience::start(&self.cluster, self.plan.user(), &self.stop);
         let watchers = self.start_watchers(&envs);
         if !self.faults(&envs).await {
             return;
@@ -344,6 +344,11 @@ impl Run {
         (0..self.plan.clients.hosts).map(start).collect()
     }
 
+    /// They come after the members'.
+    fn client_hosts(&self) -> Range<usize> {
+        self.plan.members..self.plan.members + self.plan.clients.hosts
+    }
+
     fn users_options(&self, client: u32, round: &Arc<AtomicU64>) -> UsersOptions {
         UsersOptions {
             seed: self.plan.seed.0,
@@ -385,6 +390,13 @@ impl Run {
         }
         for (number, env) in (0..self.plan.clients.keepers).zip(envs.iter().cycle()) {
             tasks.push(self.start_keeper(env, KEEPERS + number * KEPT_LEASES));
+        }
+        if self.plan.clients.patient {
+            let place = (&envs[0], self.client_hosts().start);
+            for patient in patience::clients(&self.cluster, place, &self.unscripted) {
+                // Nobody waits for them: what they are owed they say themselves.
+                self.spawn_unscripted(&envs[0], patient);
+            }
         }
         if self.plan.clients.auth {
             let round = Arc::default();
@@ -535,7 +547,7 @@ impl Run {
     /// Carries out the schedule. When its time is over all members run, and what a replacement still needs has to come
     /// about under load.
     async fn faults(&self, envs: &[Env]) -> bool {
-        let hosts: Vec<usize> = (self.plan.members..self.plan.members + self.plan.clients.hosts).collect();
+        let hosts: Vec<usize> = self.client_hosts().collect();
         let mut under_way = Vec::new();
         for (fault, client) in self.plan.schedule.faults.iter().zip(FIRST_STRIKE..) {
             self.world.sleep_until(fault.at().as_nanos() as u64).await;

@@ -150,5 +150,8 @@ fn facts(plan: &Plan) -> Vec<Fact> {
     if plan.clients.keepers > 0 {
         facts.push(fact("keepers of leases", plan.clients.keepers.to_string()));
     }
+    if plan.clients.patient {
+        facts.push(fact("patient clients", "four for each member".into()));
+    }
     facts
 }

@@ -19,7 +19,7 @@ use super::contained;
 use super::core::{Ask, Core, Turn, send_answers};
 use super::peers::message::{PeerRequest, PeerResponse};
 use super::raft::format::record::raft_id;
-use super::raft::types::LogId;
+use super::raft::types::{LogId, StoredMembership};
 use crate::base::{Denied, MemberId, limits};
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::channel::{Answer, answer};
@@ -216,22 +216,25 @@ impl Core {
         }
     }
 
-    /// The same of a leader that is the only member, which needs nobody's word: nobody can have been elected without it, and
-    /// nobody else has been told what is committed since (etcd's raft does so for a singleton).
+    /// The same of a leader that is the only member, which needs nobody's word, as with a singleton in etcd's raft: nobody is
+    /// elected without its vote. It has applied that it is alone, so what it has applied goes beyond all that it told others
+    /// while it was not; and whoever comes is told nothing before raft's metrics show it.
     fn read_index_alone(&self) -> Option<LogId> {
+        let is_alone = |set: &StoredMembership| {
+            let mut nodes = set.membership().nodes();
+            nodes.all(|(member, _)| *member == self.member_id())
+        };
         let seen = self.0.vitals.raft.borrow_watched();
-        let membership = seen.membership_config.membership();
-        let alone = membership.nodes().all(|(member, _)| *member == self.member_id());
         let leads = seen.state == ServerState::Leader && seen.running_state.is_ok();
+        if !leads || !is_alone(&seen.membership_config) || !self.machine().with_membership(is_alone) {
+            return None;
+        }
         // What an earlier leader committed is known once something of this term is.
-        let committed = seen.local_committed?;
-        let is_current = committed.leader_id.term == seen.current_term;
-        // What raft says of itself may be behind what it had applied, and answered.
-        (alone && leads && is_current).then_some(
-            self.machine()
-                .applied()
-                .map_or(committed, |applied| applied.max(committed)),
-        )
+        let committed = seen
+            .local_committed
+            .filter(|committed| committed.leader_id.term == seen.current_term)?;
+        // The metrics may be behind what was applied, and answered, since.
+        self.machine().applied().max(Some(committed))
     }
 
     /// One round. Without a leader there is none, and nothing to count.
@@ -270,10 +273,13 @@ impl Core {
                 let started: Instant = self.env().now();
                 match self.round_trip(&mut round, round_timeout).await {
                     Ok(index) => {
-                        let round = std::mem::take(&mut round);
-                        match self.machine().applied() >= index {
-                            true => self.look_and_answer(round).await,
-                            false => drop(self.env().spawn_local(self.clone().finish_round(round, index))),
+                        let mut round = std::mem::take(&mut round);
+                        if self.machine().applied() >= index {
+                            round = self.look_once(round);
+                        }
+                        // What takes longer must not hold up the next round.
+                        if !round.is_empty() {
+                            self.env().spawn_local(self.clone().finish_round(round, index));
                         }
                     }
                     Err(reason) => {
@@ -332,25 +338,33 @@ impl Core {
         }
     }
 
-    /// Has reads look at the state, as many in one look as may be.
-    async fn look_and_answer(&self, round: Vec<Waiting>) {
-        let mut reads = round.into_iter();
-        while reads.len() > 0 {
-            let looked = self.machine().look(|state, store| {
-                let (turn, mut looked) = (Turn::begin(), Vec::with_capacity(reads.len()));
-                while !turn.is_long()
-                    && let Some(mut read) = reads.next()
-                {
-                    read.reader.look(state, store);
-                    looked.push(read);
-                }
-                looked
-            });
-            answer_all(self.env(), looked, None);
-            if reads.len() > 0 {
-                let_others_run().await;
+    /// Has reads look at the state, as many in one look as may be, until all have.
+    async fn look_and_answer(&self, mut round: Vec<Waiting>) {
+        loop {
+            round = self.look_once(round);
+            if round.is_empty() {
+                return;
             }
+            let_others_run().await;
         }
+    }
+
+    /// One look; those that it has no time for come back.
+    fn look_once(&self, mut round: Vec<Waiting>) -> Vec<Waiting> {
+        let looked = self.machine().look(|state, store| {
+            let turn = Turn::begin();
+            let mut looked = 0;
+            while !turn.is_long()
+                && let Some(read) = round.get_mut(looked)
+            {
+                read.reader.look(state, store);
+                looked += 1;
+            }
+            looked
+        });
+        let rest = round.split_off(looked);
+        answer_all(self.env(), round, None);
+        rest
     }
 }
 

@@ -312,10 +312,11 @@ async fn run(env: Env, queue: Weak<Shared>, mut woken: mpsc::Receiver<()>) {
         let mut is_waiting = true;
         while is_waiting {
             let is_urgent = |queue: &Shared| queue.waiting.borrow().is_urgent;
-            if queue.upgrade().is_some_and(|queue| !is_urgent(&queue)) {
-                // Whoever cannot wait says so.
-                let _ = env.timeout(LINGER, woken.recv()).await;
-            }
+            let until = env.now() + LINGER;
+            // Whoever cannot wait says so. A wake-up that is left of something written already says nothing.
+            while queue.upgrade().is_some_and(|queue| !is_urgent(&queue))
+                && let Ok(Some(())) = env.timeout_at(until, woken.recv()).await
+            {}
             pause(&env, Site::EngineQueueLate, WRITE_PAUSE).await;
             is_waiting = match queue.upgrade() {
                 Some(shared) => shared.write_some(&env).await,

@@ -19,6 +19,8 @@ const OTHER_KEYS_MAX: u32 = 20;
 
 /// How often a seed has a workload other than the mixed one.
 const NAMED_SHARE: f64 = 0.35;
+/// Seeds with clients that set no deadline.
+const PATIENT_SHARE: f64 = 0.5;
 /// How often the clients send calls again as clientv3 does.
 const CLIENTV3_SHARE: f64 = 0.4;
 /// What makes a workload of changes of the members, and how many classes of faults come beside.
@@ -91,6 +93,7 @@ impl Plan {
                 auth: load.auth || auth,
                 contend,
                 keepers: load.keepers,
+                patient: seed.dice("patience").chance(PATIENT_SHARE),
                 shape: load.shape,
                 watching: load.watching,
                 hosts: dice.range(1..4) as usize,

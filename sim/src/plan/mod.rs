@@ -124,6 +124,9 @@ pub struct Clients {
     /// Clients that keep many leases alive over one stream each, beside those that work on keys.
     #[serde(skip_serializing_if = "is_default")]
     pub keepers: u32,
+    /// On each member there are clients, too, that set no deadline.
+    #[serde(skip_serializing_if = "is_default")]
+    pub patient: bool,
     /// Mean time between two calls of a client.
     #[serde(with = "readable")]
     pub pause: Duration,
@@ -238,6 +241,7 @@ impl Default for Clients {
             auth: false,
             contend: false,
             keepers: 0,
+            patient: false,
             pause: Duration::from_millis(60),
             call_timeout: Duration::from_millis(3_000),
             retry: Retry::Never,

@@ -96,7 +96,7 @@ fn ending_at(plan: &Plan, end: Duration) -> Plan {
     plan
 }
 
-/// Fewer watchers, and fewer keepers of leases.
+/// Fewer watchers and keepers of leases, and nobody who is patient.
 pub fn fewer_watchers(plan: &Plan) -> Vec<Plan> {
     let with = |watchers| {
         let mut plan = plan.clone();
@@ -108,9 +108,15 @@ pub fn fewer_watchers(plan: &Plan) -> Vec<Plan> {
         plan.clients.keepers = keepers;
         plan
     };
+    let without_patience = plan.clients.patient.then(|| {
+        let mut plan = plan.clone();
+        plan.clients.patient = false;
+        plan
+    });
     let watchers = (0..plan.clients.watchers.min(2)).map(with);
     watchers
         .chain((0..plan.clients.keepers).map(with_keepers))
+        .chain(without_patience)
         .collect()
 }
 
@@ -133,7 +139,7 @@ pub fn fewer_members(plan: &Plan) -> Vec<Plan> {
 /// Less time for the clients that have no script.
 pub fn narrower(plan: &Plan) -> Vec<Plan> {
     let clients = &plan.clients;
-    let unscripted = clients.auth || clients.contend || clients.keepers > 0;
+    let unscripted = clients.auth || clients.contend || clients.keepers > 0 || clients.patient;
     if clients.script.is_some() && !unscripted {
         return Vec::new();
     }

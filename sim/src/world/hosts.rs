@@ -342,6 +342,11 @@ impl World {
         (host.state == Running::On).then_some(host.running_since)
     }
 
+    /// How often a process was started on a host.
+    pub fn lives(&self, id: HostId) -> u64 {
+        locked(&self.shared.hosts)[id].lives
+    }
+
     /// Does something to the network.
     pub fn net<T>(&self, act: impl FnOnce(&mut Net, Nanos) -> T) -> T {
         act(&mut locked(&self.shared.net), self.now())

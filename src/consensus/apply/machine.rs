@@ -264,6 +264,11 @@ impl StateMachine {
         self.inner.read().applied_state.membership().clone()
     }
 
+    /// A look at raft's membership as of what is applied.
+    pub fn with_membership<T>(&self, look: impl FnOnce(&StoredMembership) -> T) -> T {
+        look(self.inner.read().applied_state.membership())
+    }
+
     /// Makes everything applied durable; the log id it covers.
     pub async fn sync(&self) -> Result<Option<LogId>, Broken> {
         let (engine, applied) = {

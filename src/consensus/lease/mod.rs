@@ -81,10 +81,8 @@ impl Core {
                     self.env().timeout_at(deadline, local()).await.ok().flatten()
                 }
                 Some(leader) => {
-                    let asked = self
-                        .peers()
-                        .ask(leader, remote.clone(), self.election_timeout())
-                        .await;
+                    let timeout = self.election_timeout().min(deadline - self.env().now());
+                    let asked = self.peers().ask(leader, remote.clone(), timeout).await;
                     asked.ok().and_then(&answer)
                 }
                 None => None,

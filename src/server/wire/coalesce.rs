@@ -3,8 +3,8 @@
 //! The commands of one raft entry are answered at the same moment, each by the task of its call, and each
 //! wakes its connection, which would write at once: a system call or two per answer. Here small writes are copied into a
 //! buffer, and a connection that flushes it first lets the tasks that can run now run, once: their answers go out with it
-//! (grpc-go does the same). Where no other answer is under way there is nothing to wait for, and a task that wakes itself
-//! makes tokio wake another thread, too.
+//! (grpc-go does the same). Where no other answer is under way, nor a stream open, there is nothing to wait for, and a task
+//! that wakes itself makes tokio wake another thread, too.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

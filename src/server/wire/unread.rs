@@ -51,7 +51,7 @@ impl Unread {
         buggify::limit(Site::AnswersUnread, limits::ANSWERS_UNREAD_BYTES_MAX, 1_000)
     }
 
-    /// Whether a request waits for its answer, or for the rest of it.
+    /// Whether something of an answer is yet to come: of a stream until it ends.
     pub fn is_any_under_way(&self) -> bool {
         self.0.under_way.load(Ordering::Relaxed) > 0
     }

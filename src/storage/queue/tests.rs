@@ -161,6 +161,21 @@ async fn many_batches_reach_the_engine_as_few_and_what_they_killed_is_discarded_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_batch_waits_for_others_while_nobody_is_in_a_hurry() {
+    let slow = Arc::new(Slow::default());
+    let (env, queue) = (env(), Queue::new(&env(), slow.clone()));
+    queue.sync().await.unwrap();
+    let begun = env.now();
+    for n in 0..100 {
+        queue.write(put("position", &n.to_string())).unwrap();
+        env.sleep(Duration::from_millis(1)).await;
+    }
+    let batches = slow.batches.load(Ordering::SeqCst) as u32;
+    let took = env.now() - begun;
+    assert!(batches * LINGER <= took + LINGER, "{batches} in {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_writes_much_waits_for_the_engine_and_learns_of_its_failure() {
     let slow = Arc::new(Slow::default());
     let queue = Queue::new(&env(), slow.clone());

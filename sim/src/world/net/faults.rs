@@ -41,12 +41,9 @@ impl Net {
         self.links[one][other].is_disturbed(now) || self.links[other][one].is_disturbed(now)
     }
 
-    /// Whether one of two hosts has forgotten a connection that the other goes on with.
-    pub fn is_half_open(&self, one: HostId, other: HostId) -> bool {
-        self.connections.values().any(|Connection { ends, half, .. }| {
-            let hosts = [ends[0].host, ends[1].host];
-            half.is_some() && (hosts == [one, other] || hosts == [other, one])
-        })
+    /// Whether since then one of two hosts forgot connections that the other goes on with.
+    pub fn has_halved_since(&self, then: Nanos, one: HostId, other: HostId) -> bool {
+        self.halved.get(&(one, other)).is_some_and(|at| *at >= then)
     }
 
     /// Does something to one direction.
@@ -118,6 +115,8 @@ impl Net {
     /// One host forgets its connections with another, which learns nothing of it: what the other sends is answered with a
     /// reset, or by nobody. Their number.
     pub fn halve(&mut self, now: Nanos, forgets: HostId, other: HostId, half: Half) -> usize {
+        self.halved.insert((forgets, other), now);
+        self.halved.insert((other, forgets), now);
         let ends = self.ends_towards(Some(other), forgets);
         for id in &ends {
             let Ok(connection) = self.connection(*id) else {

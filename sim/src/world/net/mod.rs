@@ -155,6 +155,8 @@ pub struct Net {
     next_binding: u64,
     /// When the processes of a host last read something that another one had sent: to, from.
     heard: BTreeMap<(HostId, HostId), Nanos>,
+    /// When one of two hosts last forgot its connections with the other; both orders.
+    halved: BTreeMap<(HostId, HostId), Nanos>,
     /// Counted over the run, for the report.
     pub resets: u64,
     pub timeouts: u64,
@@ -179,6 +181,7 @@ impl Net {
             resets: 0,
             timeouts: 0,
             into_halves: 0,
+            halved: BTreeMap::new(),
             link_changes: Vec::new(),
         }
     }
