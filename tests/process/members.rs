@@ -221,7 +221,8 @@ fn one_member_goes_on_alone_when_the_others_are_lost() {
             for number in 0..20 {
                 assert_eq!(
                     client.get(&env, &format!("k{number}")).await.as_deref(),
-                    Some("v")
+                    Some("v"),
+                    "k{number} in round {round}"
                 );
             }
             client.put(&env, "alone", &round.to_string()).await;

@@ -1,5 +1,8 @@
-//! `--force-new-cluster`: what to do when a majority is lost for good. One member goes on alone, with what is committed as
-//! far as it knows; the others are removed, and may not come back with their data.
+//! `--force-new-cluster`: what to do when a majority is lost for good. One member goes on alone, with all that is in its log;
+//! the others are removed, and may not come back with their data.
+//!
+//! etcd drops what is not committed as far as this member knows. But it may know late: the last write of all may have been
+//! acknowledged and not be marked yet. What nobody acknowledged may have taken effect, too, as far as clients know.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,8 +60,8 @@ impl Members {
     }
 }
 
-/// Makes `member` the only one, in its log: whatever is not committed is dropped, the others' removal and a membership of
-/// one are appended and committed. Does nothing if it is the only one already.
+/// Makes `member` the only one, in its log: the others' removal and a membership of one are appended, and all of it is
+/// committed. Does nothing if it is the only one already.
 pub async fn force_new_cluster(
     wal: &Wal,
     store: &Store,
@@ -79,12 +82,12 @@ pub async fn force_new_cluster(
         .all
         .extend(applied_state.membership().membership().nodes().map(|(id, _)| *id));
     let applied = applied_state.applied.as_ref().map_or(0, |at: &LogId| at.index);
-    let committed = log.committed.map_or(0, |at| at.index).max(applied);
+    let last = log.last.map_or(0, |at| at.index).max(applied);
     let mut next = applied + 1;
-    while next <= committed {
-        let records = wal.read(next, committed + 1, Some(READ_BYTES_MAX)).await?;
-        let Some(last) = records.last() else { break };
-        next = last.index + 1;
+    while next <= last {
+        let records = wal.read(next, last + 1, Some(READ_BYTES_MAX)).await?;
+        let Some(read) = records.last() else { break };
+        next = read.index + 1;
         for record in &records {
             let payload = decode_payload(record.payload.clone()).map_err(|bad| bad.in_log(record.index))?;
             if let Payload::Normal(batch) = &payload {
@@ -132,14 +135,9 @@ pub async fn force_new_cluster(
         .max(last_term)
         .max(applied_term)
         + 1;
-    if log.last.is_some_and(|last| last.index > committed) {
-        let kept = wal.read(committed, committed + 1, None).await?;
-        let end = kept.first().map(LogRecord::id).or(log.purged);
-        wal.truncate_after(end).await?;
-    }
     wal.save_vote(encode_vote(&Vote::new(term, member))).await?;
     let entries = [removal, Payload::Membership(alone)];
-    let records: Vec<LogRecord> = (committed + 1..)
+    let records: Vec<LogRecord> = (last + 1..)
         .zip(&entries)
         .map(|(index, payload)| LogRecord {
             term,
