@@ -28,7 +28,7 @@ use crate::properties::{Added, LeaderSilence, LogLook, Membership, Observation, 
 use crate::report::Violation;
 use crate::sabotage::Sabotage;
 use crate::world::net::HostId;
-use crate::world::{Kill, World};
+use crate::world::{Kill, Nanos, World};
 
 /// How long a member that stopped by itself stays down.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -63,6 +63,8 @@ struct Shared {
     changing: Mutex<bool>,
     /// New members in the place of others.
     replacements: Mutex<u64>,
+    /// When the last fault had ended.
+    healed: Mutex<Option<Nanos>>,
     atlas: Mutex<Atlas>,
 }
 
@@ -158,6 +160,7 @@ impl Cluster {
                 failed: signal::channel(false).0,
                 changing: Mutex::default(),
                 replacements: Mutex::default(),
+                healed: Mutex::default(),
                 atlas,
             }),
         }
@@ -454,6 +457,16 @@ impl Cluster {
 
     pub fn end_change(&self) {
         *locked(&self.shared.changing) = false;
+    }
+
+    /// The last fault has ended.
+    pub fn heal(&self) {
+        *locked(&self.shared.healed) = Some(self.world().now());
+    }
+
+    /// When that was; `None`: it has not.
+    pub fn healed(&self) -> Option<Nanos> {
+        *locked(&self.shared.healed)
     }
 
     /// New members that took the place of others.

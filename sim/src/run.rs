@@ -168,7 +168,8 @@ fn judge_options(plan: &Plan, cluster: &Cluster) -> JudgeOptions {
     let lease_times = LeaseTimes {
         // The longest lease on the fastest clock, and what a message takes.
         clock_tolerance: 500_000_000,
-        disturbed_until: plan.chaos_end.as_nanos() as u64,
+        // Some faults take longer than the plan says: a member is replaced, whatever else strikes meanwhile.
+        disturbed_until: cluster.healed().unwrap_or_else(|| cluster.world().now()),
         grace: LEASE_GRACE.as_nanos() as u64,
     };
     JudgeOptions {
@@ -290,6 +291,7 @@ impl Run {
             return;
         }
         self.world.event("world", format_args!("heal"));
+        self.cluster.heal();
         self.phase("heal");
         buggify::calm();
         crossing::calm();
