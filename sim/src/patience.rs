@@ -30,26 +30,27 @@ const FOREVER: Duration = Duration::from_secs(1_000_000);
 /// What may come on top of a member's time-out: an answer that it holds back on purpose (`Site::AnsweredLate`), what a
 /// network that was disturbed sends again, and messages between its threads.
 const GRACE: Duration = Duration::from_secs(4);
-/// Whoever was answered after so long was told that it took too long.
-const LONG: Duration = Duration::from_secs(5);
 /// Of a lease, and of a key, that nobody has.
 const NOWHERE: i64 = i64::MAX;
 const NOTHING: &[u8] = b"\xff nobody writes here";
 
+fn read() -> Request {
+    Request::Range(pb::RangeRequest {
+        key: Bytes::from_static(NOTHING),
+        ..Default::default()
+    })
+}
+
 /// One call of each way through a member: what it reads, what it commits, and what the leader does for it.
 fn calls() -> [(&'static str, Request); 4] {
-    let (key, id) = (Bytes::from_static(NOTHING), NOWHERE);
-    let read = pb::RangeRequest {
-        key: key.clone(),
-        ..Default::default()
-    };
+    let id = NOWHERE;
     let deletion = pb::DeleteRangeRequest {
-        key,
+        key: Bytes::from_static(NOTHING),
         ..Default::default()
     };
     let question = pb::LeaseTimeToLiveRequest { id, keys: false };
     [
-        ("read", Request::Range(read)),
+        ("read", read()),
         ("deletion", Request::Delete(deletion)),
         ("question for a lease", Request::LeaseTimeToLive(question)),
         (
@@ -122,7 +123,9 @@ impl Patient {
             let asked = self.env.now();
             match self.ask(&line, &request).await {
                 End::Answered(Outcome::Ok(_)) => open = Some(line),
-                End::Answered(_) if self.env.now() - asked > LONG => self.cluster.count(coverage::TOLD_LATE),
+                End::Answered(_) if self.env.now() - asked > limits::REQUEST_TIMEOUT_BASE => {
+                    self.cluster.count(coverage::TOLD_LATE);
+                }
                 End::Answered(_) | End::Excused => {}
                 End::Unanswered(waited) => {
                     let member = cluster::name(self.member);
@@ -140,14 +143,8 @@ impl Patient {
         let (world, user) = (self.cluster.world(), self.cluster.plan().user());
         let (opened, life) = (world.now(), world.lives(self.cluster.host(self.member)));
         let connection = Connection::open(&self.env, address, TIMEOUT, user.as_ref()).await?;
-        let (_, read) = calls().into_iter().next()?;
-        let taken = call(
-            &self.env,
-            &connection,
-            &wire_form(&read, Consistency::Stale),
-            TIMEOUT,
-        )
-        .await;
+        let look = wire_form(&read(), Consistency::Stale);
+        let taken = call(&self.env, &connection, &look, TIMEOUT).await;
         matches!(taken, Outcome::Ok(_)).then_some(Line {
             connection,
             opened,

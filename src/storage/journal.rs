@@ -105,7 +105,6 @@ struct Memory {
     live_bytes: i64,
     /// What is not in the file yet, in order.
     unwritten: Vec<Batch>,
-    journal_bytes: u64,
     broken: Option<Broken>,
 }
 
@@ -163,7 +162,6 @@ impl JournalEngine {
             spaces: Spaces::default(),
             live_bytes: 0,
             unwritten: Vec::new(),
-            journal_bytes: 0,
             broken: None,
         };
         let tail = match (newest, Synced::read(&*disk, directory).await?) {
@@ -180,7 +178,6 @@ impl JournalEngine {
                 });
             }
         };
-        memory.journal_bytes = tail.offset;
         let shared = Arc::new(Shared {
             env: env.clone(),
             directory: directory.to_owned(),
@@ -202,7 +199,7 @@ async fn write_back(shared: Arc<Shared>, mut told: mpsc::Receiver<()>) {
         shared.env.sleep(WRITE_BACK_AFTER).await;
         let mut tail = shared.tail.lock().await;
         let written = shared.write_frames(&mut tail).await;
-        if let Err(broken) = shared.note(&tail, written) {
+        if let Err(broken) = shared.note(written) {
             return tracing::error!("{broken}");
         }
     }
@@ -214,9 +211,8 @@ impl Shared {
     }
 
     /// Remembers a failure: what is in memory may differ from what is on disk, so nothing is tried again.
-    fn note(&self, tail: &Tail, result: Result<(), Broken>) -> Result<(), Broken> {
+    fn note(&self, result: Result<(), Broken>) -> Result<(), Broken> {
         let mut memory = self.memory();
-        memory.journal_bytes = tail.offset;
         if let Err(broken) = &result {
             memory.broken.get_or_insert_with(|| broken.clone());
         }
@@ -468,7 +464,7 @@ impl Engine for JournalEngine {
         Box::pin(async {
             let mut tail = self.shared.tail.lock().await;
             let result = self.shared.flush(&mut tail).await;
-            self.shared.note(&tail, result)
+            self.shared.note(result)
         })
     }
 

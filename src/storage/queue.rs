@@ -309,21 +309,25 @@ impl View for LayeredView {}
 /// Writes what is in line, until the queue is gone. Nothing here keeps an idle engine open.
 async fn run(env: Env, queue: Weak<Shared>, mut woken: mpsc::Receiver<()>) {
     while woken.recv().await.is_some() {
-        let mut is_waiting = true;
-        while is_waiting {
-            let is_urgent = |queue: &Shared| queue.waiting.borrow().is_urgent;
-            let until = env.now() + LINGER;
-            // Whoever cannot wait says so. A wake-up that is left of something written already says nothing.
-            while queue.upgrade().is_some_and(|queue| !is_urgent(&queue))
-                && let Ok(Some(())) = env.timeout_at(until, woken.recv()).await
-            {}
+        loop {
+            linger(&env, &queue, &mut woken).await;
             pause(&env, Site::EngineQueueLate, WRITE_PAUSE).await;
-            is_waiting = match queue.upgrade() {
-                Some(shared) => shared.write_some(&env).await,
-                None => false,
-            };
+            let Some(shared) = queue.upgrade() else { return };
+            if !shared.write_some(&env).await {
+                break;
+            }
         }
     }
+}
+
+/// Waits for what can be written with what is in line, unless somebody is in a hurry. A wake-up that is left of something
+/// written already says nothing.
+async fn linger(env: &Env, queue: &Weak<Shared>, woken: &mut mpsc::Receiver<()>) {
+    let is_calm = |queue: Arc<Shared>| !queue.waiting.borrow().is_urgent;
+    let until = env.now() + LINGER;
+    while queue.upgrade().is_some_and(is_calm)
+        && let Ok(Some(())) = env.timeout_at(until, woken.recv()).await
+    {}
 }
 
 impl Shared {
