@@ -69,14 +69,14 @@ const QUARANTINE: &[(&str, &[&str])] = &[
     ("tokio::fs", &["src/runtime/tokio.rs"]),
     ("tokio::net", &["src/runtime/tokio/"]),
     ("tokio::process", &[]),
-    ("tokio::runtime", &["src/runtime/tokio/", "src/cli/mod.rs"]),
+    ("tokio::runtime", &["src/runtime/tokio/"]),
     ("tokio::signal", &["src/cli/serve.rs"]),
     ("tokio::spawn", &["src/runtime/tokio.rs"]),
     (
         "tokio::task",
         &["src/runtime/tokio.rs", "src/runtime/tokio/threads.rs"],
     ),
-    ("tokio::time", &["src/runtime/tokio.rs"]),
+    ("tokio::time", &["src/runtime/tokio.rs", "src/runtime/tokio/"]),
     ("tokio::sync::watch", &[]),
     (
         "std::fs",

@@ -172,8 +172,6 @@ pub const WATCH_BACKLOG_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const WATCHES_SERVED_AT_ONCE_MAX: usize = 16;
 /// Events that wait for a slow watch stream before its watches fall back to reading history.
 pub const WATCH_BUFFERED_RESPONSES_MAX: usize = 128;
-/// Answers of one moment that the core hands to their tasks itself; more are handed over together.
-pub const ANSWERED_AT_ONCE_MAX: usize = 2;
 /// Requests of watch streams that wait for the core, and their bytes.
 pub const WATCH_ASKS_MAX: usize = 4096;
 pub const WATCH_ASKS_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -26,7 +26,6 @@ use std::process::ExitCode;
 
 use tracing::{error, info, warn};
 
-use crate::base::limits;
 use crate::config::Config;
 use flags::{Flags, Parsed, environment, file, help};
 use log_file::Rotation;
@@ -59,7 +58,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         Parsed::Flags(_) | Parsed::Stray(_) => {}
     }
     let raised = crate::runtime::tokio::raise_descriptor_limit();
-    let runtime = match new_runtime() {
+    let runtime = match crate::runtime::tokio::new_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             print(&mut io::stderr(), &format!("cannot start the runtime: {error}\n"));
@@ -98,12 +97,6 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
             Err(Refusal::Logged) => ExitCode::FAILURE,
         }
     })
-}
-
-fn new_runtime() -> io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.thread_stack_size(limits::THREAD_STACK_BYTES);
-    builder.enable_all().build()
 }
 
 /// Why there is no configuration.

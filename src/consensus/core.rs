@@ -100,15 +100,6 @@ impl Turn {
     }
 }
 
-/// Sends so many answers. To wake one task after the other costs this thread more than most of what it does for them, so where
-/// they are many, one task over there wakes them all.
-pub(super) fn send_answers(env: &Env, count: usize, send: impl FnOnce() + Send + 'static) {
-    match count <= limits::ANSWERED_AT_ONCE_MAX {
-        true => send(),
-        false => env.spawn_detached(async move { send() }),
-    }
-}
-
 impl Core {
     /// Recovers, and begins to take part. `observer` begins who is told of what is applied, on this thread.
     pub async fn start(

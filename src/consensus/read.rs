@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::Consensus;
 use super::contained;
-use super::core::{Ask, Core, Turn, send_answers};
+use super::core::{Ask, Core, Turn};
 use super::peers::message::{PeerRequest, PeerResponse};
 use super::raft::format::record::raft_id;
 use super::raft::types::{LogId, StoredMembership};
@@ -369,7 +369,7 @@ impl Core {
 }
 
 fn answer_all(env: &Env, reads: Vec<Waiting>, refused: Option<Denied>) {
-    send_answers(env, reads.len(), move || {
+    env.post(move || {
         reads.into_iter().for_each(|read| read.reader.answer(refused));
     });
 }

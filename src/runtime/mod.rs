@@ -69,6 +69,9 @@ const PIECE_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Makes, on the thread of a core, the future that is this core.
 pub type Begin = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
+/// Something to be done on another thread.
+pub type Work = Box<dyn FnOnce() + Send>;
+
 /// What an environment has to provide. Implemented twice: for tokio and by the simulator.
 pub trait Runtime: Send + Sync + 'static {
     /// Monotonic time of this node.
@@ -85,7 +88,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Starts the thread of one member's core, which runs the future that `begin` makes there to its end, and all that
     /// it starts by [`spawn_local`](Self::spawn_local) meanwhile; `ended` when nothing of that is left. In the simulator
     /// there is one thread for everything.
-    fn start_core(&self, begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+    fn start_core(&self, begin: Begin, ended: Work) -> io::Result<()>;
     /// Starts a task on the thread of the core that calls this.
     fn spawn_local(&self, task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort>;
     /// Starts the task that writes a log: on a thread of its own, which does its file operations itself, where that is
@@ -93,11 +96,16 @@ pub trait Runtime: Send + Sync + 'static {
     fn spawn_log(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
         self.spawn(task)
     }
+    /// Has the threads that serve connections do something short for the core that calls this. Where there is one thread for
+    /// everything, it is done at once.
+    fn post(&self, work: Work) {
+        work();
+    }
     /// Runs work that blocks or computes for long where it delays no task.
-    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
+    fn run_blocking(&self, work: Work);
     /// The same for what strangers can cause, or hold up: in threads of its own, which are few, so that neither the log
     /// nor other work of another sort waits for it.
-    fn run_aside(&self, _aside: Aside, work: Box<dyn FnOnce() + Send>) {
+    fn run_aside(&self, _aside: Aside, work: Work) {
         self.run_blocking(work);
     }
     fn random_u64(&self) -> u64;
@@ -283,6 +291,12 @@ impl Env {
             let _ = sender.send(future.await);
         }));
         Task { abort, receiver }
+    }
+
+    /// Has the threads that serve connections do something short for the core that calls this, in the order of the calls: what
+    /// would cost it more than to say so, such as sending many answers.
+    pub fn post(&self, work: impl FnOnce() + Send + 'static) {
+        self.runtime.post(Box::new(work));
     }
 
     /// Runs work that blocks or computes for long where it delays no task.

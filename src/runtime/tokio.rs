@@ -3,8 +3,10 @@
 //! The only module of the product that may name the operating system's clock, sockets and threads.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod mailbox;
 mod sockets;
 mod threads;
+mod wakes;
 
 use std::fs;
 use std::future::ready;
@@ -20,10 +22,13 @@ use futures_util::future::{AbortHandle, BoxFuture};
 use rand::Rng;
 
 use super::{
-    Abort, Aside, Begin, Disk, Env, File, Instant, Listener, LocalBoxFuture, Runtime, Stream, dns, install,
+    Abort, Aside, Begin, Disk, Env, File, Instant, Listener, LocalBoxFuture, Runtime, Stream, Work, dns,
+    install,
 };
 pub use sockets::{raise_descriptor_limit, reuse_ports};
 use threads::io_threads;
+pub use threads::new_runtime;
+use wakes::Routed;
 
 /// What the clock shows at the start: ahead of zero, so that "a minute ago" exists.
 const AT_START: Duration = Duration::from_secs(3600);
@@ -81,14 +86,14 @@ impl Runtime for TokioRuntime {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
-        Box::new(io_threads().spawn(task).abort_handle())
+        Box::new(io_threads().spawn(Routed::on_io(task)).abort_handle())
     }
 
     fn spawn_detached(&self, task: BoxFuture<'static, ()>) {
-        io_threads().spawn(task);
+        io_threads().spawn(Routed::on_io(task));
     }
 
-    fn start_core(&self, begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    fn start_core(&self, begin: Begin, ended: Work) -> io::Result<()> {
         threads::start_core(begin, ended)
     }
 
@@ -97,14 +102,18 @@ impl Runtime for TokioRuntime {
     }
 
     fn spawn_local(&self, task: LocalBoxFuture<'static, ()>) -> Box<dyn Abort> {
-        Box::new(tokio::task::spawn_local(task).abort_handle())
+        Box::new(tokio::task::spawn_local(Routed::on_core(task)).abort_handle())
     }
 
-    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+    fn post(&self, work: Work) {
+        mailbox::post_work(work);
+    }
+
+    fn run_blocking(&self, work: Work) {
         io_threads().spawn_blocking(work);
     }
 
-    fn run_aside(&self, aside: Aside, work: Box<dyn FnOnce() + Send>) {
+    fn run_aside(&self, aside: Aside, work: Work) {
         sockets::run_aside(aside, work);
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use madsim::runtime::NodeHandle;
 use madsim::task::AbortHandle;
 use quorate::runtime::{
-    Abort, Begin, BoxFuture, Crossing, Disk, File, Instant, Listener, LocalBoxFuture, Runtime, Stream,
+    Abort, Begin, BoxFuture, Crossing, Disk, File, Instant, Listener, LocalBoxFuture, Runtime, Stream, Work,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -75,7 +75,7 @@ impl Runtime for Process {
         Box::new(TaskAbort(self.tasks.spawn(task).abort_handle()))
     }
 
-    fn start_core(&self, begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    fn start_core(&self, begin: Begin, ended: Work) -> io::Result<()> {
         madsim::task::spawn_local(async {
             begin().await;
             ended();
@@ -87,7 +87,7 @@ impl Runtime for Process {
         Box::new(TaskAbort(madsim::task::spawn_local(task).abort_handle()))
     }
 
-    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+    fn run_blocking(&self, work: Work) {
         let delay = Duration::from_micros(20 + locked(&self.dice).below(80));
         let sleep = self.time.sleep(delay);
         self.tasks.spawn(async move {

@@ -62,7 +62,7 @@ pub fn run(arguments: &[String]) -> Option<ExitCode> {
 
 /// Runs what needs an environment.
 fn block_on<T>(work: impl AsyncFnOnce(crate::runtime::Env) -> Result<T, String>) -> Result<T, String> {
-    let runtime = super::new_runtime().map_err(|error| error.to_string())?;
+    let runtime = crate::runtime::tokio::new_runtime().map_err(|error| error.to_string())?;
     runtime.block_on(async { work(crate::runtime::tokio::env()).await })
 }
 

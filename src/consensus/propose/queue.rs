@@ -48,7 +48,6 @@ use tokio::sync::mpsc;
 
 use super::command::{Decoded, EncodedCommand};
 use crate::base::{Denied, Level, MemberId, limits};
-use crate::consensus::core::send_answers;
 use crate::consensus::raft::format::entry::{Batch, BatchName};
 use crate::runtime::buggify::{self, Site};
 use crate::runtime::channel::Answer;
@@ -89,7 +88,7 @@ pub struct Replies(Vec<(Answer<Result<Outcome, Denied>>, Outcome)>);
 
 impl Replies {
     pub fn send(self, env: &Env) {
-        send_answers(env, self.0.len(), move || {
+        env.post(move || {
             let replies = self.0.into_iter();
             replies.for_each(|(answer, outcome)| answer.send(Ok(outcome)));
         });

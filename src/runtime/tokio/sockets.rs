@@ -19,7 +19,7 @@ use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 
-use super::super::{Aside, Listener, Stream};
+use super::super::{Aside, Listener, Stream, Work};
 use crate::base::limits;
 
 /// What the address of a Unix socket begins with.
@@ -58,7 +58,7 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
 const BACKGROUND_NICENESS: i32 = 10;
 
 /// Runs work on threads that do nothing else than that sort of work.
-pub(super) fn run_aside(aside: Aside, work: Box<dyn FnOnce() + Send>) {
+pub(super) fn run_aside(aside: Aside, work: Work) {
     static POOLS: [OnceLock<tokio::runtime::Runtime>; 4] = [const { OnceLock::new() }; 4];
     let [names, files, background, upkeep] = &POOLS;
     let (pool, threads) = match aside {

@@ -5,11 +5,13 @@ use std::future::pending;
 use std::io;
 
 use futures_util::future::{BoxFuture, abortable, select};
-use tokio::runtime::{Builder, Handle, LocalOptions};
+use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
 use tokio::sync::oneshot;
 
+use super::mailbox::Mailbox;
+use super::wakes::{self, Routed};
 use crate::base::limits;
-use crate::runtime::{Abort, Begin};
+use crate::runtime::{Abort, Begin, Work};
 
 /// What the thread of a core is called, for those who measure it.
 const CORE_THREAD: &str = "quorate-core";
@@ -20,6 +22,17 @@ thread_local! {
     static IO: OnceCell<Handle> = const { OnceCell::new() };
     /// This thread waits for its files itself.
     static DOES_FILES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The runtime of a process: threads that serve connections.
+///
+/// # Errors
+/// The system's.
+pub fn new_runtime() -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_stack_size(limits::THREAD_STACK_BYTES);
+    wakes::prepare(&mut builder);
+    builder.enable_all().build()
 }
 
 pub(super) fn does_files() -> bool {
@@ -59,16 +72,18 @@ pub(super) fn start_log(task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
 }
 
 /// See [`Runtime::start_core`](crate::runtime::Runtime::start_core).
-pub(super) fn start_core(begin: Begin, ended: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+pub(super) fn start_core(begin: Begin, ended: Work) -> io::Result<()> {
     let io = io_threads();
     let gone = gone(&io);
+    let mailbox = Mailbox::new(&io)?;
     let core = move || {
         IO.with(|slot| slot.set(io)).expect("a new thread");
+        mailbox.install();
         // It touches no socket, so it needs no driver of them: it is woken by whoever has a message for it.
         let mut builder = Builder::new_current_thread();
         let runtime = builder.enable_time().build_local(LocalOptions::default());
         let runtime = runtime.expect("a runtime without sockets asks the system for nothing");
-        runtime.block_on(async { select(gone, begin()).await });
+        runtime.block_on(async { select(gone, Routed::on_core(begin())).await });
         drop(runtime);
         ended();
     };
