@@ -369,6 +369,9 @@ impl Core {
 }
 
 fn answer_all(env: &Env, reads: Vec<Waiting>, refused: Option<Denied>) {
+    if reads.is_empty() {
+        return;
+    }
     env.post(move || {
         reads.into_iter().for_each(|read| read.reader.answer(refused));
     });

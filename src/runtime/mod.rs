@@ -264,7 +264,7 @@ impl Env {
     /// What a future of one thread comes to, on a core's thread of its own.
     ///
     /// # Errors
-    /// The system has no thread left, or is at its end.
+    /// The system has no thread or no descriptor left, or is at its end.
     pub async fn on_core<F>(&self, begin: impl FnOnce() -> F + Send + 'static) -> io::Result<F::Output>
     where
         F: Future + 'static,

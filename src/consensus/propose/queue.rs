@@ -88,6 +88,10 @@ pub struct Replies(Vec<(Answer<Result<Outcome, Denied>>, Outcome)>);
 
 impl Replies {
     pub fn send(self, env: &Env) {
+        if self.0.is_empty() {
+            // It is nothing to wake another thread for: others wait for what is applied here.
+            return;
+        }
         env.post(move || {
             let replies = self.0.into_iter();
             replies.for_each(|(answer, outcome)| answer.send(Ok(outcome)));

@@ -74,8 +74,8 @@ pub(super) fn start_log(task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
 /// See [`Runtime::start_core`](crate::runtime::Runtime::start_core).
 pub(super) fn start_core(begin: Begin, ended: Work) -> io::Result<()> {
     let io = io_threads();
-    let gone = gone(&io);
     let mailbox = Mailbox::new(&io)?;
+    let gone = gone(&io);
     let core = move || {
         IO.with(|slot| slot.set(io)).expect("a new thread");
         mailbox.install();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   core ── wakes ──► mailbox ──► io
-//!   io   ── wakes ──► kept until the thread has nothing else to do, or for KEPT_FOR ──► core
+//!   io   ── wakes ──► kept until an io thread has nothing else to do, or for KEPT_FOR and a poll ──► core
 //! ```
 //!
 //! To switch threads costs as much as what most messages ask for, so one switch should serve many, and none be for nothing.
@@ -11,10 +11,11 @@
 //!
 //! Only when a task is woken is decided here, never whether; threads may be late anyway.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -22,80 +23,145 @@ use tokio::runtime::Builder;
 use tokio::time::Instant;
 
 use super::mailbox;
+use crate::runtime::panics::poisoned;
 
-/// How long the wake-up of a core's task may be kept by a thread that has other things to do.
+/// How long the wake-up of a core's task may be kept by threads that have other things to do: whichever ends a poll
+/// after that wakes it.
 const KEPT_FOR: Duration = Duration::from_micros(100);
-/// Polls in one go of a thread that serves more than one client: a call takes four.
+/// Polls in one go of a thread that serves more than one client: a lone client's call takes about four.
 const BUSY_POLLS: u32 = 10;
+
+/// What io threads know of each other.
+struct IoThreads {
+    count: AtomicUsize,
+    /// Those that have nothing to do.
+    idle: AtomicUsize,
+    is_any_kept: AtomicBool,
+    kept: Mutex<Kept>,
+}
+
+/// Tasks of cores that will be woken.
+struct Kept {
+    tasks: Vec<Waker>,
+    /// Since when the first of them waits for that.
+    since: Option<Instant>,
+}
+
+static IO: IoThreads = IoThreads {
+    count: AtomicUsize::new(0),
+    idle: AtomicUsize::new(0),
+    is_any_kept: AtomicBool::new(false),
+    kept: Mutex::new(Kept {
+        tasks: Vec::new(),
+        since: None,
+    }),
+};
+
+impl IoThreads {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(poisoned)
+    }
+
+    fn keep(&self, task: Waker) {
+        let mut kept = self.lock();
+        kept.since.get_or_insert_with(Instant::now);
+        kept.tasks.push(task);
+        self.is_any_kept.store(true, Ordering::SeqCst);
+    }
+
+    /// Wakes those that were kept, if the first was for so long.
+    fn wake_kept(&self, at_least: Duration) {
+        if !self.is_any_kept.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut kept = self.lock();
+        if kept.since.is_some_and(|since| since.elapsed() < at_least) {
+            return;
+        }
+        kept.since = None;
+        let tasks = std::mem::take(&mut kept.tasks);
+        self.is_any_kept.store(false, Ordering::SeqCst);
+        drop(kept);
+        tasks.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Whether an io thread hears what the driver of sockets says, or soon will: one of them does if all have nothing to do.
+/// While some are busy, the others sleep without it, and the busy ones may be so for long; if all are, each looks now and then.
+pub(super) fn is_driver_heard() -> bool {
+    let (count, idle) = (IO.count.load(Ordering::SeqCst), IO.idle.load(Ordering::SeqCst));
+    idle == 0 || idle >= count
+}
 
 thread_local! {
     static THIS: IoThread = const {
         IoThread {
             says_when_idle: Cell::new(false),
+            polls: Cell::new(false),
             polled: Cell::new(0),
             polled_before: Cell::new(0),
-            kept: RefCell::new(Vec::new()),
-            since: Cell::new(None),
         }
     };
 }
 
-/// What an io thread knows of itself. On other threads, nothing.
+/// What a thread knows of itself.
 struct IoThread {
+    /// It is one of the io threads.
     says_when_idle: Cell<bool>,
-    /// How often it has polled a task since it had nothing to do.
+    /// It polls a task.
+    polls: Cell<bool>,
+    /// How often it has polled one since it had nothing to do.
     polled: Cell<u32>,
     /// How often in the time before.
     polled_before: Cell<u32>,
-    /// Those that it will wake.
-    kept: RefCell<Vec<Waker>>,
-    /// Since when the first of them waits for that.
-    since: Cell<Option<Instant>>,
 }
 
 impl IoThread {
     /// Whether it keeps whom it should wake: it says when it has nothing to do, and that is not about to be.
     fn keeps(&self) -> bool {
         let is_busy = |polled: &Cell<u32>| polled.get() >= BUSY_POLLS;
-        self.says_when_idle.get() && (is_busy(&self.polled) || is_busy(&self.polled_before))
+        self.polls.get()
+            && self.says_when_idle.get()
+            && (is_busy(&self.polled) || is_busy(&self.polled_before))
     }
 
-    fn keep(&self, task: Waker) {
-        if self.since.get().is_none() {
-            self.since.set(Some(Instant::now()));
-        }
-        self.kept.borrow_mut().push(task);
-    }
-
-    fn wake_kept(&self) {
-        self.since.set(None);
-        let kept = self.kept.take();
-        kept.into_iter().for_each(Waker::wake);
-    }
-
-    fn polled(&self) {
+    fn poll<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let polls = self.polls.replace(true);
+        let polled = poll();
+        self.polls.set(polls);
         self.polled.set(self.polled.get().saturating_add(1));
-        if self.since.get().is_some_and(|since| since.elapsed() >= KEPT_FOR) {
-            self.wake_kept();
-        }
+        IO.wake_kept(KEPT_FOR);
+        polled
     }
 
+    /// It has nothing to do.
     fn idle(&self) {
-        self.wake_kept();
+        if !self.says_when_idle.replace(true) {
+            IO.count.fetch_add(1, Ordering::SeqCst);
+        }
+        IO.idle.fetch_add(1, Ordering::SeqCst);
+        IO.wake_kept(Duration::ZERO);
         self.polled_before.set(self.polled.take());
+    }
+
+    fn busy(&self) {
+        IO.idle.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Drop for IoThread {
     fn drop(&mut self) {
-        self.wake_kept();
+        if self.says_when_idle.get() {
+            IO.count.fetch_sub(1, Ordering::SeqCst);
+            IO.wake_kept(Duration::ZERO);
+        }
     }
 }
 
 /// Has the threads of a runtime say when they have nothing to do.
 pub(super) fn prepare(io: &mut Builder) {
-    io.on_thread_start(|| THIS.with(|thread| thread.says_when_idle.set(true)));
     io.on_thread_park(|| THIS.with(IoThread::idle));
+    io.on_thread_unpark(|| THIS.with(IoThread::busy));
 }
 
 /// Which threads run a task.
@@ -118,20 +184,10 @@ impl Wake for Route {
 
     fn wake_by_ref(self: &Arc<Self>) {
         match self.home {
-            Home::Io => mailbox::wake(self.task.clone()),
-            Home::Core => {
-                // A thread that ends wakes at once.
-                let kept = THIS.try_with(|thread| {
-                    let keeps = thread.keeps();
-                    if keeps {
-                        thread.keep(self.task.clone());
-                    }
-                    keeps
-                });
-                if kept != Ok(true) {
-                    self.task.wake_by_ref();
-                }
-            }
+            Home::Io => mailbox::wake(&self.task),
+            // A thread that ends keeps nothing.
+            Home::Core if THIS.try_with(IoThread::keeps) == Ok(true) => IO.keep(self.task.clone()),
+            Home::Core => self.task.wake_by_ref(),
         }
     }
 }
@@ -173,9 +229,7 @@ impl<F: Future + Unpin> Future for Routed<F> {
             let route = Arc::new(Route { home, task });
             (route.clone(), Waker::from(route))
         }));
-        let polled = Pin::new(future).poll(&mut Context::from_waker(waker));
-        THIS.with(IoThread::polled);
-        polled
+        THIS.with(|thread| thread.poll(|| Pin::new(future).poll(&mut Context::from_waker(waker))))
     }
 }
 

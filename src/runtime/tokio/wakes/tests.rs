@@ -103,6 +103,34 @@ fn who_is_busy_wakes_the_core_in_time() {
     });
 }
 
+/// One io thread hears the driver, and then does something long; another one, which sleeps, wakes who is answered meanwhile.
+#[test]
+fn an_answer_does_not_wait_for_who_is_busy() {
+    const BUSY: Duration = Duration::from_millis(500);
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        println!("skipped: there is one io thread");
+        return;
+    }
+    let runtime = new_runtime().unwrap();
+    runtime.block_on(async {
+        let env = env();
+        let (core, questions) = channel(QUESTIONS);
+        start_core(&env, questions, |_, send| {
+            std::thread::sleep(BUSY / 5);
+            send();
+        });
+        let timer = env.sleep(BUSY / 10);
+        env.spawn(async move {
+            timer.await;
+            std::thread::sleep(BUSY);
+        });
+        let begun = std::time::Instant::now();
+        let asker = env.spawn(async move { ask(&core, 7).await });
+        assert_eq!(asker.await, Some(8));
+        assert!(begun.elapsed() < BUSY, "{:?}", begun.elapsed());
+    });
+}
+
 #[test]
 fn what_a_core_posts_before_its_end_is_done() {
     let runtime = new_runtime().unwrap();
