@@ -174,7 +174,14 @@ async fn open(env: &Env, dir: &Path) -> (Recovered, Store) {
         ..WalOptions::new([7; 16])
     };
     let log = Wal::recover(env, &dir.join("wal"), options).await.unwrap();
-    (log, Store::open(env, dir, EngineKind::Fjall).await.unwrap())
+    // What a member did aside when it was stopped (a piece of a sweep) holds its engine for a moment still.
+    for _ in 0..250 {
+        match Store::open(env, dir, EngineKind::Fjall).await {
+            Err(error) if error.to_string().contains("Locked") => env.sleep(Duration::from_millis(20)).await,
+            opened => return (log, opened.unwrap()),
+        }
+    }
+    panic!("the engine of a stopped member is in use");
 }
 
 fn put(key: &str, value: &str) -> Request {

@@ -3,8 +3,17 @@
 //! Reads that arrive while a round is under way wait for the next one, so that a round always starts after
 //! the reads it serves. A follower asks the leader for the index. An answer is valid whatever happens to
 //! the leader afterwards; a round that fails is repeated with whoever leads then.
+//!
+//! # A question is a confirmation, too
+//!
+//! A leader confirms that it leads still by hearing from a quorum after the read has begun. Who asks says, in the
+//! question, in which term it is: it looks at that after the reads have come, in raft's own turn. So until then it has not voted in a
+//! later term. If it and the leader, which is in the same term, are a quorum, no later leader was elected before the reads began, and what
+//! was acknowledged until then is in the leader's log and committed there (as the leader has committed something of its own
+//! term). So with three members nobody else is asked.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -19,8 +28,8 @@ use super::contained;
 use super::core::{Ask, Core, Turn};
 use super::peers::message::{PeerRequest, PeerResponse};
 use super::raft::format::record::raft_id;
-use super::raft::types::{LogId, StoredMembership};
-use crate::base::{Denied, MemberId, limits};
+use super::raft::types::{LogId, RaftState, StoredMembership};
+use crate::base::{Denied, Level, MemberId, limits};
 use crate::runtime::buggify::{Site, pause};
 use crate::runtime::channel::{Answer, answer};
 use crate::runtime::{Elapsed, Env, Instant, let_others_run};
@@ -237,6 +246,30 @@ impl Core {
         self.machine().applied().max(Some(committed))
     }
 
+    /// The same for another member's reads, which is in this term still: see the module.
+    pub(super) async fn read_index_vouched(&self, by: MemberId, term: u64) -> Result<Option<LogId>, String> {
+        let me = self.member_id();
+        let vouched = self
+            .raft()
+            .with_raft_state(move |state| vouched_index(state, me, by, term));
+        match vouched.await.map_err(|fatal| fatal.to_string())? {
+            Some(index) => Ok(Some(index)),
+            None => self.read_index_as_leader().await,
+        }
+    }
+
+    /// What to ask the leader on behalf of reads that have come.
+    async fn read_index_question(&self) -> Result<PeerRequest, Failed> {
+        if self.machine().read(|state, _| state.level()) < Level::VOUCHED_READS {
+            return Ok(PeerRequest::ReadIndex);
+        }
+        let term = self
+            .raft()
+            .with_raft_state(|state| state.vote_ref().leader_id.term);
+        let term = term.await.map_err(|fatal| Failed::from(fatal.to_string()))?;
+        Ok(PeerRequest::VouchedReadIndex { term })
+    }
+
     /// One round. Without a leader there is none, and nothing to count.
     async fn read_index(&self, timeout: Duration) -> Result<Option<LogId>, String> {
         let leader = self.status().leader.ok_or("no leader")?;
@@ -256,7 +289,8 @@ impl Core {
             let round = self.env().timeout(timeout, self.read_index_as_leader());
             return round.await?.map_err(Failed::from);
         }
-        match self.peers().ask(leader, PeerRequest::ReadIndex, timeout).await? {
+        let question = self.read_index_question().await?;
+        match self.peers().ask(leader, question, timeout).await? {
             PeerResponse::ReadIndex(index) => Ok(raft_id(index)),
             PeerResponse::Refused(reason) => Err(reason.into()),
             _ => Err("the leader answered another question".to_owned().into()),
@@ -366,6 +400,23 @@ impl Core {
         answer_all(self.env(), round, None);
         rest
     }
+}
+
+/// The log id that reads must wait for which began when member `by` was in this term, if this member leads in it, and the two
+/// are a quorum. Nobody was told of anything beyond: it is looked at in raft's turn.
+fn vouched_index(state: &RaftState, me: MemberId, by: MemberId, term: u64) -> Option<LogId> {
+    let vote = state.vote_ref();
+    let leads = vote.committed && vote.leader_id.voted_for == me && state.server_state == ServerState::Leader;
+    if !leads || vote.leader_id.term != term {
+        return None;
+    }
+    let both = BTreeSet::from([me, by]);
+    let configs = state.membership_state.effective().membership().get_joint_config();
+    let are_quorum = |voters: &BTreeSet<MemberId>| 2 * voters.intersection(&both).count() > voters.len();
+    let committed = state
+        .cluster_committed()
+        .filter(|committed| committed.leader_id.term == term)?;
+    configs.iter().all(are_quorum).then_some(*committed)
 }
 
 fn answer_all(env: &Env, reads: Vec<Waiting>, refused: Option<Denied>) {

@@ -130,7 +130,7 @@ impl Plan {
                 keepalive_interval: *options.pick(&[seconds(1), seconds(7_200)]),
                 auth_token_ttl: *options.pick(&[seconds(2), seconds(300)]),
                 level: match seed.dice("level").chance(0.3) {
-                    true => Level::FIRST,
+                    true => *options.pick(&[Level::FIRST, Level::APPLIED_ONCE]),
                     false => Level::NEWEST,
                 },
                 // Who holds what is judged by watches that saw everything: this would overtake them all the time.

@@ -21,7 +21,9 @@ use crate::consensus::propose::Taken;
 use crate::consensus::propose::command::first_unreadable;
 use crate::consensus::raft::format::append::decode_append;
 use crate::consensus::raft::format::entry::Batch;
-use crate::consensus::raft::types::{AppendRequest, StreamAppendResult, TypeConfig, Vote, VoteRequest};
+use crate::consensus::raft::types::{
+    AppendRequest, LogId, StreamAppendResult, TypeConfig, Vote, VoteRequest,
+};
 use crate::consensus::snapshot::receive::serve_snapshot;
 use crate::runtime::admission::{Newcomers, peer_newcomers_max};
 use crate::runtime::buggify::{Site, buggify, pause};
@@ -192,7 +194,10 @@ impl Consensus {
                 hash: self.hash_of_compaction(revision).await,
             }),
             PeerRequest::Describe => PeerResponse::Describe(self.describe()),
-            request => self.run(|core| async move { core.answer(request).await }).await,
+            request => {
+                self.run(move |core| async move { core.answer(from, request).await })
+                    .await
+            }
         }
     }
 
@@ -224,8 +229,24 @@ impl Consensus {
 }
 
 impl Core {
+    async fn answer_read_index(
+        &self,
+        index: impl Future<Output = Result<Option<LogId>, String>>,
+    ) -> PeerResponse {
+        if buggify(Site::ReadIndexRefused) {
+            return PeerResponse::Refused("not the leader".into());
+        }
+        match index.await {
+            Ok(index) => {
+                pause(self.env(), Site::ReadIndexLate, 2 * self.election_timeout()).await;
+                PeerResponse::ReadIndex(index.map(Into::into))
+            }
+            Err(reason) => PeerResponse::Refused(reason),
+        }
+    }
+
     /// What raft, or a leader, is asked by its peers.
-    async fn answer(&self, request: PeerRequest) -> PeerResponse {
+    async fn answer(&self, from: MemberId, request: PeerRequest) -> PeerResponse {
         let raft = self.raft();
         match request {
             PeerRequest::Vote(ballot) => self.answer_vote(ballot.into()).await,
@@ -238,16 +259,10 @@ impl Core {
                 Ok(response) => PeerResponse::TransferLeader(response.map_err(Into::into)),
                 Err(error) => PeerResponse::Refused(error.to_string()),
             },
-            PeerRequest::ReadIndex if buggify(Site::ReadIndexRefused) => {
-                PeerResponse::Refused("not the leader".into())
+            PeerRequest::ReadIndex => self.answer_read_index(self.read_index_as_leader()).await,
+            PeerRequest::VouchedReadIndex { term } => {
+                self.answer_read_index(self.read_index_vouched(from, term)).await
             }
-            PeerRequest::ReadIndex => match self.read_index_as_leader().await {
-                Ok(index) => {
-                    pause(self.env(), Site::ReadIndexLate, 2 * self.election_timeout()).await;
-                    PeerResponse::ReadIndex(index.map(Into::into))
-                }
-                Err(reason) => PeerResponse::Refused(reason),
-            },
             PeerRequest::LeaseTimeToLive { id, keys } => match self.time_to_live_as_leader(id, keys).await {
                 Some(found) => PeerResponse::LeaseTimeToLive(found),
                 None => PeerResponse::Refused("not the leader".into()),

@@ -42,6 +42,11 @@ pub enum PeerRequest {
     Describe,
     /// What your compaction at this revision hashed?
     CompactionHash(Revision),
+    /// The same as `ReadIndex` of a member that was in this term still when its reads had begun. From
+    /// [`Level::VOUCHED_READS`] on.
+    VouchedReadIndex {
+        term: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

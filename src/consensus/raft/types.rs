@@ -43,6 +43,7 @@ impl RaftTypeConfig for TypeConfig {
 
 pub type Raft = openraft::Raft<TypeConfig, Machine>;
 pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
+pub type RaftState = openraft::RaftState<TypeConfig>;
 pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
