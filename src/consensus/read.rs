@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use super::Consensus;
 use super::contained;
 use super::core::{Ask, Core, Turn};
+use super::membership::quorum;
 use super::peers::message::{PeerRequest, PeerResponse};
 use super::raft::format::record::raft_id;
 use super::raft::types::{LogId, RaftState, StoredMembership};
@@ -412,7 +413,7 @@ fn vouched_index(state: &RaftState, me: MemberId, by: MemberId, term: u64) -> Op
     }
     let both = BTreeSet::from([me, by]);
     let configs = state.membership_state.effective().membership().get_joint_config();
-    let are_quorum = |voters: &BTreeSet<MemberId>| 2 * voters.intersection(&both).count() > voters.len();
+    let are_quorum = |voters: &BTreeSet<MemberId>| voters.intersection(&both).count() >= quorum(voters.len());
     let committed = state
         .cluster_committed()
         .filter(|committed| committed.leader_id.term == term)?;

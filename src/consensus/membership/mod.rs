@@ -392,6 +392,6 @@ impl Core {
     }
 }
 
-fn quorum(members: usize) -> usize {
+pub(super) fn quorum(members: usize) -> usize {
     members / 2 + 1
 }

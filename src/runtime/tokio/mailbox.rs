@@ -89,29 +89,29 @@ impl Mailbox {
     }
 }
 
-/// Posts what `posted` makes, if this is the thread of a core, and the io threads have not ended; else it is done now.
-fn post<T>(of: T, posted: impl FnOnce(T) -> Posted, now: impl FnOnce(T)) {
-    let mut of = Some(of);
-    let refused = MAILBOX.try_with(|mailbox| {
-        let Mailbox(sender) = mailbox.get()?;
-        let posted = posted(of.take()?);
-        sender.send_beyond(posted).err().map(|closed| closed.0)
+/// Posts something, on the thread of a core; else, and if the io threads have ended, it is done now.
+fn post(posted: Posted) {
+    let refused = MAILBOX.with(|mailbox| match mailbox.get() {
+        Some(Mailbox(sender)) => sender.send_beyond(posted).err().map(|closed| closed.0),
+        None => Some(posted),
     });
-    match (of, refused) {
-        (Some(of), _) => now(of),
-        (None, Ok(Some(posted))) => posted.deliver(),
-        (None, _) => {}
+    if let Some(posted) = refused {
+        posted.deliver();
     }
 }
 
 /// See [`Runtime::post`](crate::runtime::Runtime::post).
 pub(super) fn post_work(work: Work) {
-    post(work, Posted::Do, |work| work());
+    post(Posted::Do(work));
 }
 
 /// Wakes a task of the io threads.
 pub(super) fn wake(task: &Waker) {
-    post(task, |task| Posted::Wake(task.clone()), Waker::wake_by_ref);
+    // Also whoever wakes while its thread ends comes here.
+    match MAILBOX.try_with(|mailbox| mailbox.get().is_some()) {
+        Ok(true) => post(Posted::Wake(task.clone())),
+        _ => task.wake_by_ref(),
+    }
 }
 
 /// Tells the task that delivers.
